@@ -1,0 +1,1 @@
+//! `ringtill.toml`: each module's own settings, put together.

@@ -1,0 +1,45 @@
+//! What we say: prompts without a language, turned into words for people and clips for the wire.
+
+use jiff::civil::Date;
+
+use crate::money::Money;
+
+pub mod catalog; // phrase ids and their text, per language
+pub mod clip; // FLAC or WAV -> 8 kHz, both laws, once at start
+pub mod library;
+pub mod numerals; // money, numbers, digits and dates as pieces
+pub mod synthesis; // names by an external command // catalogue and clips put together
+
+pub use library::Library;
+
+/// Something we may say. A spoken sentence is a list of these.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// A phrase of the catalogue by its id, for example `card.ask`.
+    Phrase(&'static str),
+    /// `$321.72`: three hundred twenty-one dollars and seventy-two cents.
+    Amount(Money),
+    Number(u32),
+    /// Digits one by one: `1 1 1 1`. Never more than eight: see [`Prompt::digits`].
+    Digits(String),
+    /// A reference in groups of three with pauses: `482, 915, 037`. `slow` when repeated.
+    Groups {
+        digits: String,
+        slow: bool,
+    },
+    /// March third.
+    Date(Date),
+    /// A person's name: a recorded clip, or one synthesised for this call, or left out.
+    Name(String),
+    Pause {
+        ms: u16,
+    },
+}
+
+impl Prompt {
+    /// Digits that may be read aloud: at most eight, so that no card number ever is.
+    pub fn digits(digits: &str) -> Option<Prompt> {
+        let few = digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit());
+        few.then(|| Prompt::Digits(digits.to_string()))
+    }
+}

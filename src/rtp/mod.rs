@@ -1,0 +1,6 @@
+//! Media packets: what arrives on a call's port, put in order and believed or not.
+
+pub mod latch;
+pub mod packet; // RTP headers, RFC 3550 §5.1
+pub mod reorder; // in sequence, with gaps named
+pub mod telephone_event; // keyed digits, RFC 4733 // who may send to us

@@ -1,0 +1,12 @@
+//! Signalling, RFC 3261: datagrams in, calls offered; commands in, datagrams out.
+
+pub mod agent;
+pub mod dialog; // tags, route set, CSeq, target refresh
+pub mod model; // messages over `rsip`, and our own name-addr, tel: and number parsing
+pub mod offer; // SDP offer/answer, RFC 3264
+pub mod profile; // how one trunk or PBX differs, as TOML
+pub mod refer; // blind transfer out, RFC 3515
+pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
+pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes // the user agent: UAS and UAC
+
+pub use agent::{Agent, Cause, Command, Event, Input, Invitation, Leg, Output};

@@ -1,0 +1,1 @@
+//! client and server transactions.
