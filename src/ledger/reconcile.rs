@@ -1,1 +1,1 @@
-//! file.
+//! The biller's reconciliation file: what became final since the last one.
