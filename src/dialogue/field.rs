@@ -17,6 +17,8 @@ pub struct Field<G> {
     pub grammar: G,
     pub secrecy: Secrecy,
     pub style: Style,
+    /// Tries at this question; `None`: as the settings say.
+    pub attempts: Option<u8>,
 }
 
 /// What `0` and `9` mean, which differs between menus and numbers.
@@ -42,7 +44,16 @@ pub enum Secrecy {
 impl<G: Grammar + Clone + Send + 'static> Field<G> {
     pub fn menu(name: &'static str, prompt: Vec<Prompt>, grammar: G) -> Field<G> {
         let (notice, help) = (Vec::new(), Vec::new());
-        Field { name, notice, prompt, help, grammar, secrecy: Secrecy::Open, style: Style::Menu }
+        Field {
+            name,
+            notice,
+            prompt,
+            help,
+            grammar,
+            secrecy: Secrecy::Open,
+            style: Style::Menu,
+            attempts: None,
+        }
     }
 
     pub fn number(name: &'static str, prompt: &'static str, grammar: G) -> Field<G> {
@@ -55,6 +66,11 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
 
     pub fn help(self, help: &'static str) -> Field<G> {
         Field { help: vec![Prompt::Phrase(help)], ..self }
+    }
+
+    /// Silence or a wrong key is an answer too: nobody is asked twice.
+    pub fn once(self) -> Field<G> {
+        Field { attempts: Some(1), ..self }
     }
 
     pub fn masked(self) -> Field<G> {
@@ -75,6 +91,7 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
             grammar: Box::new(self.grammar.clone()),
             secrecy: self.secrecy,
             style: self.style,
+            attempts: self.attempts,
         }
     }
 }
@@ -88,4 +105,6 @@ pub struct Question {
     pub grammar: Box<dyn Check>,
     pub secrecy: Secrecy,
     pub style: Style,
+    /// Tries at this question; `None`: as the settings say.
+    pub attempts: Option<u8>,
 }

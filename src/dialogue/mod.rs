@@ -11,10 +11,12 @@ use crate::prompt::Prompt;
 use crate::secret::Keys;
 
 pub mod field; // a question with its prompts and grammar
-pub mod grammar; // what counts as an answer
+pub mod grammar;
+pub mod hold; // what is said while the gateway thinks // what counts as an answer
 
 pub use field::{Field, Question, Secrecy, Style};
 pub use grammar::{Check, Extent, Grammar, Reject};
+pub use hold::Hold;
 
 /// Timers and attempts, `[dialogue]` in the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -317,7 +319,7 @@ impl Dialogue {
 
     fn again(&mut self, now: Instant, why: &'static str) {
         let State::Asking(asking) = &mut self.state else { return };
-        if asking.attempt >= self.settings.attempts {
+        if asking.attempt >= asking.question.attempts.unwrap_or(self.settings.attempts) {
             return self.end(Heard::Failed);
         }
         asking.attempt += 1;

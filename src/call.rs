@@ -1,1 +1,0 @@
-//! One call: dialogue and script over a SIP leg and a media stream; routing only.
