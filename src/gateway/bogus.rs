@@ -27,8 +27,10 @@ use super::{
 use crate::money::Money;
 use crate::secret::Secret;
 
-pub mod simulator; // the other side: what answers these requests
+pub mod charge; // a sale in the simulator's books; the trigger cards
+pub mod simulator; // the other side: what answers these requests; the trigger totals
 
+pub use charge::{Charge, Outcome};
 pub use simulator::{Action, Fault, Simulator};
 
 /// The client's side of the dialect.

@@ -1,20 +1,7 @@
 //! The simulated processor behind the bogus gateway: it keeps sales, honours idempotency keys,
 //! voids and refunds by rule, and fails on demand. Sans-IO: requests in, actions out.
 //!
-//! Every Luhn-valid card is approved, except:
-//!
-//! | card | outcome |
-//! |---|---|
-//! | 4000000000000002 | declined, another card may work |
-//! | 4000000000009995 | declined, insufficient funds: another card or less may work |
-//! | 4000000000009979 | declined for ever: stolen |
-//! | 4000000000000069 | correct the expiry |
-//! | 4000000000000127 | correct the security code |
-//! | 4000000000000010 | correct the ZIP code |
-//! | 4000000000000119 | correct the number |
-//! | 4000000000009235 | held for review |
-//!
-//! A total, in minor units, that goes wrong on its way (with any card that is approved):
+//! Trigger cards stand in `charge.rs`. A total, in minor units, that goes wrong on its way (with any card that is approved):
 //!
 //! | total | what happens |
 //! |---|---|
@@ -39,8 +26,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::charge::{CardRequest, Charge, Outcome, judged, sale_json};
 use crate::gateway::{Exchange, Request};
-use crate::instrument::{Brand, Last4, Pan, luhn};
+use crate::instrument::Pan;
 use crate::money::{Currency, Money};
 use crate::secret::Secret;
 
@@ -110,46 +98,6 @@ pub const SETTLE_MS: i64 = 24 * 3_600_000;
 /// Sales kept; beyond them requests get 429.
 pub const SALES_MAX: usize = 100_000;
 const FAULTS_MAX: usize = 1_000;
-
-/// Declined, held or correctable: (card, status, code, retry, field).
-const TRIGGER_CARDS: [(&str, Outcome); 8] = [
-    ("4000000000000002", Outcome::Declined("do_not_honor", "other", "")),
-    ("4000000000009995", Outcome::Declined("insufficient_funds", "other", "")),
-    ("4000000000009979", Outcome::Declined("stolen_card", "never", "")),
-    ("4000000000000069", Outcome::Declined("expired_card", "fix", "expiry")),
-    ("4000000000000127", Outcome::Declined("incorrect_cvv", "fix", "cvv")),
-    ("4000000000000010", Outcome::Declined("incorrect_zip", "fix", "zip")),
-    ("4000000000000119", Outcome::Declined("incorrect_number", "fix", "number")),
-    ("4000000000009235", Outcome::Held("manual_review")),
-];
-
-/// A sale in the simulator's books, as tests compare it with the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charge {
-    pub id: String,
-    pub reference: String,
-    pub total: Money,
-    pub fee: Money,
-    pub brand: Option<Brand>,
-    pub last4: Option<Last4>,
-    pub outcome: Outcome,
-    pub at_ms: i64,
-    /// Minor units paid back.
-    pub refunded: i64,
-    /// Lookups say `processing` before this.
-    processing_until_ms: i64,
-    /// Keyed hash of the whole request: same key, other request is an error.
-    fingerprint: [u8; 16],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Approved,
-    /// code, retry, field
-    Declined(&'static str, &'static str, &'static str),
-    Held(&'static str),
-    Voided,
-}
 
 pub struct Simulator {
     authorization: Secret<String>,
@@ -414,34 +362,9 @@ struct SaleRequest<'a> {
 }
 
 #[derive(Deserialize)]
-struct CardRequest<'a> {
-    number: &'a str,
-    exp_month: u8,
-    exp_year: u16,
-}
-
-#[derive(Deserialize)]
 struct RefundRequest {
     amount: i64,
     currency: String,
-}
-
-fn judged(card: &CardRequest<'_>, now_ms: i64) -> Outcome {
-    if let Some((_, outcome)) = TRIGGER_CARDS.iter().find(|(number, _)| *number == card.number) {
-        return *outcome;
-    }
-    if !luhn(card.number) || Pan::parse(card.number).is_err() {
-        return Outcome::Declined("incorrect_number", "fix", "number");
-    }
-    let expired = jiff::Timestamp::from_millisecond(now_ms).is_ok_and(|now| {
-        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
-        (i32::from(card.exp_year), i32::from(card.exp_month))
-            < (i32::from(today.year()), i32::from(today.month()))
-    });
-    if expired || !(1..=12).contains(&card.exp_month) {
-        return Outcome::Declined("expired_card", "fix", "expiry");
-    }
-    Outcome::Approved
 }
 
 fn triggered(charge: &Charge) -> Option<Fault> {
@@ -455,43 +378,6 @@ fn sale_reply(charge: &Charge, now_ms: i64) -> Response<Vec<u8>> {
         Outcome::Declined(..) | Outcome::Held(_) => StatusCode::PAYMENT_REQUIRED,
     };
     reply(status, &sale_json(charge, now_ms))
-}
-
-fn sale_json(charge: &Charge, now_ms: i64) -> Value {
-    let mut sale = json!({
-        "id": charge.id,
-        "reference": charge.reference,
-        "amount": charge.total.minor,
-        "currency": charge.total.currency.code(),
-        "last4": charge.last4.as_ref().map(|last4| last4.as_str()),
-    });
-    let rest = match charge.outcome {
-        _ if now_ms < charge.processing_until_ms => json!({ "status": "processing" }),
-        Outcome::Approved if charge.refunded > 0 => {
-            json!({ "status": "refunded", "refunded": charge.refunded,
-                "auth_code": auth_code(charge) })
-        }
-        Outcome::Approved => {
-            json!({ "status": "approved", "auth_code": auth_code(charge), "avs": "Y", "cvv": "M" })
-        }
-        Outcome::Declined(code, retry, field) => {
-            json!({ "status": "declined", "code": code, "retry": retry, "field": field })
-        }
-        Outcome::Held(code) => json!({ "status": "held", "code": code }),
-        Outcome::Voided => json!({ "status": "voided" }),
-    };
-    if let (Value::Object(sale), Value::Object(rest)) = (&mut sale, rest) {
-        sale.extend(rest);
-    }
-    sale
-}
-
-/// Six characters, as issuers give them.
-fn auth_code(charge: &Charge) -> String {
-    format!(
-        "{:02X}{:02X}{:02X}",
-        charge.fingerprint[0], charge.fingerprint[1], charge.fingerprint[2]
-    )
 }
 
 fn garbled(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
@@ -515,6 +401,7 @@ fn reply(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::charge::TRIGGER_CARDS;
     use super::*;
     use crate::gateway::bogus::{Bogus, Settings};
     use crate::gateway::{Dialect, Fixable, Found, Gateway, Reversal, Sale, Verdict};
