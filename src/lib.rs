@@ -14,7 +14,7 @@ pub mod money; // Money: minor units and a currency
 pub mod secret; // Secret<T>, Keys: print as ***, zeroed on drop // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only if valid
 
 pub mod account; // who is calling and what they owe
-//pub mod call; // one call: dialogue and script over a SIP leg and a media stream
+pub mod call; // one call: dialogue and script over a SIP leg and a media stream
 pub mod dial;
 pub mod dialogue; // one question and its answer: barge-in, noinput, nomatch, attempts, * # 0 9
 pub mod gateway; // processors: request out, verdict back
