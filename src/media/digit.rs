@@ -40,8 +40,96 @@ impl Digit {
     }
 }
 
+/// Makes one press of the reports of both detectors. Tones are listened for until the call's
+/// first telephone-event: from then on the peer signals its keys, and tones are echoes.
+#[derive(Default)]
+pub struct Merger {
+    events: bool,
+    /// The last key heard as a tone and the RTP timestamp of its start.
+    tone: Option<(Digit, u32)>,
+}
+
+/// How far, in RTP ticks at 8 kHz, a tone may start outside the event of the same press: 60 ms.
+const SAME_PRESS: u32 = 480;
+
+impl Merger {
+    /// Whether the tone detector need run.
+    pub fn wants_tones(&self) -> bool {
+        !self.events
+    }
+
+    /// A tone that began at RTP timestamp `start`: whether it is a new press.
+    pub fn tone(&mut self, digit: Digit, start: u32) -> bool {
+        self.tone = Some((digit, start));
+        !self.events
+    }
+
+    /// A telephone-event that spans `duration` ticks so far: whether it is a new press.
+    pub fn event(&mut self, digit: Digit, start: u32, duration: u32) -> bool {
+        self.events = true;
+        let Some((tone, tone_start)) = self.tone.take() else { return true };
+        let into = tone_start.wrapping_sub(start.wrapping_sub(SAME_PRESS));
+        tone != digit || into > duration + 2 * SAME_PRESS
+    }
+}
+
 impl fmt::Debug for Digit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digit(key: char) -> Digit {
+        Digit::from_key(key).unwrap()
+    }
+
+    #[test]
+    fn keys_and_event_codes_agree_and_print_nothing() {
+        for (code, key) in "0123456789*#ABCD".chars().enumerate() {
+            let pressed = digit(key);
+            assert_eq!(usize::from(pressed.event()), code);
+            assert_eq!(Digit::from_event(code as u8), Some(pressed));
+            assert_eq!((char::from(pressed.expose()), format!("{pressed:?}")), (key, "*".into()));
+        }
+        assert_eq!((Digit::from_event(16), Digit::from_key('E')), (None, None));
+    }
+
+    #[test]
+    fn a_tone_that_leaked_before_its_event_is_one_press() {
+        for start in [0, 50_000, u32::MAX - 100] {
+            for lead in [-480i32, -200, 0, 160, 640] {
+                let mut merger = Merger::default();
+                assert!(merger.tone(digit('5'), start));
+                let event = start.wrapping_sub(lead as u32);
+                assert!(!merger.event(digit('5'), event, 160), "event {lead} ticks earlier");
+                assert!(merger.event(digit('5'), event.wrapping_add(1600), 160));
+            }
+        }
+    }
+
+    #[test]
+    fn another_key_or_another_time_is_another_press() {
+        let mut merger = Merger::default();
+        merger.tone(digit('5'), 50_000);
+        assert!(merger.event(digit('6'), 50_000, 160));
+        let mut merger = Merger::default();
+        merger.tone(digit('5'), 50_000);
+        assert!(merger.event(digit('5'), 50_481, 160));
+        let mut merger = Merger::default();
+        merger.tone(digit('5'), 50_000);
+        assert!(merger.event(digit('5'), 50_000 - 641, 160));
+    }
+
+    #[test]
+    fn events_end_the_listening_for_tones() {
+        let mut merger = Merger::default();
+        assert!(merger.wants_tones());
+        assert!(merger.event(digit('1'), 0, 160));
+        assert!(!merger.wants_tones());
+        assert!(!merger.tone(digit('1'), 100));
     }
 }

@@ -1,12 +1,15 @@
 //! Sound: one call's media as a state machine, in 20 ms frames of 160 samples at 8 kHz.
+//! Reading order: frame, codec (G.711), tone (in-band DTMF), digit (one `Digit` from both
+//! detectors), playout (what is on the wire now), recording, ear (who listens), stream (composes these for one call).
 
-pub mod codec; // G.711 both laws
-pub mod digit; // one Digit from both detectors
-pub mod frame; // 20 ms of PCM
-pub mod playout; // what is on the wire now, barge-in, keys we send
-pub mod recording; // both directions, sensitive windows replaced
+pub mod codec;
+pub mod digit;
+pub mod ear;
+pub mod frame;
+pub mod playout;
+pub mod recording;
 pub mod stream;
-pub mod tone; // in-band DTMF, streaming // composes these for one call
+pub mod tone;
 
 pub use digit::{Digit, Source};
 pub use playout::Clip;

@@ -1,1 +1,230 @@
-//! recording.
+//! Both directions of a call in time order, sensitive windows replaced by silence, and the WAV
+//! container they are written in: mu-law, 8 kHz, the caller left and us right.
+
+use std::collections::VecDeque;
+
+use super::frame::{Frame, SAMPLES};
+
+/// 20 ms of both directions in mu-law: 160 bytes of the caller, then 160 of ours.
+pub type Stereo = [u8; 2 * SAMPLES];
+
+const SILENCE: u8 = 0xff;
+/// Frames held back before release: a window opened 200 ms late still covers a key's beginning.
+const LOOK_BACK: usize = 10;
+/// Frames beyond a window's end that are silenced too: 500 ms.
+const TAIL: u32 = 25;
+/// Frames that may be due and not taken: 1 s.
+const BEHIND_MAX: usize = 50;
+/// Bytes of the caller's sound that may wait for their turn: 200 ms of jitter.
+const WAITING_MAX: usize = 10 * SAMPLES;
+
+pub struct Recorder {
+    /// What the caller said and no turn has taken yet.
+    waiting: VecDeque<u8>,
+    held: VecDeque<Stereo>,
+    sensitive: bool,
+    tail: u32,
+    closed: bool,
+}
+
+impl Recorder {
+    pub fn new() -> Recorder {
+        Recorder {
+            waiting: VecDeque::with_capacity(WAITING_MAX),
+            held: VecDeque::with_capacity(LOOK_BACK + BEHIND_MAX),
+            sensitive: false,
+            tail: 0,
+            closed: false,
+        }
+    }
+
+    /// Sound of the caller, in order, in mu-law.
+    pub fn hear(&mut self, code: u8) {
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting.drain(..SAMPLES);
+        }
+        self.waiting.push_back(code);
+    }
+
+    /// One turn: what we sent meets what the caller said meanwhile.
+    pub fn turn(&mut self, ours: &Frame) {
+        let mut stereo = [SILENCE; 2 * SAMPLES];
+        stereo[SAMPLES..].copy_from_slice(ours);
+        let len = self.waiting.len().min(SAMPLES);
+        for (place, code) in stereo.iter_mut().zip(self.waiting.drain(..len)) {
+            *place = code;
+        }
+        if self.sensitive || self.tail > 0 {
+            stereo = [SILENCE; 2 * SAMPLES];
+            self.tail = self.tail.saturating_sub(1);
+        }
+        if self.held.len() == LOOK_BACK + BEHIND_MAX {
+            self.held.pop_front();
+        }
+        self.held.push_back(stereo);
+    }
+
+    /// Turns that were missed: the timeline goes on without sound of ours.
+    pub fn pass(&mut self, turns: u32) {
+        (0..turns.min(BEHIND_MAX as u32)).for_each(|_| self.turn(&[SILENCE; SAMPLES]));
+    }
+
+    /// Opens or closes a sensitive window.
+    pub fn sensitive(&mut self, on: bool) {
+        if on {
+            self.held.iter_mut().for_each(|stereo| stereo.fill(SILENCE));
+        }
+        if on || self.sensitive {
+            self.tail = TAIL;
+        }
+        self.sensitive = on;
+    }
+
+    /// The call is over: what is held is released.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// The next frame that no later window can reach: take all there are, every turn.
+    pub fn take(&mut self) -> Option<Stereo> {
+        let due = self.held.len() > LOOK_BACK || self.closed;
+        if due { self.held.pop_front() } else { None }
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder::new()
+    }
+}
+
+/// Bytes of [`wav_header`].
+pub const WAV_HEADER_LEN: usize = 58;
+
+/// The header of a WAV file with `frames` frames of 20 ms, each as [`interleaved`]. Written with
+/// 0 at the start and again at the close.
+pub fn wav_header(frames: u32) -> [u8; WAV_HEADER_LEN] {
+    const MU_LAW: u16 = 7;
+    const CHANNELS: u16 = 2;
+    const RATE: u32 = 8000;
+    const FRAMES_MAX: u32 = (u32::MAX - WAV_HEADER_LEN as u32) / (2 * SAMPLES as u32);
+    let bytes = frames.min(FRAMES_MAX) * 2 * SAMPLES as u32;
+    let mut header = [0; WAV_HEADER_LEN];
+    let mut at = 0;
+    let mut put = |field: &[u8]| {
+        header[at..at + field.len()].copy_from_slice(field);
+        at += field.len();
+    };
+    put(b"RIFF");
+    put(&(bytes + WAV_HEADER_LEN as u32 - 8).to_le_bytes());
+    put(b"WAVEfmt ");
+    put(&18u32.to_le_bytes());
+    put(&MU_LAW.to_le_bytes());
+    put(&CHANNELS.to_le_bytes());
+    put(&RATE.to_le_bytes());
+    put(&(RATE * u32::from(CHANNELS)).to_le_bytes());
+    put(&CHANNELS.to_le_bytes());
+    put(&8u16.to_le_bytes());
+    put(&0u16.to_le_bytes());
+    // Formats other than PCM must say how many samples there are.
+    put(b"fact");
+    put(&4u32.to_le_bytes());
+    put(&(bytes / u32::from(CHANNELS)).to_le_bytes());
+    put(b"data");
+    put(&bytes.to_le_bytes());
+    header
+}
+
+/// A frame as WAV wants it: left and right in turn.
+pub fn interleaved(stereo: &Stereo) -> Stereo {
+    let (caller, ours) = stereo.split_at(SAMPLES);
+    let mut samples = [0; 2 * SAMPLES];
+    for (pair, (left, right)) in samples.chunks_exact_mut(2).zip(caller.iter().zip(ours)) {
+        pair.copy_from_slice(&[*left, *right]);
+    }
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `turns` turns in which both sides make a sound numbered by the turn.
+    fn run(recorder: &mut Recorder, from: u8, turns: u8) -> Vec<(u8, u8)> {
+        let mut out = vec![];
+        for turn in from..from + turns {
+            (0..SAMPLES).for_each(|_| recorder.hear(turn));
+            recorder.turn(&[turn; SAMPLES]);
+            out.extend(recorder.take().map(|stereo| (stereo[0], stereo[SAMPLES])));
+        }
+        out
+    }
+
+    #[test]
+    fn frames_come_out_200_ms_later_in_order_and_the_rest_at_the_close() {
+        let mut recorder = Recorder::new();
+        let mut out = run(&mut recorder, 0, 30);
+        assert_eq!(out.len(), 20);
+        recorder.close();
+        while let Some(stereo) = recorder.take() {
+            out.push((stereo[0], stereo[SAMPLES]));
+        }
+        let expected: Vec<(u8, u8)> = (0..30).map(|turn| (turn, turn)).collect();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_window_reaches_200_ms_back_and_500_ms_on() {
+        let mut recorder = Recorder::new();
+        let mut out = run(&mut recorder, 0, 40);
+        recorder.sensitive(true);
+        out.extend(run(&mut recorder, 40, 20));
+        recorder.sensitive(false);
+        out.extend(run(&mut recorder, 60, 60));
+        let silent: Vec<usize> =
+            (0..out.len()).filter(|&turn| out[turn] == (SILENCE, SILENCE)).collect();
+        assert_eq!(silent, (30..85).collect::<Vec<_>>());
+        // The timeline is kept: every other frame is where it was.
+        assert!((0..out.len()).all(|turn| silent.contains(&turn) || out[turn].0 == turn as u8));
+    }
+
+    #[test]
+    fn closing_a_window_that_was_not_open_silences_nothing() {
+        let mut recorder = Recorder::new();
+        recorder.sensitive(false);
+        assert_eq!(run(&mut recorder, 0, 20).len(), 10);
+        assert!(run(&mut recorder, 20, 20).iter().all(|frame| frame.0 != SILENCE));
+    }
+
+    #[test]
+    fn a_caller_who_falls_silent_or_runs_ahead_keeps_the_timeline() {
+        let mut recorder = Recorder::new();
+        (0..5 * WAITING_MAX).for_each(|_| recorder.hear(1));
+        for _ in 0..30 {
+            recorder.turn(&[2; SAMPLES]);
+            recorder.take();
+        }
+        recorder.close();
+        let last = std::iter::from_fn(|| recorder.take()).last().unwrap();
+        assert_eq!((last[0], last[SAMPLES]), (SILENCE, 2));
+    }
+
+    #[test]
+    fn header_says_what_follows() {
+        let header = wav_header(50);
+        assert_eq!(&header[..4], b"RIFF");
+        let field = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+        assert_eq!(field(4) as usize, 16_000 + WAV_HEADER_LEN - 8);
+        assert_eq!(field(24), 8000);
+        assert_eq!((field(46), field(54)), (8000, 16_000));
+        let longest = u32::from_le_bytes(wav_header(u32::MAX)[54..].try_into().unwrap());
+        assert_eq!((longest % 320, longest > 4_000_000_000), (0, true));
+    }
+
+    #[test]
+    fn left_is_the_caller() {
+        let mut stereo = [1; 2 * SAMPLES];
+        stereo[SAMPLES..].fill(2);
+        assert_eq!(interleaved(&stereo)[..4], [1, 2, 1, 2]);
+    }
+}

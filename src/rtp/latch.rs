@@ -1,1 +1,240 @@
-//! who may send to us.
+//! Who may send to us: the address of the peer's SDP, or behind NAT one steady source that
+//! proved itself. Everyone else is a stranger, whatever SSRC it uses (RTP bleed).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::sip::profile::Latch;
+
+/// A challenger is believed after this many packets in unbroken sequence ...
+const PROBATION_PACKETS: u32 = 8;
+/// ... that took at least this long: a flood proves nothing.
+const PROBATION_TIME: Duration = Duration::from_millis(120);
+/// A challenger that pauses longer makes room for another.
+const CHALLENGER_SILENCE: Duration = Duration::from_millis(500);
+
+pub struct Gate {
+    policy: Latch,
+    /// The address of the peer's SDP.
+    expected: Option<SocketAddr>,
+    /// The one source believed, with `Latch::Nat`.
+    believed: Option<SocketAddr>,
+    /// Locked: nobody else is listened to until the session is renegotiated.
+    locked: bool,
+    challenger: Option<Challenger>,
+}
+
+struct Challenger {
+    source: SocketAddr,
+    next: u16,
+    packets: u32,
+    since: Instant,
+    last: Instant,
+}
+
+impl Gate {
+    pub fn new(policy: Latch) -> Gate {
+        Gate { policy, expected: None, believed: None, locked: false, challenger: None }
+    }
+
+    /// A new offer/answer. The source believed so far stays so while `remote` is unchanged, but
+    /// another may now prove itself: the peer may have renegotiated because it moved.
+    pub fn renegotiate(&mut self, remote: Option<SocketAddr>) {
+        if self.expected != remote {
+            self.believed = None;
+        }
+        self.expected = remote;
+        self.locked = false;
+        self.challenger = None;
+    }
+
+    /// Whether a packet with this RTP sequence number is the peer's.
+    pub fn admit(&mut self, now: Instant, source: SocketAddr, sequence: u16) -> bool {
+        match self.policy {
+            Latch::Strict => self.expected == Some(source),
+            Latch::Nat => self.admit_nat(now, source, sequence),
+        }
+    }
+
+    /// Where to send: where the peer was heard from, or else the address of its SDP.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.expected.map(|expected| self.believed.unwrap_or(expected))
+    }
+
+    /// Whether it is known that `remote` is the peer: always with `Strict`, and with `Nat` once a
+    /// source is believed. Until then nothing personal may be sent.
+    pub fn is_certain(&self) -> bool {
+        match self.policy {
+            Latch::Strict => self.expected.is_some(),
+            Latch::Nat => self.believed.is_some(),
+        }
+    }
+
+    fn admit_nat(&mut self, now: Instant, source: SocketAddr, sequence: u16) -> bool {
+        if self.expected.is_none() {
+            return false;
+        }
+        if self.locked {
+            return self.believed == Some(source);
+        }
+        let wins_at_once = self.believed.is_none() && self.expected == Some(source);
+        if wins_at_once {
+            self.lock(source);
+            return true;
+        }
+        let proved = self.probation(now, source, sequence);
+        if proved {
+            self.lock(source);
+        }
+        self.believed == Some(source)
+    }
+
+    /// Counts one packet of a source on probation; true when it has proved itself.
+    fn probation(&mut self, now: Instant, source: SocketAddr, sequence: u16) -> bool {
+        let fresh = Challenger {
+            source,
+            next: sequence.wrapping_add(1),
+            packets: 1,
+            since: now,
+            last: now,
+        };
+        let Some(challenger) = &mut self.challenger else {
+            self.challenger = Some(fresh);
+            return false;
+        };
+        if challenger.source != source {
+            let gone = now.saturating_duration_since(challenger.last) > CHALLENGER_SILENCE;
+            // The believed source is never kept waiting by a stranger.
+            if gone || self.believed == Some(source) {
+                self.challenger = Some(fresh);
+            }
+            return false;
+        }
+        if challenger.next != sequence {
+            self.challenger = None;
+            return false;
+        }
+        challenger.next = sequence.wrapping_add(1);
+        challenger.packets += 1;
+        challenger.last = now;
+        challenger.packets >= PROBATION_PACKETS
+            && now.saturating_duration_since(challenger.since) >= PROBATION_TIME
+    }
+
+    fn lock(&mut self, source: SocketAddr) {
+        self.believed = Some(source);
+        self.locked = true;
+        self.challenger = None;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    /// Sends `count` packets from `port`, one every `every_ms`; how many were let in.
+    fn send(
+        gate: &mut Gate,
+        now: &mut Instant,
+        port: u16,
+        first: u16,
+        count: u16,
+        every: u64,
+    ) -> u16 {
+        let mut admitted = 0;
+        for n in 0..count {
+            admitted += u16::from(gate.admit(*now, address(port), first.wrapping_add(n)));
+            *now += Duration::from_millis(every);
+        }
+        admitted
+    }
+
+    #[test]
+    fn strict_believes_only_the_sdp_address_and_port() {
+        let (mut gate, mut now) = (Gate::new(Latch::Strict), Instant::now());
+        assert_eq!(send(&mut gate, &mut now, 4000, 0, 20, 20), 0);
+        gate.renegotiate(Some(address(4000)));
+        assert_eq!(send(&mut gate, &mut now, 4001, 0, 50, 20), 0);
+        assert_eq!(send(&mut gate, &mut now, 4000, 0, 50, 20), 50);
+        gate.renegotiate(Some(address(4001)));
+        assert_eq!(gate.remote(), Some(address(4001)));
+        assert_eq!(send(&mut gate, &mut now, 4000, 50, 50, 20), 0);
+        gate.renegotiate(None);
+        assert_eq!((gate.remote(), send(&mut gate, &mut now, 4001, 0, 5, 20)), (None, 0));
+    }
+
+    #[test]
+    fn nat_takes_the_sdp_address_at_once_and_locks() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        assert!(!gate.is_certain());
+        send(&mut gate, &mut now, 666, 0, 5, 20);
+        assert_eq!(send(&mut gate, &mut now, 4000, 0, 1, 20), 1);
+        assert_eq!(send(&mut gate, &mut now, 666, 5, 100, 20), 0);
+        assert!(gate.is_certain());
+        assert_eq!(gate.remote(), Some(address(4000)));
+    }
+
+    #[test]
+    fn nat_believes_a_steady_source_after_probation_only() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        assert_eq!(send(&mut gate, &mut now, 5000, 65533, 7, 20), 0);
+        assert_eq!(gate.remote(), Some(address(4000)));
+        assert_eq!(send(&mut gate, &mut now, 5000, 4, 1, 20), 1);
+        assert_eq!(gate.remote(), Some(address(5000)));
+        // Locked: not even the SDP address gets in now.
+        assert_eq!(send(&mut gate, &mut now, 4000, 0, 20, 20), 0);
+        gate.renegotiate(Some(address(4002)));
+        assert_eq!(send(&mut gate, &mut now, 5000, 5, 5, 20), 0);
+    }
+
+    #[test]
+    fn a_flood_or_a_broken_sequence_proves_nothing() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        assert_eq!(send(&mut gate, &mut now, 666, 0, 100, 1), 0);
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        for n in 0..100 {
+            assert_eq!(send(&mut gate, &mut now, 666, n * 2, 1, 20), 0);
+        }
+    }
+
+    #[test]
+    fn one_challenger_at_a_time() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        for n in 0..7 {
+            assert!(!gate.admit(now, address(5000), n));
+            assert!(!gate.admit(now, address(666), 900 + n));
+            now += Duration::from_millis(20);
+        }
+        assert!(gate.admit(now, address(5000), 7));
+        assert!(!gate.admit(now, address(666), 907));
+        // A silent challenger makes room.
+        let mut gate = Gate::new(Latch::Nat);
+        gate.renegotiate(Some(address(4000)));
+        gate.admit(now, address(666), 0);
+        now += Duration::from_millis(501);
+        assert_eq!(send(&mut gate, &mut now, 5000, 0, 8, 20), 1);
+    }
+
+    #[test]
+    fn renegotiation_keeps_the_believed_source_until_another_proves_itself() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)));
+        send(&mut gate, &mut now, 5000, 0, 8, 20);
+        gate.renegotiate(Some(address(4000)));
+        assert_eq!(send(&mut gate, &mut now, 5000, 8, 3, 20), 3);
+        assert_eq!(gate.remote(), Some(address(5000)));
+        now += Duration::from_secs(2);
+        assert_eq!(send(&mut gate, &mut now, 5002, 0, 9, 20), 2);
+        assert_eq!(gate.remote(), Some(address(5002)));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the peer says, in order, to whoever listens: the tone detector, the recorder, the call.
+
+use super::Digit;
+use super::codec;
+use super::frame::{Cutter, Frame, SAMPLES};
+use super::recording::Recorder;
+use super::tone::Detector;
+use crate::rtp::reorder::{PAYLOAD_MAX, Unit};
+use crate::sip::offer::Law;
+
+/// A hole is filled with at most this much: 1 s.
+const FILL_MAX: u32 = 8000;
+
+pub struct Ear {
+    detector: Detector,
+    cutter: Cutter,
+    listen: bool,
+    /// RTP timestamp due next.
+    due: Option<u32>,
+    /// Packets were lost since the last that came.
+    lost: bool,
+}
+
+/// What was made out.
+pub enum Sound<'a> {
+    /// A key as a tone that began at this RTP timestamp.
+    Tone { digit: Digit, start: u32 },
+    /// 20 ms in the negotiated law (only for who listens).
+    Frame(&'a Frame),
+}
+
+impl Ear {
+    pub fn new(listen: bool) -> Ear {
+        Ear { detector: Detector::new(), cutter: Cutter::new(), listen, due: None, lost: false }
+    }
+
+    /// Another source speaks: nothing of the last one's sound goes on.
+    pub fn reset(&mut self) {
+        *self = Ear::new(self.listen);
+    }
+
+    /// Takes the next unit of the sequence; `law` is the negotiated one.
+    pub fn hear(
+        &mut self,
+        unit: Unit<'_>,
+        law: Law,
+        wants_tones: bool,
+        recorder: Option<&mut Recorder>,
+        mut each: impl FnMut(Sound<'_>),
+    ) {
+        let Unit::Audio { payload_type, timestamp, payload } = unit else {
+            self.lost = true;
+            return;
+        };
+        self.close_hole(timestamp, law, wants_tones, &mut each);
+        let from = codec::law_of(payload_type).unwrap_or(law);
+        if let Some(recorder) = recorder {
+            payload.iter().for_each(|&code| recorder.hear(codec::transcode(code, from, Law::Mu)));
+        }
+        if wants_tones {
+            for (nth, codes) in payload.chunks(SAMPLES).enumerate() {
+                let Some(hit) = self.detector.push(from, codes) else { continue };
+                let end = timestamp.wrapping_add((nth * SAMPLES + codes.len()) as u32);
+                each(Sound::Tone { digit: hit.digit, start: end.wrapping_sub(hit.ago) });
+            }
+        }
+        if self.listen {
+            let mut codes = [0; PAYLOAD_MAX];
+            let codes = &mut codes[..payload.len()];
+            for (code, &sent) in codes.iter_mut().zip(payload) {
+                *code = codec::transcode(sent, from, law);
+            }
+            self.cutter.push(codes, |frame| each(Sound::Frame(frame)));
+        }
+        self.due = Some(timestamp.wrapping_add(payload.len() as u32));
+    }
+
+    /// Accounts for the time between what came last and `timestamp`. With packets missing it is
+    /// a hole in what was said; without, the peer sent nothing because it had nothing to say.
+    fn close_hole(
+        &mut self,
+        timestamp: u32,
+        law: Law,
+        wants_tones: bool,
+        each: &mut impl FnMut(Sound<'_>),
+    ) {
+        let lost = std::mem::take(&mut self.lost);
+        let hole = self.due.map_or(0, |due| timestamp.wrapping_sub(due));
+        if hole == 0 || hole > i32::MAX as u32 {
+            return;
+        }
+        let hole = hole.min(FILL_MAX);
+        let silence = [codec::silence(law); SAMPLES];
+        if wants_tones && lost {
+            self.detector.lose(hole);
+        }
+        let mut left = hole as usize;
+        while left > 0 {
+            let codes = &silence[..left.min(SAMPLES)];
+            if wants_tones && !lost {
+                // Silence ends a key; it cannot begin one.
+                self.detector.push(law, codes);
+            }
+            if self.listen {
+                self.cutter.push(codes, |frame| each(Sound::Frame(frame)));
+            }
+            left -= codes.len();
+        }
+    }
+}
