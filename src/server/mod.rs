@@ -1,1 +1,3 @@
 //! To be written.
+
+pub mod prompts; // the voice: bundled and own files, the synthesis command
