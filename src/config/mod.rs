@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::sip::profile::Profile;
-use crate::{dialogue, payment};
+use crate::{dialogue, payment, prompt};
 
 mod problem; // what is wrong, where, and what to write instead
 mod read; // TOML to Config, all problems at once
@@ -22,7 +22,7 @@ pub struct Config {
     pub store: Store,
     pub accounts: Accounts,
     pub posting: Posting,
-    pub prompts: Prompts,
+    pub prompts: prompt::Settings,
     pub dialogue: dialogue::Settings,
     pub payment: payment::Settings,
     pub gateway: Gateway,
@@ -120,22 +120,6 @@ pub struct Posting {
 impl Default for Posting {
     fn default() -> Posting {
         Posting { directory: "posting".into(), interval_s: 60 }
-    }
-}
-
-/// `[prompts]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Prompts {
-    pub language: String,
-    /// Own recordings, `<language>/clips/<id>.flac` or `.wav`; what is missing here comes from the
-    /// placeholder voice.
-    pub directory: Option<PathBuf>,
-}
-
-impl Default for Prompts {
-    fn default() -> Prompts {
-        Prompts { language: "en-US".into(), directory: None }
     }
 }
 

@@ -263,6 +263,11 @@ impl<'t> Reader<'t> {
                 &format!("add [gateway.settings]\n{example}"),
             );
         }
+        let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
+        for (key, what) in synthesis {
+            let message = format!("prompts.synthesis.{key}: {what}");
+            self.note("prompts", "synthesis", &message, "see `ringtill prompts check`");
+        }
         if config.agent.uri.as_deref().is_some_and(|uri| !is_sip_uri(uri)) {
             self.note(
                 "agent",
