@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use ringtill::config::Config;
-use ringtill::server::{self, Server, demo, dial, prompts};
+use ringtill::server::{self, Server, prompts};
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]

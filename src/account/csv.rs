@@ -247,7 +247,7 @@ mod tests {
     /// The errors of a row behind a good one, as `line column reason`.
     fn refused(row: &str) -> String {
         let good = "1,James,,,46201,1.00,,,,";
-        let import = read(&format!("{HEADER}\n{good}\n{row}\n")).ok().expect(row);
+        let import = read(&format!("{HEADER}\n{good}\n{row}\n")).expect(row);
         assert_eq!((import.rows, import.directory.len()), (2, 1), "{row}");
         assert_eq!(import.rejected_rows, 1);
         import.rejected[0].to_string()
@@ -258,7 +258,7 @@ mod tests {
         let row = "\"00-12\",\"O\"\"Hara, Ann\",(317) 555-0142,317.555.0142,46201-1234,\
                    \"$1,321.72\",0,,500.00,2026-06-05";
         let text = format!("\u{feff}{}\r\n{row}\r\n", HEADER.to_uppercase());
-        let import = read(&text).ok().unwrap();
+        let import = read(&text).unwrap();
         assert!(import.rejected.is_empty() && import.notes.is_empty());
         let found = import.directory.answer(&Query::Phone("+13175550142".into()));
         assert_eq!(found.len(), 1);
@@ -275,7 +275,7 @@ mod tests {
     fn other_delimiters_and_unused_columns_are_accepted() {
         for delimiter in [";", "\t", "|"] {
             let text = "amount_due,account_id,email,tz\n1.50,7,a@b.example,UTC\n";
-            let import = read(&text.replace(',', delimiter)).ok().unwrap();
+            let import = read(&text.replace(',', delimiter)).unwrap();
             assert_eq!((import.directory.len(), import.rejected_rows), (1, 0));
         }
     }
@@ -345,12 +345,12 @@ mod tests {
         }
         // Not Luhn-valid, too short, or a phone.
         let text = format!("{HEADER}\n4111111111111112,,+4915112345674,,,1,,,,\n");
-        assert_eq!(read(&text).ok().unwrap().rejected, []);
+        assert_eq!(read(&text).unwrap().rejected, []);
     }
 
     #[test]
     fn a_bad_phone_costs_only_the_phone() {
-        let import = read(&format!("{HEADER}\n2,,n/a,3175550142,,1,,,,\n")).ok().unwrap();
+        let import = read(&format!("{HEADER}\n2,,n/a,3175550142,,1,,,,\n")).unwrap();
         assert_eq!((import.directory.len(), import.rejected_rows), (1, 0));
         assert!(import.notes[0].to_string().contains("line 2, phone1: it is no phone number"));
     }
@@ -374,14 +374,14 @@ mod tests {
     #[test]
     fn currency_must_be_the_billers() {
         let text = "account_id,amount_due,currency\n1,1,usd\n2,1,\n3,1,EUR\n";
-        let import = read(text).ok().unwrap();
+        let import = read(text).unwrap();
         assert_eq!(import.directory.len(), 2);
         assert!(import.rejected[0].to_string().contains("line 4, currency"));
     }
 
     #[test]
     fn the_report_is_a_csv_file() {
-        let import = read("account_id,amount_due\n1,x\n2,1\n3,\"a,b\"\n").ok().unwrap();
+        let import = read("account_id,amount_due\n1,x\n2,1\n3,\"a,b\"\n").unwrap();
         let text = String::from_utf8(report(&import.rejected)).unwrap();
         let reason = "it is no amount; write it as 321.72";
         let want = format!("line,column,reason\n2,amount_due,{reason}\n4,amount_due,{reason}\n");

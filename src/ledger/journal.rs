@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entry, Intent, Recorded, State};
+use crate::gateway::Approval;
 
 /// Names of the states `to` may follow; a new intent follows nothing and must be `Consented`.
 ///
@@ -63,15 +64,22 @@ const TEXT_MAX: usize = 200;
 /// The shortest run of digits that is hidden: card numbers have thirteen or more.
 const DIGITS_MAX: usize = 12;
 
-/// The state as it is kept: texts from outside masked.
+/// The state as it is kept: texts from outside masked, empty results absent.
 pub fn kept(state: State) -> State {
     match state {
+        State::Approved(approval) => State::Approved(kept_approval(approval)),
+        State::Posted(approval) => State::Posted(kept_approval(approval)),
         State::Declined(why) => State::Declined(masked(&why)),
         State::Held(why) => State::Held(masked(&why)),
         State::Unknown(why) => State::Unknown(masked(&why)),
         State::NotCharged(why) => State::NotCharged(masked(&why)),
         other => other,
     }
+}
+
+fn kept_approval(approval: Approval) -> Approval {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Approval { avs: given(approval.avs), cvv: given(approval.cvv), ..approval }
 }
 
 /// Why an intent found `Consented` at start was not charged.
