@@ -55,7 +55,6 @@ pub struct Server {
 }
 
 struct Running {
-    leg: Leg,
     call: Call,
     stream: Stream,
     tick: Instant,
@@ -212,7 +211,7 @@ impl Server {
                 seed: self.seed,
             },
         );
-        Running { leg, call, stream, tick: now }
+        Running { call, stream, tick: now }
     }
 
     /// Carries out what the call asks; false when there was nothing.
