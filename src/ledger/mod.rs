@@ -1,6 +1,6 @@
 //! What was intended and what happened: the payment states, durable before anything leaves us.
 
-use crate::gateway::Approval;
+use crate::gateway::{Approval, Verdict};
 use crate::instrument::{Brand, Last4};
 use crate::money::Money;
 
@@ -73,6 +73,22 @@ impl State {
         match self {
             State::Approved(approval) | State::Posted(approval) => Some(approval),
             _ => None,
+        }
+    }
+}
+
+impl From<&Verdict> for State {
+    /// Where a sale's verdict leads from `Sending`.
+    fn from(verdict: &Verdict) -> State {
+        match verdict {
+            Verdict::Approved(approval) => State::Approved(approval.clone()),
+            Verdict::DeclinedHard => State::Declined("declined for good".into()),
+            Verdict::DeclinedSoft => State::Declined("declined".into()),
+            Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
+            Verdict::Held(why) => State::Held(why.clone()),
+            Verdict::Unknown(why) => State::Unknown(why.clone()),
+            // Both say for certain that nothing was processed.
+            Verdict::NotSent(why) | Verdict::Config(why) => State::NotCharged(why.clone()),
         }
     }
 }

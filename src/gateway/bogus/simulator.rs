@@ -139,6 +139,11 @@ impl Simulator {
         self.flaky = Some((StdRng::seed_from_u64(seed), percent));
     }
 
+    /// Whether no fault ordered with [`Simulator::fail_next`] is left.
+    pub fn is_quiet(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// Every sale that was processed, whatever its outcome, oldest first.
     pub fn sales(&self) -> &[Charge] {
         &self.charges
