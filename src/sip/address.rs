@@ -417,7 +417,8 @@ mod tests {
     #[test]
     fn via_is_answered_where_the_packet_came_from() {
         let source: SocketAddr = "192.0.2.9:4000".parse().unwrap();
-        let via = Via::parse("SIP  /   2.0 / udp  10.0.0.1 : 5070 ; branch = z9hG4bKa;rport").unwrap();
+        let via =
+            Via::parse("SIP  /   2.0 / udp  10.0.0.1 : 5070 ; branch = z9hG4bKa;rport").unwrap();
         assert_eq!((via.transport.as_str(), via.branch()), ("UDP", "z9hG4bKa"));
         assert_eq!(via.reply_to(source), source);
         assert!(via.stamped(source).ends_with(";received=192.0.2.9;rport=4000"));

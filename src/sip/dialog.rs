@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::model::{Draft, Headers, Message, Method, NameAddr, Request, Response, Uri};
+use super::model::{Draft, Headers, Method, NameAddr, Request, Response, Uri};
 
 /// One peer-to-peer relationship. `local` is us, whoever called.
 #[derive(Clone, Debug)]
@@ -74,11 +74,7 @@ impl Dialog {
     }
 
     /// Takes the new Contact of a re-INVITE, and where it came from.
-    pub fn refresh(&mut self, message: &Message, source: SocketAddr) {
-        let headers = match message {
-            Message::Request(request) => &request.headers,
-            Message::Response(response) => &response.headers,
-        };
+    pub fn refresh(&mut self, headers: &Headers, source: SocketAddr) {
         if let Some(target) = contact(headers) {
             self.target = target;
         }
@@ -163,6 +159,7 @@ fn is_private(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::Message;
     use super::super::wire::{self, Framed, Limits};
     use super::*;
 
@@ -231,8 +228,8 @@ mod tests {
         assert!(!dialog.advance(5));
         assert!(dialog.advance(6));
         assert!(!dialog.advance(4));
-        let reinvite = Message::Request(invite("Contact: <sip:b@198.51.100.20:5070>\r\n"));
-        dialog.refresh(&reinvite, "198.51.100.20:5070".parse().unwrap());
+        let reinvite = invite("Contact: <sip:b@198.51.100.20:5070>\r\n");
+        dialog.refresh(&reinvite.headers, "198.51.100.20:5070".parse().unwrap());
         assert_eq!(dialog.next_hop(), "198.51.100.20:5070".parse().unwrap());
     }
 }

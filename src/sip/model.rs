@@ -238,7 +238,10 @@ fn multipart(body: &Bytes, boundary: &str) -> Option<Bytes> {
 }
 
 fn find_all<'a>(text: &'a [u8], part: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    text.windows(part.len()).enumerate().filter(move |(_, window)| *window == part).map(|(at, _)| at)
+    text.windows(part.len())
+        .enumerate()
+        .filter(move |(_, window)| *window == part)
+        .map(|(at, _)| at)
 }
 
 /// A message to be sent.
@@ -271,10 +274,9 @@ impl Draft {
         draft.copy(&request.headers, "From");
         let to = request.headers.first("To").unwrap_or_default();
         let tagged = status == 100 || request.core.to_tag().is_some();
-        draft.headers.push(
-            "To",
-            if tagged { to.to_string() } else { format!("{to};tag={to_tag}") },
-        );
+        draft
+            .headers
+            .push("To", if tagged { to.to_string() } else { format!("{to};tag={to_tag}") });
         draft.copy(&request.headers, "Call-ID");
         draft.copy(&request.headers, "CSeq");
         draft

@@ -283,9 +283,8 @@ fn offers(media: &Media, law: Law) -> bool {
     let payload_type = law.payload_type();
     let mapped = mappings(media).find(|(pt, ..)| *pt == payload_type);
     formats(media).any(|format| format == payload_type)
-        && mapped.is_none_or(|(_, name, rate)| {
-            name.eq_ignore_ascii_case(law.encoding()) && rate == 8000
-        })
+        && mapped
+            .is_none_or(|(_, name, rate)| name.eq_ignore_ascii_case(law.encoding()) && rate == 8000)
 }
 
 /// telephone-event at the audio's clock rate if there is one, else at the first rate offered.
@@ -311,8 +310,7 @@ fn direction(attributes: &[Attribute]) -> Option<Direction> {
 }
 
 fn description(local: &Local) -> Session {
-    let origin =
-        Origin::with_ip_addr(local.session_id, local.session_version, local.address);
+    let origin = Origin::with_ip_addr(local.session_id, local.session_version, local.address);
     let mut session = Session::new(origin, "-");
     session.connection = Some(Connection::from_ip_addr(local.address));
     session
@@ -450,9 +448,11 @@ mod tests {
         assert_eq!((agreed.events_out, agreed.events_in), (Some((96, 8000)), Some((96, 8000))));
         assert_eq!(agreed.ptime_ms, 30);
         assert!(text.contains("a=fmtp:96 0-16"));
-        let (_, agreed) = answered("m=audio 5000 RTP/AVP 0 97\r\na=rtpmap:97 telephone-event/16000\r\n");
+        let (_, agreed) =
+            answered("m=audio 5000 RTP/AVP 0 97\r\na=rtpmap:97 telephone-event/16000\r\n");
         assert_eq!(agreed.events_out, Some((97, 16000)));
-        let (_, agreed) = answered("m=audio 5000 RTP/AVP 0\r\na=rtpmap:97 telephone-event/8000\r\n");
+        let (_, agreed) =
+            answered("m=audio 5000 RTP/AVP 0\r\na=rtpmap:97 telephone-event/8000\r\n");
         assert_eq!(agreed.events_out, None, "mapped but not offered");
     }
 
@@ -469,7 +469,11 @@ mod tests {
         ];
         for (lines, direction, has_remote) in cases {
             let (text, agreed) = answered(&format!("m=audio 5000 RTP/AVP 0\r\n{lines}"));
-            assert_eq!((agreed.direction, agreed.remote.is_some()), (direction, has_remote), "{lines}");
+            assert_eq!(
+                (agreed.direction, agreed.remote.is_some()),
+                (direction, has_remote),
+                "{lines}"
+            );
             assert!(text.contains(&format!("a={}\r\n", direction.attribute())), "{text}");
         }
         let (text, agreed) = answered("m=audio 0 RTP/AVP 0\r\n");
@@ -492,14 +496,17 @@ mod tests {
     #[test]
     fn refusals_say_why() {
         let status = |media: &str| answer(&sdp(media), &local()).unwrap_err();
-        assert!(matches!(status("m=audio 5000 RTP/SAVP 0\r\n"), Refusal::NoCommonCodec(w) if w.contains("SRTP")));
+        assert!(
+            matches!(status("m=audio 5000 RTP/SAVP 0\r\n"), Refusal::NoCommonCodec(w) if w.contains("SRTP"))
+        );
         assert_eq!(status("m=audio 5000 RTP/AVP 18\r\n").status(), 488);
         assert_eq!(status("m=audio 5000 RTP/AVP 0\r\na=rtpmap:0 OPUS/48000\r\n").status(), 488);
         assert_eq!(status("m=audio 5000 RTP/AVP 0\r\nc=IN IP4 224.2.1.1\r\n").status(), 488);
         assert_eq!(status("").status(), 488);
         assert_eq!(status("m=audio\r\n").status(), 400);
         assert_eq!(answer(b"\xff\xfe", &local()).unwrap_err().status(), 400);
-        let no_connection = b"v=0\r\no=x 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 5 RTP/AVP 0\r\n";
+        let no_connection =
+            b"v=0\r\no=x 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 5 RTP/AVP 0\r\n";
         assert_eq!(answer(no_connection, &local()).unwrap_err().status(), 400);
     }
 

@@ -83,10 +83,19 @@ mod tests {
         let (shipped, default) = (Profile::parse(GENERIC).unwrap(), Profile::default());
         assert_eq!(format!("{shipped:?}"), format!("{default:?}"));
         for key in [
-            "name", "sources", "codecs", "telephone_event", "latch", "caller_id",
-            "trust_caller_id", "country", "headers",
+            "name",
+            "sources",
+            "codecs",
+            "telephone_event",
+            "latch",
+            "caller_id",
+            "trust_caller_id",
+            "country",
+            "headers",
         ] {
-            assert!(GENERIC.contains(&format!("\n{key} =")) || GENERIC.contains(&format!("[{key}]")));
+            assert!(
+                GENERIC.contains(&format!("\n{key} =")) || GENERIC.contains(&format!("[{key}]"))
+            );
         }
     }
 

@@ -65,7 +65,10 @@ mod tests {
         assert_eq!(timers.next(), at(30));
         assert_eq!(timers.pop(start), None);
         let late = start + Duration::from_secs(1);
-        assert_eq!([timers.pop(late), timers.pop(late), timers.pop(late)], [Some(1), Some(3), None]);
+        assert_eq!(
+            [timers.pop(late), timers.pop(late), timers.pop(late)],
+            [Some(1), Some(3), None]
+        );
         assert_eq!(timers.next(), None);
     }
 }

@@ -164,7 +164,12 @@ impl Transactions {
     }
 
     /// Matches a request to its transaction or starts one (RFC 3261 §17.2.3).
-    pub fn receive_request(&mut self, now: Instant, request: &Request, source: SocketAddr) -> Received {
+    pub fn receive_request(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        source: SocketAddr,
+    ) -> Received {
         let key = server_key(request, &request.method);
         if let Some(id) = self.server_keys.get(&key).copied() {
             return self.repeated(now, id, request.method == Method::ACK);
@@ -608,7 +613,10 @@ mod tests {
         };
         all.respond(start, id, 486, Bytes::from_static(b"486"));
         assert_eq!(all.cancelled(&request("CANCEL", "1", "")), Some(id));
-        assert_eq!(all.receive_request(start, &request("ACK", "1", ";tag=x"), PEER.into()), Received::Absorbed);
+        assert_eq!(
+            all.receive_request(start, &request("ACK", "1", ";tag=x"), PEER.into()),
+            Received::Absorbed
+        );
         assert_eq!(all.servers[&id].state, State::Confirmed);
         let copy = request("INVITE", "z9hG4bKcopy", "");
         assert!(matches!(all.receive_request(start, &copy, PEER.into()), Received::Merged(_)));

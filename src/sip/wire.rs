@@ -21,8 +21,9 @@ impl Default for Limits {
     }
 }
 
-/// What a datagram held.
+/// What a datagram held. Moved once and taken apart: boxing the message would only cost.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Framed {
     /// Only line breaks or zero bytes: somebody holds a NAT binding open.
     KeepAlive,
