@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::media::{Clip, codec};
+use crate::prompt::Library;
 use crate::sip::offer::Law;
 
 /// Bytes that identify a place in a clip.
@@ -53,6 +54,16 @@ struct Place {
 }
 
 impl Index {
+    /// Everything a library has recorded.
+    pub fn of(library: &Library, law: Law) -> Index {
+        let text = |id| library.catalog().entry(id).map_or("", |entry| entry.text.as_str());
+        let mut clips: Vec<_> = library.recorded().map(|(id, clip)| (id, text(id), clip)).collect();
+        clips.extend(library.names());
+        // The first id of equal recordings names them: let that not depend on the run.
+        clips.sort_by_key(|(id, _, _)| *id);
+        Index::new(law, clips.into_iter())
+    }
+
     /// `clips` are id, what is said, and the recording.
     pub fn new<'a>(law: Law, clips: impl Iterator<Item = (&'a str, &'a str, &'a Clip)>) -> Index {
         let mut by_bytes: HashMap<Arc<[u8]>, usize> = HashMap::new();
@@ -78,6 +89,10 @@ impl Index {
     pub fn unrecognisable(&self) -> impl Iterator<Item = &str> {
         let sounds = self.sounds.iter().filter(|sound| sound.places.is_empty());
         sounds.flat_map(|sound| sound.ids.iter().map(String::as_str))
+    }
+
+    pub fn law(&self) -> Law {
+        self.law
     }
 
     /// What is said in a sound.
@@ -257,6 +272,11 @@ impl Listener {
         }
     }
 
+    /// The call is over: what was being heard ends here.
+    pub fn finish(&mut self) {
+        self.end();
+    }
+
     /// What was heard, in order. Nobody polls: the oldest is forgotten.
     pub fn poll(&mut self) -> Option<Heard> {
         self.heard.pop_front()
@@ -354,16 +374,12 @@ mod tests {
 
     use super::*;
     use crate::money::Money;
+    use crate::prompt::Prompt;
     use crate::prompt::clip::silence;
     use crate::prompt::library::tests::library;
-    use crate::prompt::{Library, Prompt};
 
     fn index(library: &Library, law: Law) -> Arc<Index> {
-        let text = |id: &str| library.catalog().entry(id).map(|e| e.text.clone()).unwrap();
-        let clips: Vec<(String, String, Clip)> =
-            library.recorded().map(|(id, clip)| (id.into(), text(id), clip.clone())).collect();
-        let clips = clips.iter().map(|(id, text, clip)| (id.as_str(), text.as_str(), clip));
-        Arc::new(Index::new(law, clips))
+        Arc::new(Index::of(library, law))
     }
 
     fn bytes(law: Law, clips: &[Clip]) -> Vec<u8> {

@@ -23,8 +23,14 @@ pub struct Library {
     catalog: Catalog,
     numerals: &'static dyn Numerals,
     clips: HashMap<String, Clip>,
-    names: HashMap<String, Clip>,
+    names: HashMap<String, Name>,
     warnings: Vec<Problem>,
+}
+
+struct Name {
+    id: String,
+    written: String,
+    clip: Clip,
 }
 
 /// More silence than this before the first sound delays every prompt.
@@ -96,6 +102,11 @@ impl Library {
         self.clips.iter().map(|(id, clip)| (id.as_str(), clip))
     }
 
+    /// Every recorded name: its id `name.james`, how it is written, and the recording.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str, &Clip)> {
+        self.names.values().map(|name| (name.id.as_str(), name.written.as_str(), &name.clip))
+    }
+
     /// What to play. A name that is not recorded is asked of `names`, or left out.
     pub fn clips(&self, prompts: &[Prompt], names: &dyn Fn(&str) -> Option<Clip>) -> Vec<Clip> {
         let clip = |piece: Piece| match piece {
@@ -117,7 +128,7 @@ impl Library {
 
     /// A recorded name, whatever its case.
     pub fn name(&self, name: &str) -> Option<Clip> {
-        self.names.get(&name.trim().to_lowercase()).cloned()
+        self.names.get(&name.trim().to_lowercase()).map(|name| name.clip.clone())
     }
 
     /// The prompts as a person reads them: `Your balance is $321.72, due June 5.`
@@ -228,7 +239,7 @@ impl Recordings<'_> {
         Found::Nothing
     }
 
-    fn names(&mut self, problems: &mut Vec<Problem>) -> HashMap<String, Clip> {
+    fn names(&mut self, problems: &mut Vec<Problem>) -> HashMap<String, Name> {
         let mut names = HashMap::new();
         let paths = self.layers.iter().flat_map(|layer| layer.files.keys());
         for path in paths.filter_map(|path| sound_in(path, "names/")) {
@@ -236,7 +247,10 @@ impl Recordings<'_> {
                 continue;
             }
             if let Found::Clip { clip, .. } = self.take(&format!("names/{path}"), problems) {
-                names.insert(path.to_string(), clip);
+                let initial = path.chars().next().into_iter().flat_map(char::to_uppercase);
+                let written = initial.chain(path.chars().skip(1)).collect();
+                let name = Name { id: format!("name.{path}"), written, clip };
+                names.insert(path.to_string(), name);
             }
         }
         names
