@@ -111,7 +111,10 @@ enum Pending {
     Record(Serial, Instant),
     Send(Serial, Instant, Hold),
     Wait(Instant, Hold),
-    Transfer { until: Instant, accepted: bool },
+    Transfer {
+        until: Instant,
+        accepted: bool,
+    },
 }
 
 /// The world answers within these, or the call goes on without it.
@@ -124,7 +127,8 @@ const TRANSFER_LIMIT: Duration = Duration::from_secs(30);
 impl Call {
     /// Answers or refuses the INVITE at once; see the outputs.
     pub fn new(now: Instant, setup: Setup) -> Call {
-        let Setup { id, leg, invitation, profile, mut local, library, gateway, policy, seed } = setup;
+        let Setup { id, leg, invitation, profile, mut local, library, gateway, policy, seed } =
+            setup;
         local.laws = profile.codecs.clone();
         local.events = profile.telephone_event;
         let caller = Caller::from_invitation(&invitation, &profile);

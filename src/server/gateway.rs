@@ -38,7 +38,7 @@ fn configured(config: &Config) -> Result<Option<(Arc<dyn Gateway>, HttpClient)>,
         .map_err(|error| format!("[gateway.settings]: {error}"))?;
     let mut roots = Vec::new();
     if let Some(file) = &settings.ca_file {
-        let pem = std::fs::read_to_string(file)
+        let pem = std::fs::read(file)
             .map_err(|error| format!("[gateway] ca_file {}: {error}", file.display()))?;
         roots.push(pem);
     }
@@ -49,14 +49,14 @@ fn configured(config: &Config) -> Result<Option<(Arc<dyn Gateway>, HttpClient)>,
 /// The in-tree simulator, over real HTTPS with a certificate of its own.
 async fn simulated() -> Result<Opened, String> {
     const KEY: &str = "sk_bogus_demo";
-    let host = BogusHost::start(Simulator::new(KEY))
+    let host = BogusHost::start(Simulator::new(KEY, rand::random()))
         .await
         .map_err(|error| format!("the simulated gateway cannot start: {error}"))?;
     let mut table = Table::new();
-    table.insert("base_url".into(), Value::String(format!("https://{}", host.address)));
+    table.insert("base_url".into(), Value::String(host.base_url()));
     table.insert("api_key".into(), Value::String(KEY.into()));
     let gateway = gateway::open("bogus", table).map_err(|error| error.to_string())?;
-    let http = HttpClient::new(&[host.certificate_pem.clone()]).map_err(|e| e.to_string())?;
+    let http = HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
     Ok(Opened { gateway, http, simulator: Some(host) })
 }
 

@@ -18,14 +18,14 @@ pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
 pub mod clock; // the one place that asks what time it is
 pub mod console; // calls as a person may watch them
-//pub mod demo; // `ringtill demo`
-//pub mod dial; // the scripted caller on real sockets
+pub mod demo; // `ringtill demo`
+pub mod dial; // the scripted caller on real sockets
 pub mod gateway; // the configured gateway, opened
 pub mod http_client; // requests to gateways
-//pub mod media; // the media threads
+pub mod media; // the media threads
 pub mod prompts; // the voice: bundled and own files, the synthesis command
 pub mod resolver; // payments without a definitive answer
-//pub mod sip; // the SIP core
+pub mod sip; // the SIP core
 pub mod store; // the ledger on disk
 
 use crate::call::{Policy, Telling};
@@ -50,7 +50,7 @@ struct Shared {
     directory: Arc<ArcSwap<crate::account::Directory>>,
     gateway: Arc<dyn crate::gateway::Gateway>,
     http: http_client::HttpClient,
-    store: store::Store,
+    store: Arc<store::Store>,
     media: media::Media,
     commands: sip::Commands,
     synthesizer: prompts::Synthesizer,
@@ -129,11 +129,7 @@ impl Server {
         let (shared, sip, offers, simulator) = open(config, watcher).await?;
         let tasks = vec![
             tokio::spawn(accept(shared.clone(), offers)),
-            tokio::spawn(resolver::run(
-                shared.store.clone(),
-                shared.gateway.clone(),
-                shared.http.clone(),
-            )),
+            tokio::spawn(resolve(shared.clone())),
             tokio::spawn(post_regularly(shared.clone())),
         ];
         Ok(Server { shared, sip, tasks, simulator })
@@ -291,7 +287,7 @@ async fn open(
         directory: Arc::new(ArcSwap::from_pointee(directory)),
         gateway: opened.gateway,
         http: opened.http,
-        store,
+        store: Arc::new(store),
         media,
         commands: sip.commands(),
         synthesizer,
@@ -377,6 +373,11 @@ async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
             shared.counters.calls_now.fetch_sub(1, Ordering::Relaxed);
         });
     }
+}
+
+async fn resolve(shared: Arc<Shared>) {
+    let gateways = vec![shared.gateway.clone()];
+    resolver::Resolver::new(shared.store.clone(), gateways, shared.http.clone()).run().await;
 }
 
 async fn post_regularly(shared: Arc<Shared>) {

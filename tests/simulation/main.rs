@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ringtill::dial::listen::Index;
 use ringtill::dial::phone::{Output, Phone, Setup};
 use ringtill::dial::script::{Keying, Script};
-use ringtill::gateway::bogus::Fault;
+use ringtill::gateway::bogus::{Fault, Outcome as Sold};
 use ringtill::ledger::State;
 use ringtill::media::Method;
 use ringtill::payment::Outcome;
@@ -63,7 +63,8 @@ const JAMES: &str = "+13175550123";
 const STRANGER: &str = "+13175550199";
 
 fn scenarios() -> Vec<Scenario> {
-    let scenario = |name, from, script, fault, expected| Scenario { name, from, script, fault, expected };
+    let scenario =
+        |name, from, script, fault, expected| Scenario { name, from, script, fault, expected };
     let full = Expected::Paid { account: "1001", total: 32_372 };
     vec![
         scenario(
@@ -224,9 +225,8 @@ fn library() -> &'static Arc<Library> {
 
 fn index(law: Law) -> Arc<Index> {
     static INDEX: OnceLock<[Arc<Index>; 2]> = OnceLock::new();
-    let both = INDEX.get_or_init(|| {
-        [Law::Mu, Law::A].map(|law| Arc::new(ringtill::dial::index(library(), law)))
-    });
+    let both =
+        INDEX.get_or_init(|| [Law::Mu, Law::A].map(|law| Arc::new(Index::of(library(), law))));
     both[usize::from(law == Law::A)].clone()
 }
 
@@ -317,7 +317,8 @@ impl Simulation<'_> {
         }
         let outcome = self.server.outcome.as_ref().expect("run waits for it");
         let sales = self.server.simulator.sales();
-        let approved: Vec<i64> = sales.iter().filter(|s| s.is_approved()).map(|s| s.total()).collect();
+        let approved: Vec<i64> =
+            sales.iter().filter(|s| s.outcome == Sold::Approved).map(|s| s.total.minor).collect();
         let states = self.server.states();
         match scenario.expected {
             Expected::Paid { account, total } => {
@@ -342,7 +343,8 @@ impl Simulation<'_> {
     /// Lets retransmissions and transactions end (RFC 3261 timers run for 32 s).
     fn die_out(&mut self) {
         let end = self.now + Duration::from_secs(80);
-        while let Some(next) = [self.network.deadline(), self.server.deadline()].into_iter().flatten().min()
+        while let Some(next) =
+            [self.network.deadline(), self.server.deadline()].into_iter().flatten().min()
             && next < end
         {
             self.now = next.max(self.now);

@@ -101,7 +101,8 @@ impl Server {
         if datagram.destination == self.sip_address {
             let Datagram { source, destination, bytes } = datagram;
             let bytes = bytes.clone().into();
-            self.agent.handle(now, sip::Input::Datagram { source: *source, local: *destination, bytes });
+            self.agent
+                .handle(now, sip::Input::Datagram { source: *source, local: *destination, bytes });
         } else if let Some(running) = &mut self.call {
             running.stream.receive(now, datagram.source, &datagram.bytes);
         }
@@ -116,7 +117,7 @@ impl Server {
     /// Runs everything that is due, until nothing more comes out.
     pub fn run(&mut self, now: Instant, network: &mut Network) {
         if self.agent.deadline().is_some_and(|at| at <= now) {
-            self.agent.handle(now, sip::Input::Timeout);
+            self.agent.handle(now, sip::Input::Tick);
         }
         loop {
             self.agent_outputs(now, network);

@@ -65,9 +65,10 @@ impl Binary {
         let until = deadline(Duration::from_secs(60));
         loop {
             let left = until.saturating_duration_since(now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| {
-                panic!("`{part}` is not in the log:\n{}", self.log.join("\n"))
-            });
+            let line = self
+                .lines
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("`{part}` is not in the log:\n{}", self.log.join("\n")));
             self.log.push(line.clone());
             if line.contains(part) {
                 return line;

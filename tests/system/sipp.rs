@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use ringtill::ledger::reconcile::{self, File};
+use ringtill::ledger::reconcile;
 use ringtill::ledger::{Intent, State};
 use ringtill::server::store::Store;
 
@@ -46,12 +46,12 @@ fn ledger(binary: &Binary) -> Vec<(Intent, State)> {
 /// All rows of all reconciliation files, each file checked against its trailer.
 fn posted(binary: &Binary) -> Vec<reconcile::Row> {
     let files = binary.files().into_iter().filter(|(path, _)| {
-        path.parent().is_some_and(|p| p.ends_with("posting")) && path.extension().is_some_and(|e| e == "csv")
+        path.parent().is_some_and(|p| p.ends_with("posting"))
+            && path.extension().is_some_and(|e| e == "csv")
     });
-    files.flat_map(|(_, bytes)| -> Vec<_> {
-        let File { rows, .. } = reconcile::read(&bytes).expect("a whole file");
-        rows
-    }).collect()
+    files
+        .flat_map(|(_, bytes)| -> Vec<_> { reconcile::read(&bytes).expect("a whole file").rows })
+        .collect()
 }
 
 fn expect_one_payment(binary: &Binary, account: &str, amount: i64) {
@@ -59,10 +59,13 @@ fn expect_one_payment(binary: &Binary, account: &str, amount: i64) {
     assert_eq!(ledger.len(), 1, "{ledger:?}\n{}", binary.log.join("\n"));
     let (intent, state) = &ledger[0];
     assert!(matches!(state, State::Posted(_)), "{state:?}");
-    assert_eq!((intent.account_id.as_str(), intent.amount.minor, intent.fee.minor), (account, amount, 200));
+    assert_eq!(
+        (intent.account_id.as_str(), intent.amount.minor, intent.fee.minor),
+        (account, amount, 200)
+    );
     let rows = posted(binary);
     assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0].confirmation, intent.confirmation);
+    assert_eq!(rows[0].intent, *intent);
 }
 
 #[test]
@@ -95,7 +98,8 @@ fn a_call_pays_with_tones_in_its_audio() {
     let _turn = one_at_a_time();
     let mut binary = Binary::start("info", "");
     // Keyed ahead up to the consent, which can be answered only once it has been spoken.
-    let keys = [(1.0, "1"), (2.0, "5555555555554444#"), (6.5, "1230"), (8.0, "123"), (9.0, "46204")];
+    let keys =
+        [(1.0, "1"), (2.0, "5555555555554444#"), (6.5, "1230"), (8.0, "123"), (9.0, "46204")];
     let audio = tones::timeline(&keys, (40.0, "1"), 60.0);
     std::fs::write(binary.path("tones.ulaw"), audio).expect("written");
     if !sipp("pay_inband.xml", &binary) {
