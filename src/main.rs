@@ -1,12 +1,14 @@
 //! The command line.
 
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use ringtill::config::Config;
+use ringtill::dial::script::Keying;
+use ringtill::media::Method;
+use ringtill::sip::offer::Law;
 use ringtill::server::{self, Server, prompts};
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
@@ -36,7 +38,7 @@ enum Command {
         file: ConfigFile,
     },
     /// Places a scripted call to any SIP server: waits for prompts, keys digits, says what it heard
-    Dial(dial::Options),
+    Dial(DialArguments),
     /// The voice: check recordings, export the script for a voice talent, render with a command
     Prompts {
         #[command(flatten)]
@@ -63,6 +65,103 @@ enum PromptsCommand {
     Render { folder: PathBuf },
 }
 
+#[derive(clap::Args)]
+#[command(after_help = "\
+Steps, separated by commas or line ends:
+  hear PHRASE [SECONDS]        wait until a prompt of ours has been said (`speech`: any sound)
+  hear-start PHRASE [SECONDS]  wait until it begins, to key into it
+  key KEYS                     0-9 * # A-D
+  pause MILLISECONDS
+  hangup
+  wait-end [SECONDS]           wait for the other side to hang up
+
+Example:
+  ringtill dial sip:pay@127.0.0.1 --from +13175550123 \\
+      --script 'hear menu.amount, key 1, hear card.ask, hangup'")]
+struct DialArguments {
+    /// Whom to call, such as sip:pay@192.0.2.10:5060
+    target: String,
+    /// Our number, or a whole SIP URI
+    #[arg(long)]
+    from: Option<String>,
+    /// Steps of the call; without any it listens until the other side hangs up
+    #[arg(long, default_value = "")]
+    script: String,
+    /// Read the steps from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    script_file: Option<PathBuf>,
+    /// How keys are sent
+    #[arg(long, value_enum, default_value = "rfc4733")]
+    keys: KeyMethod,
+    /// Length of a key in milliseconds
+    #[arg(long, default_value_t = 100)]
+    on_ms: u16,
+    /// Pause after a key in milliseconds
+    #[arg(long, default_value_t = 100)]
+    off_ms: u16,
+    /// Codecs to offer, preferred first
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "pcmu,pcma")]
+    codecs: Vec<Codec>,
+    /// Header to add to the INVITE, such as 'X-Account: 1001'; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Our address, if the route to the target does not tell
+    #[arg(long)]
+    local: Option<std::net::IpAddr>,
+    /// Hang up after this many seconds
+    #[arg(long, default_value_t = 300)]
+    seconds_max: u64,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum KeyMethod {
+    /// RFC 4733 telephone-events
+    Rfc4733,
+    /// DTMF tones in the audio
+    Inband,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Codec {
+    Pcmu,
+    Pcma,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+async fn call(arguments: DialArguments) -> ExitCode {
+    let script = match &arguments.script_file {
+        None => arguments.script,
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(script) => script,
+            Err(error) => return fail(&format!("{}: {error}", file.display())),
+        },
+    };
+    let method = match arguments.keys {
+        KeyMethod::Rfc4733 => Method::Events,
+        KeyMethod::Inband => Method::InBand,
+    };
+    let law = |codec: &Codec| match codec {
+        Codec::Pcmu => Law::Mu,
+        Codec::Pcma => Law::A,
+    };
+    let options = dial::Options {
+        target: arguments.target,
+        from: arguments.from,
+        script,
+        keying: Keying { method, on_ms: arguments.on_ms, off_ms: arguments.off_ms },
+        laws: arguments.codecs.iter().map(law).collect(),
+        headers: arguments.headers,
+        prompts: ringtill::prompt::Settings::default(),
+        local: arguments.local,
+        call_max: std::time::Duration::from_secs(arguments.seconds_max),
+    };
+    dial::dial(options, &mut std::io::stdout()).await
+}
+
 /// sysexits.h EX_CONFIG.
 const WRONG_CONFIGURATION: u8 = 78;
 
@@ -77,7 +176,7 @@ fn main() -> ExitCode {
             Command::Demo(options) => demo::run(options).await,
             Command::Serve { file } => serve(&file.config).await,
             Command::Check { file } => check(&file.config),
-            Command::Dial(options) => dial::run(options).await,
+            Command::Dial(arguments) => call(arguments).await,
             Command::Prompts { file, command } => voice(&file.config, command).await,
         }
     })

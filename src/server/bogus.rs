@@ -48,6 +48,12 @@ impl BogusHost {
     }
 
     /// What to configure as `base_url`.
+    /// Everything the simulator has been asked to charge, oldest first.
+    pub fn sales(&self) -> Vec<Charge> {
+        let simulator = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
+        simulator.sales().to_vec()
+    }
+
     pub fn base_url(&self) -> String {
         format!("https://{}", self.address)
     }

@@ -30,7 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
     let source = offer.invitation.source.ip();
     let Some(profile) = shared.config.trunk(source).cloned() else {
         info!(%source, "call refused: no trunk has this source address");
-        return reject(&shared.commands, offer.leg, 403, "Unknown source", None);
+        return reject(&shared.commands, offer.leg, 403, "Unknown source", None).await;
     };
     let id = call_id();
     let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
@@ -41,7 +41,8 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
         Ok(session) => session,
         Err(full) => {
             warn!(call = id, %full, "call refused: no media port");
-            return reject(&shared.commands, offer.leg, 503, "No media port free", Some(10));
+            let (leg, reason) = (offer.leg, "No media port free");
+            return reject(&shared.commands, leg, 503, reason, Some(10)).await;
         }
     };
     info!(call = id, trunk = profile.name, %source, "call offered");
@@ -49,8 +50,16 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
     task.serve(media_inbox).await;
 }
 
-fn reject(commands: &Commands, leg: Leg, status: u16, reason: &str, retry_after_s: Option<u32>) {
-    commands.send(Command::Reject { leg, status, reason: reason.into(), retry_after_s });
+/// A SIP core that has stopped needs no refusal.
+async fn reject(
+    commands: &Commands,
+    leg: Leg,
+    status: u16,
+    reason: &str,
+    retry_after_s: Option<u32>,
+) {
+    let reason = reason.to_string();
+    let _ = commands.send(Command::Reject { leg, status, reason, retry_after_s }).await;
 }
 
 struct Task {
@@ -74,7 +83,8 @@ impl Drop for LegGuard {
     fn drop(&mut self) {
         if !self.ended {
             let reason = Some("SIP;cause=500;text=\"call aborted\"".to_string());
-            self.commands.send(Command::Hangup { leg: self.leg, reason });
+            let (commands, leg) = (self.commands.clone(), self.leg);
+            tokio::spawn(async move { commands.send(Command::Hangup { leg, reason }).await });
         }
     }
 }
@@ -116,7 +126,7 @@ impl Task {
     async fn serve(mut self, mut media_inbox: mpsc::Receiver<media::Event>) {
         let mut leg_open = true;
         loop {
-            if let Some(outcome) = self.carry_out() {
+            if let Some(outcome) = self.carry_out().await {
                 self.guard.ended = true;
                 return self.conclude(&outcome);
             }
@@ -145,10 +155,13 @@ impl Task {
     }
 
     /// Does what the call asks for; its outcome once it has ended.
-    fn carry_out(&mut self) -> Option<Outcome> {
+    async fn carry_out(&mut self) -> Option<Outcome> {
         while let Some(output) = self.call.poll() {
             match output {
-                Output::Sip(command) => self.shared.commands.send(command),
+                Output::Sip(command) => {
+                    // A SIP core that has stopped has closed our mailbox too: `serve` sees it.
+                    let _ = self.shared.commands.send(command).await;
+                }
                 Output::Media(command) => self.session.command(command),
                 Output::Lookup(serial, query) => {
                     let found = self.shared.directory.load().answer(&query);
@@ -171,11 +184,7 @@ impl Task {
                 Output::Synthesize(serial, name) => {
                     let shared = self.shared.clone();
                     self.reply(async move {
-                        let clip = match &shared.synthesizer {
-                            Some(synthesizer) => synthesizer.name(&name).await,
-                            None => None,
-                        };
-                        Input::Named(serial, clip)
+                        Input::Named(serial, shared.synthesizer.name(&name).await)
                     });
                 }
                 Output::Tell(telling) => self.tell(telling),

@@ -13,6 +13,7 @@ use crate::gateway::{Exchange, Request};
 
 /// One TLS connection per request: a connection kept from before may have been closed by the
 /// peer, and then nobody can tell whether the request was read.
+#[derive(Clone)]
 pub struct HttpClient {
     client: Client,
 }

@@ -178,8 +178,10 @@ impl Server {
     }
 
     /// Refuses new calls from now on: 503 to INVITE and OPTIONS.
-    pub fn drain(&self) {
-        self.shared.commands.send(crate::sip::Command::Drain);
+    pub async fn drain(&self) {
+        if self.shared.commands.send(crate::sip::Command::Drain).await.is_err() {
+            warn!("the SIP core has stopped already");
+        }
     }
 
     /// Waits until no call runs, or `limit` has passed; true when all calls have ended.
@@ -212,7 +214,7 @@ impl Server {
                 _ = hangup.recv() => self.reload_accounts(),
             }
         }
-        self.drain();
+        self.drain().await;
         info!(calls = self.calls_now(), "draining: running calls finish, new ones get 503");
         tokio::select! {
             ended = self.drained(drain) => if !ended {
@@ -233,7 +235,7 @@ impl Server {
         for task in &self.tasks {
             task.abort();
         }
-        self.sip.stop().await;
+        self.sip.shutdown(Duration::from_secs(2)).await;
         self.shared.store.close().await;
         let counters = &self.shared.counters;
         info!(
