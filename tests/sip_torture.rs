@@ -1,6 +1,8 @@
 //! Messages in the shapes of RFC 4475, given to a user agent: valid ones are understood, broken
 //! ones get the answer they deserve, and no mutation of either makes anything panic.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

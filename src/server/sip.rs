@@ -20,7 +20,9 @@ use self::flood::Flood;
 use crate::sip::agent::{Counters, Settings};
 use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output};
 
-mod flood;
+mod flood; // how much one source may send
+#[cfg(test)]
+mod tests;
 
 /// Datagrams read but not yet handled; more are dropped, and their senders repeat them.
 const PACKETS_MAX: usize = 4_096;
@@ -129,6 +131,12 @@ impl Sip {
         if settings.contact.port() == 0 {
             settings.contact.set_port(local.port());
         }
+        if settings.contact.ip().is_unspecified() {
+            let why = format!("listening on {local}: say which address SIP peers reach us at");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        // From here on `try_send_to` knows that the socket takes datagrams.
+        socket.writable().await?;
         let (packet_sender, packets) = mpsc::channel(PACKETS_MAX);
         let (ask_sender, asks) = mpsc::channel(ASKS_MAX);
         let (offers, offered) = mpsc::channel(settings.calls_max.clamp(1, 1_024));
@@ -194,6 +202,10 @@ fn open(listen: SocketAddr) -> io::Result<UdpSocket> {
     let domain = socket2::Domain::for_address(listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    if listen.is_ipv6() {
+        // IPv4 peers would show up as mapped addresses, which match no trunk.
+        socket.set_only_v6(true)?;
+    }
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     let granted = socket.recv_buffer_size()?;
     if granted < RECEIVE_BUFFER_BYTES {
@@ -425,155 +437,5 @@ impl Core {
             *status = next;
             changed
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sip::Cause;
-
-    const SDP: &[u8] = b"v=0\r\n";
-
-    async fn core(calls_max: usize) -> (Sip, mpsc::Receiver<Offer>) {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let settings = Settings { contact: any, product: "Ringtill/test".into(), calls_max };
-        Sip::bind(any, settings, [3; 32]).await.unwrap()
-    }
-
-    fn call_to(server: &Sip) -> Outgoing {
-        Outgoing {
-            target: format!("sip:1000@{}", server.local()),
-            destination: server.local(),
-            from: "sip:test@127.0.0.1".into(),
-            headers: Vec::new(),
-            sdp: SDP.into(),
-        }
-    }
-
-    async fn within<T>(future: impl Future<Output = T>) -> T {
-        tokio::time::timeout(Duration::from_secs(10), future).await.expect("no answer in 10 s")
-    }
-
-    #[tokio::test]
-    async fn a_call_over_loopback_from_offer_to_end() {
-        let ((server, mut offers), (phone, _)) = (core(4).await, core(4).await);
-        let (leg, mut events) = phone.commands().invite(call_to(&server)).await.unwrap();
-        let mut offer = within(offers.recv()).await.unwrap();
-        assert_eq!(offer.invitation.offer.as_deref(), Some(SDP));
-        assert_eq!(offer.invitation.dialled, "1000");
-        assert_eq!(offer.invitation.source, phone.local());
-        let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
-        server.commands().send(answer).await.unwrap();
-        assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
-        assert!(matches!(within(offer.events.recv()).await, Some(Event::Established { .. })));
-        phone.commands().send(Command::Hangup { leg, reason: None }).await.unwrap();
-        let ended = within(events.recv()).await;
-        assert!(matches!(ended, Some(Event::Ended { cause: Cause::WeHungUp, .. })));
-        let ended = within(offer.events.recv()).await;
-        assert!(matches!(ended, Some(Event::Ended { cause: Cause::PeerHungUp, .. })));
-        assert!(offer.events.recv().await.is_none(), "nothing follows Ended");
-        within(server.shutdown(Duration::from_secs(5))).await;
-    }
-
-    #[tokio::test]
-    async fn a_call_whose_task_died_is_hung_up() {
-        let ((server, mut offers), (phone, _)) = (core(4).await, core(4).await);
-        let (_, mut events) = phone.commands().invite(call_to(&server)).await.unwrap();
-        let offer = within(offers.recv()).await.unwrap();
-        let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
-        server.commands().send(answer).await.unwrap();
-        assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
-        drop(offer);
-        let ended = within(events.recv()).await;
-        assert!(matches!(ended, Some(Event::Ended { cause: Cause::PeerHungUp, .. })));
-    }
-
-    #[tokio::test]
-    async fn nobody_taking_calls_means_503() {
-        let ((server, offers), (phone, _)) = (core(4).await, core(4).await);
-        drop(offers);
-        let (_, mut events) = phone.commands().invite(call_to(&server)).await.unwrap();
-        let ended = within(events.recv()).await;
-        let Some(Event::Ended { cause: Cause::Refused { status, .. }, .. }) = ended else {
-            panic!("not refused");
-        };
-        assert_eq!(status, 503);
-    }
-
-    #[tokio::test]
-    async fn shutdown_refuses_new_calls_and_hangs_up_the_old() {
-        let ((server, mut offers), (phone, _)) = (core(4).await, core(4).await);
-        let (_, mut events) = phone.commands().invite(call_to(&server)).await.unwrap();
-        let mut offer = within(offers.recv()).await.unwrap();
-        let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
-        server.commands().send(answer).await.unwrap();
-        assert!(matches!(within(offer.events.recv()).await, Some(Event::Established { .. })));
-        let second = call_to(&server);
-        let server_commands = server.commands();
-        let stopping = tokio::spawn(server.shutdown(Duration::from_millis(300)));
-        let (_, mut refused) = phone.commands().invite(second).await.unwrap();
-        assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
-        let ended = within(events.recv()).await;
-        assert!(matches!(ended, Some(Event::Ended { cause: Cause::PeerHungUp, .. })));
-        let ended = within(refused.recv()).await;
-        assert!(matches!(ended, Some(Event::Ended { .. })));
-        within(stopping).await.unwrap();
-        assert_eq!(server_commands.send(Command::Drain).await, Err(Stopped));
-    }
-
-    #[tokio::test]
-    async fn shutdown_does_not_wait_for_a_peer_that_is_gone() {
-        let ((server, mut offers), (phone, _)) = (core(4).await, core(4).await);
-        let (_, mut events) = phone.commands().invite(call_to(&server)).await.unwrap();
-        let mut offer = within(offers.recv()).await.unwrap();
-        let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
-        server.commands().send(answer).await.unwrap();
-        assert!(matches!(within(offer.events.recv()).await, Some(Event::Established { .. })));
-        assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
-        drop(phone);
-        within(server.shutdown(Duration::ZERO)).await;
-        assert!(matches!(offer.events.recv().await, Some(Event::Ended { .. })));
-    }
-
-    /// A core without tasks, to look at its mailboxes.
-    async fn bare() -> (Core, mpsc::Receiver<Offer>) {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let settings = Settings { contact: any, product: "Ringtill/test".into(), calls_max: 4 };
-        let (offers, offered) = mpsc::channel(4);
-        let core = Core {
-            socket: Arc::new(open(any).unwrap()),
-            contact: any,
-            agent: Agent::new(settings, [0; 32]),
-            mailboxes: HashMap::new(),
-            offers,
-            status: watch::channel(Status::default()).0,
-            dropped: Arc::default(),
-            unsent: 0,
-            overflowed: 0,
-            sweep: Instant::now(),
-            stop: None,
-        };
-        (core, offered)
-    }
-
-    #[tokio::test]
-    async fn a_full_mailbox_never_loses_ended() {
-        let (mut core, _offers) = bare().await;
-        let leg = Leg(9);
-        let (mailbox, mut events) = Mailbox::new();
-        core.mailboxes.insert(leg, mailbox);
-        for _ in 0..MAILBOX {
-            assert!(core.deliver(Event::Referred { leg, status: 100 }).is_none());
-        }
-        let unheard = core.deliver(Event::Referred { leg, status: 200 });
-        assert!(matches!(unheard, Some(Command::Hangup { .. })));
-        assert_eq!(core.overflowed, 1);
-        core.deliver(Event::Ended { leg, cause: Cause::PeerHungUp });
-        for _ in 0..MAILBOX {
-            assert!(matches!(events.recv().await, Some(Event::Referred { .. })));
-        }
-        assert!(matches!(events.recv().await, Some(Event::Ended { .. })));
-        assert!(events.recv().await.is_none());
     }
 }
