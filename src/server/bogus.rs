@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroize;
 
-use crate::gateway::bogus::{Action, Simulator};
+use crate::gateway::bogus::{Action, Charge, Simulator};
 
 /// A running host; it stops, and drops its connections, when this is dropped.
 pub struct BogusHost {
