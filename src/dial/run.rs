@@ -28,6 +28,8 @@ pub enum Failure {
     NoMedia(String),
     /// The call went on for longer than it may.
     TooLong,
+    /// [`Phone::hang_up_early`](super::Phone::hang_up_early).
+    Interrupted,
 }
 
 impl fmt::Display for Failure {
@@ -43,6 +45,7 @@ impl fmt::Display for Failure {
             Failure::NoAnswer => write!(f, "nobody answered"),
             Failure::NoMedia(why) => write!(f, "no audio was agreed on: {why}"),
             Failure::TooLong => write!(f, "the call took longer than it may"),
+            Failure::Interrupted => write!(f, "interrupted"),
         }
     }
 }
