@@ -334,14 +334,13 @@ mod tests {
                         agent.handle(now, Input::Command(Command::Answer { leg: offered, sdp }));
                         (taken, leg) = (Some(*invitation), Some(offered));
                     }
-                    agent::Output::Event(Event::Ended { .. }) if agent.calls() == 0 => {
-                        return taken.unwrap();
-                    }
                     agent::Output::Event(_) => {}
                 }
             }
-            if leg.is_none() && taken.is_some() && agent.calls() == 0 {
-                return taken.unwrap();
+            if agent.calls() == 0
+                && let Some(invitation) = taken.take()
+            {
+                return invitation;
             }
             tokio::select! {
                 arrived = sip.recv_from(&mut buffer) => {
