@@ -100,11 +100,17 @@ impl Index {
         &self.sounds[sound.0].text
     }
 
-    /// The first id of a sound, and whether `id` is one of its ids.
+    /// The first id of a sound.
     pub fn id(&self, sound: SoundId) -> &str {
         &self.sounds[sound.0].ids[0]
     }
 
+    /// The sound recorded under an id.
+    pub fn sound(&self, id: &str) -> Option<SoundId> {
+        (0..self.sounds.len()).map(SoundId).find(|&sound| self.is(sound, id))
+    }
+
+    /// Whether the sound is recorded under this id, among others perhaps.
     pub fn is(&self, sound: SoundId, id: &str) -> bool {
         self.sounds[sound.0].ids.iter().any(|other| other == id)
     }
@@ -421,11 +427,7 @@ mod tests {
             .chain(["money.cents", "result.confirmation"])
             .chain(["digit.4", "digit.8", "digit.2.final", "digit.9", "digit.1", "digit.5.final"])
             .chain(["digit.0", "digit.3", "digit.7.final", "result.repeat"]);
-        let named = |id: &str| {
-            let sound = (0..index.sounds.len()).map(SoundId).find(|&s| index.is(s, id));
-            index.id(sound.unwrap()).to_string()
-        };
-        spoken.map(named).collect()
+        spoken.map(|id| index.id(index.sound(id).unwrap()).to_string()).collect()
     }
 
     #[test]

@@ -224,6 +224,14 @@ impl Phone {
         self.settle(now);
     }
 
+    /// Ends the call although the script has not ended.
+    pub fn hang_up_early(&mut self, now: Instant) {
+        if self.result.is_none() {
+            self.fail(now, Failure::Interrupted);
+        }
+        self.settle(now);
+    }
+
     pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
     }

@@ -28,6 +28,8 @@ pub enum Failure {
     NoMedia(String),
     /// The call went on for longer than it may.
     TooLong,
+    /// [`Phone::hang_up_early`](super::Phone::hang_up_early).
+    Interrupted,
 }
 
 impl fmt::Display for Failure {
@@ -43,6 +45,7 @@ impl fmt::Display for Failure {
             Failure::NoAnswer => write!(f, "nobody answered"),
             Failure::NoMedia(why) => write!(f, "no audio was agreed on: {why}"),
             Failure::TooLong => write!(f, "the call took longer than it may"),
+            Failure::Interrupted => write!(f, "interrupted"),
         }
     }
 }
@@ -230,5 +233,119 @@ fn starts(index: &Index, what: &Expected, heard: &Heard) -> bool {
         (Expected::Phrase(id), Heard::Started(sound)) => index.is(*sound, id),
         (Expected::Speech, Heard::Speech) | (Expected::Silence, Heard::Silence) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dial::script::Script;
+    use crate::media::Clip;
+    use crate::prompt::clip::encode;
+    use crate::sip::offer::Law;
+
+    /// Two sounds of noise, `a` and `b`.
+    fn index() -> (Index, SoundId, SoundId) {
+        let noise = |seed: i32| -> Clip {
+            let sample = |n: i32| (n.wrapping_mul(seed).wrapping_mul(n) % 9_000) as i16;
+            encode(&(0..1_600).map(sample).collect::<Vec<_>>())
+        };
+        let (a, b) = (noise(7_919), noise(104_729));
+        let clips = [("a", "A.", &a), ("b", "B.", &b)];
+        let index = Index::new(Law::Mu, clips.into_iter());
+        assert_eq!(index.unrecognisable().count(), 0);
+        let [first, second] = ["a", "b"].map(|id| index.sound(id).unwrap());
+        (index, first, second)
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn run(script: &str) -> (Run, Instant) {
+        (Run::new(Script::parse(script, &|id| id.len() == 1).unwrap()), Instant::now())
+    }
+
+    fn ended(sound: SoundId) -> Heard {
+        Heard::Ended { sound, complete: true }
+    }
+
+    fn presses(action: Option<Action>) -> bool {
+        matches!(action, Some(Action::Press(_)))
+    }
+
+    #[test]
+    fn a_prompt_heard_during_a_pause_counts() {
+        let (index, a, b) = index();
+        let (mut run, now) = run("hear a, pause 1000, hear b, key 1, hangup");
+        assert!(run.advance(now, &index).is_none());
+        run.heard(Heard::Started(a));
+        run.heard(ended(a));
+        assert!(run.advance(now, &index).is_none());
+        run.heard(Heard::Started(b));
+        run.heard(ended(b));
+        assert!(run.advance(now, &index).is_none(), "the pause is not over");
+        assert_eq!(run.deadline(), Some(now + Duration::from_secs(1)));
+        assert!(presses(run.advance(now + Duration::from_secs(1), &index)));
+        run.pressed();
+        assert!(matches!(run.advance(now, &index), Some(Action::Hangup)));
+    }
+
+    #[test]
+    fn what_keys_cut_off_is_not_heard_again() {
+        let (index, a, _) = index();
+        let (mut run, now) = run("hear-start a, key 1, hear a");
+        run.heard(Heard::Started(a));
+        assert!(presses(run.advance(now, &index)));
+        run.pressed();
+        run.heard(ended(a));
+        assert!(run.advance(now, &index).is_none(), "that was the one we keyed into");
+        run.heard(Heard::Started(a));
+        run.heard(Heard::Ended { sound: a, complete: false });
+        assert!(run.advance(now, &index).is_none(), "not heard to its end");
+        run.heard(Heard::Started(a));
+        run.heard(ended(a));
+        assert!(matches!(run.advance(now, &index), Some(Action::Hangup)));
+    }
+
+    #[test]
+    fn quiet_is_heard_at_once_when_nobody_speaks() {
+        let (index, _, _) = index();
+        let (mut quiet, now) = run("hear silence");
+        assert!(matches!(quiet.advance(now, &index), Some(Action::Hangup)));
+        let (mut talk, now) = run("hear speech, hear silence");
+        assert!(talk.advance(now, &index).is_none());
+        talk.heard(Heard::Speech);
+        assert!(talk.advance(now, &index).is_none());
+        talk.heard(Heard::Silence);
+        assert!(matches!(talk.advance(now, &index), Some(Action::Hangup)));
+    }
+
+    #[test]
+    fn a_hang_up_is_right_only_at_the_end() {
+        let (index, a, _) = index();
+        let (mut early, now) = run("hear a, key 4111111111111111#, wait-end");
+        let told = early.over(now, &index).unwrap_err().to_string();
+        assert_eq!(told, "the other side hung up before `hear a 30s`");
+        early.heard(ended(a));
+        let told = early.over(now, &index).unwrap_err().to_string();
+        let want = "the other side hung up before `key 16 digits ending in 1111 + #`";
+        assert_eq!(told, want);
+        let (mut right, now) = run("hear a, wait-end");
+        right.heard(ended(a));
+        assert_eq!(right.over(now, &index), Ok(()));
+    }
+
+    #[test]
+    fn patience_ends() {
+        let (index, _, b) = index();
+        let (mut run, now) = run("hear a 3s");
+        assert!(run.advance(now, &index).is_none());
+        run.heard(ended(b));
+        assert!(run.advance(now + Duration::from_millis(2_999), &index).is_none());
+        let Some(Action::Fail(failure)) = run.advance(now + Duration::from_secs(3), &index) else {
+            panic!("should have given up");
+        };
+        let want = "`hear a 3s`: not heard; the last we recognised was b";
+        assert_eq!(failure.to_string(), want);
     }
 }

@@ -331,6 +331,19 @@ fn what_goes_otherwise_than_written_is_a_failure() {
 }
 
 #[test]
+fn a_caller_may_give_up() {
+    let mut world = world(6, Law::Mu, "wait-end", Method::Events);
+    while world.reports.len() < 2 {
+        world.collect();
+        world.now += MS;
+        world.step();
+    }
+    world.phone.hang_up_early(world.now);
+    assert_eq!(world.run(), Err(Failure::Interrupted));
+    assert_eq!(world.server.leg, None);
+}
+
+#[test]
 fn nobody_there_is_no_answer() {
     let mut world = world(5, Law::Mu, CARD, Method::Events);
     world.loss = 1.0;
