@@ -141,6 +141,8 @@ pub struct Counters {
     pub refused: u64,
     /// New calls refused because of `calls_max`, a full transaction table, or draining.
     pub overloaded: u64,
+    /// Messages of ours sent again because an answer or ACK was missing.
+    pub retransmitted: u64,
     /// Calls offered to us, and placed by us.
     pub offered: u64,
     pub placed: u64,
@@ -213,6 +215,7 @@ impl Agent {
             Input::Tick => {}
         }
         self.expire(now);
+        self.counters.retransmitted += self.transactions.take_retransmissions();
         while let Some((destination, bytes)) = self.transactions.poll_transmit() {
             self.out.push_back(Output::Transmit { destination, bytes });
         }

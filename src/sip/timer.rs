@@ -1,8 +1,47 @@
-//! Which key is due next. Time is an argument: this only sorts.
+//! The timers of RFC 3261 §17: which key is due next, and messages repeated at growing intervals.
+//! Time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Round-trip estimate (RFC 3261 §17.1.1.1).
+pub(super) const T1: Duration = Duration::from_millis(500);
+/// Longest interval between retransmissions.
+pub(super) const T2: Duration = Duration::from_secs(4);
+/// How long a message may wander in the network.
+pub(super) const T4: Duration = Duration::from_secs(5);
+/// 64*T1: how long an unanswered message is worth repeating (timers B, F, H, J, L, M).
+pub(super) const PATIENCE: Duration = Duration::from_secs(32);
+
+/// When to repeat a message: after T1, then at doubled intervals up to the longest.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub at: Instant,
+    interval: Duration,
+    longest: Duration,
+}
+
+impl Repeat {
+    pub fn new(now: Instant, longest: Duration) -> Repeat {
+        Repeat { at: now + T1, interval: T1, longest }
+    }
+
+    /// Whether it is time; if so the next time is set.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        if self.at > now {
+            return false;
+        }
+        self.interval = (self.interval * 2).min(self.longest);
+        self.at = now + self.interval;
+        true
+    }
+
+    /// From here on at the longest interval only (RFC 3261 §17.1.2.2, Proceeding).
+    pub fn slow_down(&mut self) {
+        self.interval = self.longest;
+    }
+}
 
 /// At most one due time for each key.
 #[derive(Debug, Default)]
@@ -47,8 +86,6 @@ impl<K: Copy + Ord + Hash> Timers<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -3,21 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::model::{Draft, Method, Request, Response};
-use super::timer::Timers;
-
-/// Round-trip estimate (RFC 3261 §17.1.1.1).
-pub const T1: Duration = Duration::from_millis(500);
-/// Longest interval between retransmissions.
-pub const T2: Duration = Duration::from_secs(4);
-/// How long a message may wander in the network.
-pub const T4: Duration = Duration::from_secs(5);
-/// 64*T1: how long an unanswered message is worth repeating (timers B, F, H, J, L, M).
-pub const PATIENCE: Duration = Duration::from_secs(32);
+use super::timer::{PATIENCE, Repeat, T2, T4, Timers};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u64);
@@ -52,25 +43,6 @@ enum State {
     Confirmed,
     /// INVITE with 2xx (RFC 6026 §7).
     Accepted,
-}
-
-/// Repeats a message at growing intervals.
-#[derive(Debug)]
-struct Repeat {
-    at: Instant,
-    interval: Duration,
-    longest: Duration,
-}
-
-impl Repeat {
-    fn new(now: Instant, longest: Duration) -> Option<Repeat> {
-        Some(Repeat { at: now + T1, interval: T1, longest })
-    }
-
-    fn again(&mut self, now: Instant) {
-        self.interval = (self.interval * 2).min(self.longest);
-        self.at = now + self.interval;
-    }
 }
 
 struct Server {
@@ -150,9 +122,9 @@ impl Transactions {
         self.timeouts.pop_front()
     }
 
-    /// Messages repeated so far because no answer came or a request was repeated.
-    pub fn retransmissions(&self) -> u64 {
-        self.retransmissions
+    /// Messages repeated since the last call, because no answer came or the peer repeated itself.
+    pub fn take_retransmissions(&mut self) -> u64 {
+        std::mem::take(&mut self.retransmissions)
     }
 
     pub fn len(&self) -> usize {
@@ -248,7 +220,7 @@ impl Transactions {
             server.expires = Some(now + PATIENCE);
         }
         if server.state == State::Completed && server.invite {
-            server.repeat = Repeat::new(now, T2);
+            server.repeat = Some(Repeat::new(now, T2));
         }
         self.schedule_server(id);
     }
@@ -281,7 +253,7 @@ impl Transactions {
             destination,
             bytes,
             ack: None,
-            repeat: Repeat::new(now, if invite { PATIENCE } else { T2 }),
+            repeat: Some(Repeat::new(now, if invite { PATIENCE } else { T2 })),
             expires: Some(now + PATIENCE),
         };
         self.clients.insert(id, client);
@@ -302,7 +274,7 @@ impl Transactions {
                 if invite {
                     (client.repeat, client.expires) = (None, None);
                 } else if let Some(repeat) = &mut client.repeat {
-                    repeat.interval = T2;
+                    repeat.slow_down();
                 }
                 true
             }
@@ -360,9 +332,8 @@ impl Transactions {
             return;
         }
         if let (Some(repeat), Some(last)) = (&mut server.repeat, &server.last)
-            && repeat.at <= now
+            && repeat.is_due(now)
         {
-            repeat.again(now);
             self.retransmissions += 1;
             self.transmits.push_back((server.destination, last.clone()));
         }
@@ -388,9 +359,8 @@ impl Transactions {
             return;
         }
         if let Some(repeat) = &mut client.repeat
-            && repeat.at <= now
+            && repeat.is_due(now)
         {
-            repeat.again(now);
             self.retransmissions += 1;
             self.transmits.push_back((client.destination, client.bytes.clone()));
         }
@@ -450,6 +420,8 @@ fn merge_key(request: &Request) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::model::Message;
     use super::super::wire::{self, Framed, Limits};
     use super::*;

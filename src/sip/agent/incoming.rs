@@ -329,8 +329,8 @@ impl Agent {
             let reason = session.goodbye.take().flatten();
             self.end(session, Cause::Timeout);
             self.say_bye(now, session, reason);
-        } else if unacked.at <= now {
-            unacked.again(now);
+        } else if unacked.repeat.is_due(now) {
+            self.counters.retransmitted += 1;
             let (destination, bytes) = (unacked.destination, unacked.bytes.clone());
             self.transmit(destination, bytes);
         }

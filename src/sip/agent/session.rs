@@ -1,14 +1,15 @@
 //! What the agent remembers of one leg.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::super::dialog::Dialog;
 use super::super::model::{Draft, Request, Uri};
 use super::super::refer::Referral;
-use super::super::transaction::{ClientId, PATIENCE, ServerId, T1, T2};
+use super::super::timer::{PATIENCE, Repeat, T2};
+use super::super::transaction::{ClientId, ServerId};
 use super::Leg;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Session {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        let unacked = self.unacked.as_ref().map(|unacked| unacked.at.min(unacked.expires));
+        let unacked = self.unacked.as_ref().map(|unacked| unacked.repeat.at.min(unacked.expires));
         let referral = self.referral.as_ref().map(|referral| referral.expires);
         [self.expires, unacked, referral].into_iter().flatten().min()
     }
@@ -104,8 +105,7 @@ pub(super) struct Unacked {
     pub destination: SocketAddr,
     /// The ACK brings the answer to our offer.
     pub late_offer: bool,
-    pub at: Instant,
-    interval: Duration,
+    pub repeat: Repeat,
     pub expires: Instant,
 }
 
@@ -117,20 +117,8 @@ impl Unacked {
         destination: SocketAddr,
         late_offer: bool,
     ) -> Unacked {
-        Unacked {
-            cseq,
-            bytes,
-            destination,
-            late_offer,
-            at: now + T1,
-            interval: T1,
-            expires: now + PATIENCE,
-        }
-    }
-
-    pub fn again(&mut self, now: Instant) {
-        self.interval = (self.interval * 2).min(T2);
-        self.at = now + self.interval;
+        let (repeat, expires) = (Repeat::new(now, T2), now + PATIENCE);
+        Unacked { cseq, bytes, destination, late_offer, repeat, expires }
     }
 }
 
