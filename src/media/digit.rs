@@ -16,6 +16,12 @@ pub enum Source {
 }
 
 const KEYS: &[u8; 16] = b"0123456789*#ABCD";
+/// The keys as they lie on the pad: a low tone per row, a high tone per column.
+const PAD: &[u8; 16] = b"123A456B789C*0#D";
+
+/// The low tones by row and the high tones by column, Q.23.
+pub const LOW_HZ: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
+pub const HIGH_HZ: [f32; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
 
 impl Digit {
     /// From the character on the key; lower-case letters are taken too.
@@ -32,6 +38,17 @@ impl Digit {
     /// The RFC 4733 event code, 0 to 15.
     pub fn event(self) -> u8 {
         KEYS.iter().position(|&k| k == self.0).unwrap_or_default() as u8
+    }
+
+    /// The key in a row and column of the pad, each 0 to 3.
+    pub fn at(row: usize, column: usize) -> Digit {
+        Digit(PAD[row % 4 * 4 + column % 4])
+    }
+
+    /// Row and column on the pad, each 0 to 3.
+    pub fn place(self) -> (usize, usize) {
+        let at = PAD.iter().position(|&key| key == self.0).unwrap_or_default();
+        (at / 4, at % 4)
     }
 
     /// The key as an ASCII byte. Every use is a place to review.
@@ -94,6 +111,10 @@ mod tests {
             assert_eq!(usize::from(pressed.event()), code);
             assert_eq!(Digit::from_event(code as u8), Some(pressed));
             assert_eq!((char::from(pressed.expose()), format!("{pressed:?}")), (key, "*".into()));
+        }
+        for (place, key) in "123A456B789C*0#D".chars().enumerate() {
+            assert_eq!(digit(key).place(), (place / 4, place % 4));
+            assert_eq!(Digit::at(place / 4, place % 4), digit(key));
         }
         assert_eq!((Digit::from_event(16), Digit::from_key('E')), (None, None));
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::codec;
+use super::digit::{HIGH_HZ, LOW_HZ};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
 use super::{Digit, Method, PlayId};
 use crate::rtp::telephone_event::{Sender, Sending};
@@ -80,8 +81,6 @@ const KEYS_MAX: usize = 64;
 /// The high tone is 2 dB the louder, to make up for the line (twist).
 const LOW_DBM0: f32 = -9.0;
 const HIGH_DBM0: f32 = -7.0;
-const LOW_HZ: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
-const HIGH_HZ: [f32; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
 
 /// Presses keys one after the other, as events or as tones.
 pub struct Keypad {
@@ -236,7 +235,7 @@ struct Pair {
 
 impl Pair {
     fn new(digit: Digit) -> Pair {
-        let (row, column) = position(digit);
+        let (row, column) = digit.place();
         let turn = |hz: f32| {
             let angle = std::f32::consts::TAU * hz / RATE as f32;
             [angle.cos(), angle.sin()]
@@ -255,17 +254,6 @@ impl Pair {
             *phasor = [re * turn[0] - im * turn[1], re * turn[1] + im * turn[0]];
         }
         sum as i16
-    }
-}
-
-/// Row and column of a key on the 4 x 4 pad.
-fn position(digit: Digit) -> (usize, usize) {
-    match digit.event() {
-        0 => (3, 1),
-        10 => (3, 0),
-        11 => (3, 2),
-        key @ 1..=9 => (usize::from(key - 1) / 3, usize::from(key - 1) % 3),
-        letter => (usize::from(letter.saturating_sub(12)).min(3), 3),
     }
 }
 
@@ -390,15 +378,5 @@ mod tests {
     fn more_keys_than_fit_are_refused() {
         let mut keypad = Keypad::new();
         assert_eq!(keypad.press(&digits(&"7".repeat(70)), Method::InBand, 1, 1), 6);
-    }
-
-    #[test]
-    fn every_key_has_its_own_place() {
-        let places: std::collections::BTreeSet<_> =
-            "0123456789*#ABCD".chars().map(|key| position(digits(&key.to_string())[0])).collect();
-        assert_eq!(places.len(), 16);
-        assert_eq!(position(digits("5")[0]), (1, 1));
-        assert_eq!(position(digits("#")[0]), (3, 2));
-        assert_eq!(position(digits("C")[0]), (2, 3));
     }
 }

@@ -1,25 +1,303 @@
-//! In-band DTMF, streaming.
+//! In-band DTMF, streaming: a key is told 25 ms after it begins and released 25 ms after it ends.
+//! Every 2.5 ms a cheap gate looks for a row and a column in the last 25 ms; only what passes is
+//! fitted and judged. It is told which samples were lost, and judges on what is left.
 
-use super::Digit;
+use std::f32::consts::TAU;
+use std::sync::LazyLock;
+
+use super::digit::Digit;
 use crate::sip::offer::Law;
 
-#[derive(Default)]
-pub struct Detector {}
+mod bank;
+mod fit;
+
+use bank::{Bank, HOP, Hop, Sums, TONES};
+use fit::{Fit, WINDOW, Window};
+
+use super::codec;
+
+/// A full-scale sine is +3.17 dBm0.
+const FULL_SCALE_DBM0: f32 = 3.17;
+/// The weakest tone heard, between -29 (must, MT8870) and -55 (must not, AT&T) of Q.24.
+const LEVEL_MIN_DBM0: f32 = -36.0;
+/// Must be within 1.5 %, must not beyond 3.5 %; senders may be 1.8 % off (Q.23, Q.24).
+const FREQUENCY_OFF_MAX: f32 = 0.022;
+/// How much louder the low tone may be, and the high tone, in dB.
+const TWIST_LOW_MAX_DB: f32 = 10.0;
+const TWIST_HIGH_MAX_DB: f32 = 8.0;
+/// What the two tones may leave unexplained.
+const RESIDUAL_MAX: f32 = 0.09;
+/// How much of the tones must be there at either edge: tells 23 ms from 25.
+const EDGE_MIN: f32 = 0.5;
+/// How far each tone's strength may differ in either third of the window.
+const THIRD_MIN: f32 = 0.6;
+const THIRD_MAX: f32 = 1.4;
+/// How far its phase may bend: a voice glides, a key does not.
+const BEND_MAX: f32 = 0.6;
+/// The gate: the share of energy in the best row and column, and the least in either.
+const GATE_SHARE: f32 = 0.55;
+const GATE_LEAST: f32 = 0.03;
+/// A window may span one lost packet of 20 ms.
+const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
+
+/// Hops a held key's tones are looked for in: 10 ms.
+const PRESENCE: usize = 4;
+/// Below this share of its own power a held tone counts as absent.
+const PRESENT_MIN: f32 = 0.1;
+/// Absence that ends a key, in half hops: 25 ms.
+const RELEASE: u32 = 20;
+/// After this the same key may be weaker again: what comes sooner may be its echo. 80 ms.
+const ECHO_SAMPLES: u32 = 640;
+const ECHO_MIN: f32 = 0.1;
+
+/// Hears keys in the sound of one call.
+pub struct Detector {
+    bank: Bank,
+    /// The last hops, a ring.
+    hops: [Hop; WINDOW],
+    /// How many hops there have been since the last hole too long to bridge.
+    count: usize,
+    /// Position of the oldest of them in the ring.
+    oldest: usize,
+    held: Option<Held>,
+    last: Option<Released>,
+    /// Half hops of time lost since the last hop.
+    lost: u32,
+}
 
 /// A key heard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
     pub digit: Digit,
     /// Samples from the tone's start to the end of what was pushed.
     pub ago: u32,
 }
 
+/// The key that sounds now.
+struct Held {
+    row: usize,
+    column: usize,
+    /// Power of its low and high tone.
+    power: [f32; 2],
+    /// For how long it has been gone, in half hops.
+    absent: u32,
+}
+
+struct Released {
+    digit: Digit,
+    power: f32,
+    at: u32,
+}
+
+/// A row and column worth a fit, and the frequencies they seem to have.
+struct Candidate {
+    row: usize,
+    column: usize,
+    hz: [f32; 2],
+    /// Samples from the middle of the window's first half to that of the second.
+    stride: f32,
+}
+
 impl Detector {
     pub fn new() -> Detector {
-        Detector {}
+        let silent = Hop { start: 0, samples: [0.0; HOP], energy: 0.0, sums: Sums::default() };
+        Detector {
+            bank: Bank::new(),
+            hops: [silent; WINDOW],
+            count: 0,
+            oldest: 0,
+            held: None,
+            last: None,
+            lost: 0,
+        }
     }
-    pub fn push(&mut self, _law: Law, _codes: &[u8]) -> Option<Hit> {
-        None
+
+    /// Takes sound as it arrives, at most 20 ms at once: no two keys can begin in it.
+    pub fn push(&mut self, law: Law, codes: &[u8]) -> Option<Hit> {
+        let samples = &SAMPLES[usize::from(law == Law::A)];
+        let mut told = None;
+        for &code in codes {
+            let Some(hop) = self.bank.push(samples[usize::from(code)]) else { continue };
+            if let Some((digit, start)) = self.hop(hop) {
+                told = Some((digit, start));
+            }
+        }
+        let (digit, start) = told?;
+        Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
     }
-    pub fn lose(&mut self, _samples: u32) {}
+
+    /// This much sound never came.
+    pub fn lose(&mut self, samples: u32) {
+        self.bank.skip(samples);
+        self.lost = self.lost.saturating_add(samples * 2 / HOP as u32);
+    }
+
+    /// One hop further; a new key and where its tone began.
+    fn hop(&mut self, hop: Hop) -> Option<(Digit, u32)> {
+        self.hops[self.oldest] = hop;
+        self.oldest = (self.oldest + 1) % WINDOW;
+        self.count = (self.count + 1).min(WINDOW);
+        self.watch_held();
+        let window: Window<'_> =
+            std::array::from_fn(|nth| &self.hops[(self.oldest + nth) % WINDOW]);
+        let span = hop.start.wrapping_sub(window[0].start);
+        if self.count < WINDOW || span >= SPAN_MAX {
+            return None;
+        }
+        let candidate = candidate(&window)?;
+        let held = |held: &Held| (held.row, held.column) == (candidate.row, candidate.column);
+        if self.held.as_ref().is_some_and(held) {
+            return None;
+        }
+        let fit = best_fit(&window, &candidate, span);
+        if !is_key(&fit, &candidate) {
+            return None;
+        }
+        let digit = Digit::at(candidate.row, candidate.column);
+        let start = window[0].start;
+        if self.is_echo(digit, &fit, start) {
+            return None;
+        }
+        let power = [fit.low.power, fit.high.power];
+        let Candidate { row, column, .. } = candidate;
+        self.held = Some(Held { row, column, power, absent: 0 });
+        Some((digit, start))
+    }
+
+    /// Releases the held key once its tones have been gone for long enough.
+    fn watch_held(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        let Some(held) = &mut self.held else { return };
+        let newest = |nth: usize| &self.hops[(self.oldest + WINDOW - 1 - nth) % WINDOW];
+        let now = newest(0).start;
+        let mut sums = Sums::default();
+        let mut hops = 0;
+        // Hops from before a hole say nothing about now.
+        while hops < PRESENCE && now.wrapping_sub(newest(hops).start) < (PRESENCE * HOP) as u32 {
+            sums.add(&newest(hops).sums);
+            hops += 1;
+        }
+        let powers = sums.powers();
+        let scale = 2.0 / (hops * HOP).pow(2) as f32;
+        let present = powers[held.row] * scale >= PRESENT_MIN * held.power[0]
+            && powers[4 + held.column] * scale >= PRESENT_MIN * held.power[1];
+        if present {
+            held.absent = 0;
+            return;
+        }
+        // What was lost next to an absence was half likely part of it.
+        held.absent += 2 + lost / 2;
+        if held.absent >= RELEASE {
+            self.last = Some(Released {
+                digit: Digit::at(held.row, held.column),
+                power: held.power[0] + held.power[1],
+                at: now,
+            });
+            self.held = None;
+        }
+    }
+
+    /// Whether this is the tail of the key just released, coming back over the line.
+    fn is_echo(&self, digit: Digit, fit: &Fit, start: u32) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            let since = start.wrapping_sub(last.at) as i32;
+            last.digit == digit
+                && since < ECHO_SAMPLES as i32
+                && fit.low.power + fit.high.power < ECHO_MIN * last.power
+        })
+    }
 }
+
+impl Default for Detector {
+    fn default() -> Detector {
+        Detector::new()
+    }
+}
+
+/// The gate: the strongest row and column, if they are most of what is heard.
+fn candidate(window: &Window<'_>) -> Option<Candidate> {
+    static ENERGY_MIN: LazyLock<f32> =
+        LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * (WINDOW * HOP) as f32);
+    let energy: f32 = window.iter().map(|hop| hop.energy).sum();
+    if energy < *ENERGY_MIN {
+        return None;
+    }
+    let mut halves = [Sums::default(); 2];
+    for (nth, hop) in window.iter().enumerate() {
+        halves[nth * 2 / WINDOW].add(&hop.sums);
+    }
+    let (first, second) = (halves[0].powers(), halves[1].powers());
+    let power: [f32; 8] = std::array::from_fn(|tone| first[tone] + second[tone]);
+    let (row, column) = (strongest(&power[..4]), strongest(&power[4..]));
+    // A pure tone's share is 1: each half sums to amplitude * samples / 4.
+    let share = |tone: usize| power[tone] * 4.0 / ((WINDOW * HOP) as f32 * energy);
+    let (low, high) = (share(row), share(4 + column));
+    if low + high < GATE_SHARE || low.min(high) < GATE_LEAST {
+        return None;
+    }
+    let middle = |hops: &[&Hop]| {
+        let offset = |hop: &&Hop| hop.start.wrapping_sub(window[0].start) as f32;
+        hops.iter().map(offset).sum::<f32>() / hops.len() as f32
+    };
+    let stride = middle(&window[WINDOW / 2..]) - middle(&window[..WINDOW / 2]);
+    let hz = [row, 4 + column].map(|tone| {
+        let (a, b) = (&halves[0], &halves[1]);
+        let re = b.re[tone] * a.re[tone] + b.im[tone] * a.im[tone];
+        let im = b.im[tone] * a.re[tone] - b.re[tone] * a.im[tone];
+        TONES[tone] + im.atan2(re) / (TAU * stride / 8000.0)
+    });
+    Some(Candidate { row, column, hz, stride })
+}
+
+fn strongest(powers: &[f32]) -> usize {
+    (1..powers.len()).fold(0, |best, at| if powers[at] > powers[best] { at } else { best })
+}
+
+/// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
+/// neighbouring frequencies are tried as well.
+fn best_fit(window: &Window<'_>, candidate: &Candidate, span: u32) -> Fit {
+    let best = fit::fit(window, candidate.hz);
+    if span < (WINDOW * HOP) as u32 {
+        return best;
+    }
+    let turn = 8000.0 / candidate.stride;
+    let mut best = best;
+    for low in [-turn, 0.0, turn] {
+        for high in [-turn, 0.0, turn] {
+            let other = fit::fit(window, [candidate.hz[0] + low, candidate.hz[1] + high]);
+            if other.residual < best.residual {
+                best = other;
+            }
+        }
+    }
+    best
+}
+
+fn is_key(fit: &Fit, candidate: &Candidate) -> bool {
+    let off = |hz: f32, nominal: f32| (hz / nominal - 1.0).abs();
+    let twist_db = 10.0 * (fit.low.power / fit.high.power).log10();
+    let weakest = fit.low.power.min(fit.high.power);
+    fit.residual < RESIDUAL_MAX
+        && weakest >= power_of(LEVEL_MIN_DBM0)
+        && off(fit.low.hz, TONES[candidate.row]) <= FREQUENCY_OFF_MAX
+        && off(fit.high.hz, TONES[4 + candidate.column]) <= FREQUENCY_OFF_MAX
+        && (-TWIST_HIGH_MAX_DB..=TWIST_LOW_MAX_DB).contains(&twist_db)
+        && fit.edges.iter().all(|&gain| gain >= EDGE_MIN)
+        && [fit.low, fit.high].iter().all(|sine| {
+            sine.bend.abs() <= BEND_MAX
+                && sine.thirds.iter().all(|third| (THIRD_MIN..=THIRD_MAX).contains(third))
+        })
+}
+
+/// Mean square of a sine at this level.
+fn power_of(dbm0: f32) -> f32 {
+    0.5 * 10f32.powf((dbm0 - FULL_SCALE_DBM0) / 10.0)
+}
+
+/// Codes as numbers around 0, of both laws.
+static SAMPLES: LazyLock<[[f32; 256]; 2]> = LazyLock::new(|| {
+    [Law::Mu, Law::A].map(|law| codec::samples(law).map(|sample| f32::from(sample) / 32768.0))
+});
+
+#[cfg(test)]
+mod tests;

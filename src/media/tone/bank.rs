@@ -1,0 +1,175 @@
+//! Sound in hops of 2.5 ms, and each hop's correlation with the eight DTMF tones: hops combine
+//! coherently into windows of any length, so no tone straddles a block.
+
+use std::f32::consts::TAU;
+use std::sync::LazyLock;
+
+use crate::media::digit::{HIGH_HZ, LOW_HZ};
+
+/// Samples in a hop.
+pub const HOP: usize = 20;
+/// Radians per sample of 1 Hz.
+pub const RADIANS: f32 = TAU / 8000.0;
+
+/// The eight tones: rows, then columns.
+pub const TONES: [f32; 8] =
+    [LOW_HZ[0], LOW_HZ[1], LOW_HZ[2], LOW_HZ[3], HIGH_HZ[0], HIGH_HZ[1], HIGH_HZ[2], HIGH_HZ[3]];
+
+/// 2.5 ms of sound; a full-scale sine has amplitude 1.
+#[derive(Clone, Copy)]
+pub struct Hop {
+    /// Position of the first sample in the stream, wrapping.
+    pub start: u32,
+    pub samples: [f32; HOP],
+    pub energy: f32,
+    /// Correlation with each tone, phases referred to one origin for all hops.
+    pub sums: Sums,
+}
+
+/// Eight complex numbers.
+#[derive(Clone, Copy, Default)]
+pub struct Sums {
+    pub re: [f32; 8],
+    pub im: [f32; 8],
+}
+
+/// Turns samples into hops.
+pub struct Bank {
+    samples: [f32; HOP],
+    filled: usize,
+    start: u32,
+    /// Each tone's phase at `start`.
+    phase: Sums,
+    /// Hops until the phases are computed anew, before rounding tells.
+    exact_for: u32,
+}
+
+impl Bank {
+    pub fn new() -> Bank {
+        Bank { samples: [0.0; HOP], filled: 0, start: 0, phase: phases(0), exact_for: EXACT_FOR }
+    }
+
+    /// Adds a sample; the hop it completes.
+    pub fn push(&mut self, sample: f32) -> Option<Hop> {
+        self.samples[self.filled] = sample;
+        self.filled += 1;
+        (self.filled == HOP).then(|| self.hop())
+    }
+
+    /// Leaves out `samples` of time, and the hop begun.
+    pub fn skip(&mut self, samples: u32) {
+        self.start = self.start.wrapping_add(self.filled as u32).wrapping_add(samples);
+        self.filled = 0;
+        self.phase = phases(self.start);
+    }
+
+    /// Position of the next sample.
+    pub fn position(&self) -> u32 {
+        self.start.wrapping_add(self.filled as u32)
+    }
+
+    fn hop(&mut self) -> Hop {
+        let tables = &*TABLES;
+        let mut sums = Sums::default();
+        let mut energy = 0.0;
+        for (&sample, (re, im)) in self.samples.iter().zip(&tables.waves) {
+            energy += sample * sample;
+            for tone in 0..8 {
+                sums.re[tone] += sample * re[tone];
+                sums.im[tone] += sample * im[tone];
+            }
+        }
+        let hop = Hop {
+            start: self.start,
+            samples: self.samples,
+            energy,
+            sums: product(&sums, &self.phase),
+        };
+        self.filled = 0;
+        self.start = self.start.wrapping_add(HOP as u32);
+        self.exact_for -= 1;
+        if self.exact_for == 0 {
+            self.exact_for = EXACT_FOR;
+            self.phase = phases(self.start);
+        } else {
+            self.phase = product(&self.phase, &tables.turn);
+        }
+        hop
+    }
+}
+
+impl Sums {
+    pub fn add(&mut self, other: &Sums) {
+        for tone in 0..8 {
+            self.re[tone] += other.re[tone];
+            self.im[tone] += other.im[tone];
+        }
+    }
+
+    /// Squared magnitudes.
+    pub fn powers(&self) -> [f32; 8] {
+        std::array::from_fn(|tone| self.re[tone].powi(2) + self.im[tone].powi(2))
+    }
+}
+
+const EXACT_FOR: u32 = 400;
+
+struct Tables {
+    /// `e^-jwt` of each tone over one hop.
+    waves: [([f32; 8], [f32; 8]); HOP],
+    /// What a phase turns by per hop.
+    turn: Sums,
+}
+
+static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
+    waves: std::array::from_fn(|sample| {
+        let phases = phases(sample as u32);
+        (phases.re, phases.im)
+    }),
+    turn: phases(HOP as u32),
+});
+
+/// `e^-jwt` of each tone at a position; they are whole hertz, so the phase repeats every second.
+fn phases(position: u32) -> Sums {
+    let angle = |tone: usize| {
+        let cycles = u64::from(position) * TONES[tone] as u64 % 8000;
+        -(cycles as f32) * RADIANS
+    };
+    Sums {
+        re: std::array::from_fn(|tone| angle(tone).cos()),
+        im: std::array::from_fn(|tone| angle(tone).sin()),
+    }
+}
+
+fn product(a: &Sums, b: &Sums) -> Sums {
+    Sums {
+        re: std::array::from_fn(|at| a.re[at] * b.re[at] - a.im[at] * b.im[at]),
+        im: std::array::from_fn(|at| a.re[at] * b.im[at] + a.im[at] * b.re[at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_of_a_tone_add_up_coherently_even_across_a_hole() {
+        let mut bank = Bank::new();
+        let mut total = Sums::default();
+        let mut hops = 0;
+        for n in 0..40_000u32 {
+            if n == 20_010 {
+                bank.skip(163);
+            }
+            let at = if n >= 20_010 { n + 163 } else { n };
+            let cycles = u64::from(at) * 941 % 8000;
+            let Some(hop) = bank.push((cycles as f32 * RADIANS).cos()) else { continue };
+            total.add(&hop.sums);
+            hops += 1;
+        }
+        let expected = (hops * HOP as u32) as f32 / 2.0;
+        let powers = total.powers();
+        assert!((powers[3].sqrt() / expected - 1.0).abs() < 0.001, "{}", powers[3].sqrt());
+        assert!(powers[4].sqrt() < 0.01 * expected);
+    }
+}

@@ -1,0 +1,261 @@
+//! Two sines of free frequency, amplitude and phase fitted to a window by least squares
+//! (Gauss-Newton): what is left over, and where, tells keys from speech.
+
+use super::bank::{HOP, Hop, RADIANS};
+
+/// Hops in a window: 25 ms.
+pub const WINDOW: usize = 10;
+/// A window, oldest hop first. There may be holes between hops; time is known.
+pub type Window<'a> = [&'a Hop; WINDOW];
+
+/// Corrections of amplitude and frequency before the fit is judged.
+const STEPS: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Fit {
+    pub low: Sine,
+    pub high: Sine,
+    /// Share of the window's energy the two sines do not explain.
+    pub residual: f32,
+    /// How much of the fitted sines is present in the first 1.25 and 2.5 ms and in the last 2.5
+    /// and 1.25 ms; 1 is all of it.
+    pub edges: [f32; 4],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sine {
+    pub hz: f32,
+    /// Mean square.
+    pub power: f32,
+    /// How far its phase in the outer thirds runs from a straight line, in radians: a glide.
+    pub bend: f32,
+    /// Its strength in each third of the window; 1 is as fitted.
+    pub thirds: [f32; 3],
+}
+
+/// A sine `Re(amplitude e^jwt)`, t from the middle of the window in samples.
+#[derive(Clone, Copy)]
+struct Wave {
+    /// Radians per sample.
+    omega: f32,
+    re: f32,
+    im: f32,
+}
+
+/// Correlations of what is left with a wave: plain, and weighted with time.
+#[derive(Clone, Copy, Default)]
+struct Slope {
+    re: f32,
+    im: f32,
+    time_re: f32,
+    time_im: f32,
+}
+
+/// Fits sines near these frequencies; the nearer the better: 10 Hz converge to a tenth.
+pub fn fit(window: &Window<'_>, near_hz: [f32; 2]) -> Fit {
+    let times = times(window);
+    let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
+    let samples = (WINDOW * HOP) as f32;
+    let mut waves = near_hz.map(|hz| Wave { omega: hz * RADIANS, re: 0.0, im: 0.0 });
+    for step in 0..=STEPS {
+        let slopes = slopes(window, &times, &waves);
+        for (wave, slope) in waves.iter_mut().zip(&slopes) {
+            let power = wave.re * wave.re + wave.im * wave.im;
+            if step > 0 && power > 0.0 {
+                let turn = wave.re * slope.time_im - wave.im * slope.time_re;
+                wave.omega += 2.0 * turn / (power * spread);
+            }
+            wave.re += 2.0 * slope.re / samples;
+            wave.im += 2.0 * slope.im / samples;
+        }
+    }
+    judge(window, &times, &waves)
+}
+
+/// The middle of each hop, counted from the middle of the window, in samples.
+fn times(window: &Window<'_>) -> [f32; WINDOW] {
+    let first = window[0].start;
+    let offset = |hop: &Hop| hop.start.wrapping_sub(first) as f32;
+    let middle = window.iter().map(|hop| offset(hop)).sum::<f32>() / WINDOW as f32;
+    std::array::from_fn(|at| offset(window[at]) - middle)
+}
+
+/// One period table of a wave over a hop, counted from the hop's middle.
+struct Turns {
+    cos: [f32; HOP],
+    sin: [f32; HOP],
+}
+
+impl Turns {
+    fn new(omega: f32) -> Turns {
+        let (sin, cos) = omega.sin_cos();
+        let (mut im, mut re) = (-omega * (HOP as f32 - 1.0) / 2.0).sin_cos();
+        let mut turns = Turns { cos: [0.0; HOP], sin: [0.0; HOP] };
+        for at in 0..HOP {
+            turns.cos[at] = re;
+            turns.sin[at] = im;
+            (re, im) = (re * cos - im * sin, re * sin + im * cos);
+        }
+        turns
+    }
+}
+
+impl Wave {
+    /// Its complex amplitude at a time.
+    fn at(&self, time: f32) -> (f32, f32) {
+        let (sin, cos) = (self.omega * time).sin_cos();
+        (self.re * cos - self.im * sin, self.re * sin + self.im * cos)
+    }
+}
+
+/// Both waves over the hop whose middle is at `time`.
+fn model(waves: &[Wave; 2], turns: &[Turns; 2], time: f32) -> [f32; HOP] {
+    let mut model = [0.0; HOP];
+    for (wave, turns) in waves.iter().zip(turns) {
+        let (re, im) = wave.at(time);
+        for (value, (cos, sin)) in model.iter_mut().zip(turns.cos.iter().zip(&turns.sin)) {
+            *value += re * cos - im * sin;
+        }
+    }
+    model
+}
+
+fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> [Slope; 2] {
+    let turns = [Turns::new(waves[0].omega), Turns::new(waves[1].omega)];
+    let mut slopes = [Slope::default(); 2];
+    for (hop, &time) in window.iter().zip(times) {
+        let model = model(waves, &turns, time);
+        let left: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
+        for ((slope, wave), turns) in slopes.iter_mut().zip(waves).zip(&turns) {
+            let (re, im) = (dot(&left, &turns.cos), -dot(&left, &turns.sin));
+            let (sin, cos) = (wave.omega * time).sin_cos();
+            let (re, im) = (re * cos + im * sin, im * cos - re * sin);
+            slope.re += re;
+            slope.im += im;
+            slope.time_re += time * re;
+            slope.time_im += time * im;
+        }
+    }
+    slopes
+}
+
+fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> Fit {
+    let turns = [Turns::new(waves[0].omega), Turns::new(waves[1].omega)];
+    let power = |wave: &Wave| (wave.re * wave.re + wave.im * wave.im) / 2.0;
+    let expected = power(&waves[0]) + power(&waves[1]);
+    let mut energy = 0.0;
+    let mut left = 0.0;
+    let mut edges = [1.0; 4];
+    let mut thirds = [[Slope::default(); 3]; 2];
+    for (nth, (hop, &time)) in window.iter().zip(times).enumerate() {
+        let model = model(waves, &turns, time);
+        energy += hop.energy;
+        let rest: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
+        left += dot(&rest, &rest);
+        for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
+            // What is left, relative to the wave's own phase and strength.
+            let (re, im) = wave.at(time);
+            let (along, across) = (dot(&rest, &turns.cos), -dot(&rest, &turns.sin));
+            let third = &mut thirds[usize::from(nth > 2) + usize::from(nth > 6)];
+            third.re += along * re + across * im;
+            third.im += across * re - along * im;
+        }
+        let (head, tail) = (..HOP / 2, HOP / 2..);
+        if nth == 0 {
+            edges[0] = gain(&hop.samples[head], &model[head], expected);
+            edges[1] = gain(&hop.samples, &model, expected);
+        } else if nth == WINDOW - 1 {
+            edges[2] = gain(&hop.samples, &model, expected);
+            edges[3] = gain(&hop.samples[tail.clone()], &model[tail], expected);
+        }
+    }
+    let sine = |wave: &Wave, thirds: &[Slope; 3]| {
+        let power = power(wave);
+        // Three hops, four, three: 30, 40 and 30 samples' worth of `power`.
+        let share = |third: usize, hops: f32| {
+            let whole = hops * HOP as f32 * power.max(f32::MIN_POSITIVE);
+            (1.0 + thirds[third].re / whole, thirds[third].im / whole)
+        };
+        let thirds = [share(0, 3.0), share(1, 4.0), share(2, 3.0)];
+        let phase = |(re, im): (f32, f32)| im.atan2(re);
+        Sine {
+            hz: wave.omega / RADIANS,
+            power,
+            bend: phase(thirds[0]) + phase(thirds[2]) - 2.0 * phase(thirds[1]),
+            thirds: thirds.map(|(re, im)| re.hypot(im)),
+        }
+    };
+    Fit {
+        low: sine(&waves[0], &thirds[0]),
+        high: sine(&waves[1], &thirds[1]),
+        residual: left / energy.max(f32::MIN_POSITIVE),
+        edges,
+    }
+}
+
+/// How much of `model` is in `samples`. Where the two sines cancel there is too little to tell.
+fn gain(samples: &[f32], model: &[f32], power: f32) -> f32 {
+    let all: f32 = model.iter().map(|value| value * value).sum();
+    let got: f32 = samples.iter().zip(model).map(|(sample, value)| sample * value).sum();
+    if all < 0.2 * power * samples.len() as f32 { 1.0 } else { got / all }
+}
+
+/// Four sums side by side, as the machine likes them.
+fn dot(a: &[f32; HOP], b: &[f32; HOP]) -> f32 {
+    let mut sums = [0.0; 4];
+    for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(4)) {
+        for lane in 0..4 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bank::Bank;
+    use super::*;
+
+    /// A window of two sines; `skip` samples are missing after its fourth hop.
+    fn window(hz: [f32; 2], amplitudes: [f32; 2], skip: u32) -> Vec<Hop> {
+        let mut bank = Bank::new();
+        let mut hops = vec![];
+        while hops.len() < WINDOW {
+            if hops.len() == 4 && skip > 0 && bank.position() == 80 {
+                bank.skip(skip);
+            }
+            let t = bank.position() as f32;
+            let sample = (0..2).map(|i| amplitudes[i] * (hz[i] * RADIANS * t + 0.7).sin()).sum();
+            hops.extend(bank.push(sample));
+        }
+        hops
+    }
+
+    #[test]
+    fn finds_frequency_and_power_and_leaves_nothing_over() {
+        for (skip, tolerance) in [(0, 0.3), (160, 0.3)] {
+            for offset in [-0.02f32, -0.005, 0.0, 0.015, 0.02] {
+                for amplitudes in [[0.3, 0.3], [0.3, 0.15], [0.05, 0.12]] {
+                    let hz = [770.0 * (1.0 + offset), 1477.0 * (1.0 + offset)];
+                    let hops = window(hz, amplitudes, skip);
+                    let fit = fit(&std::array::from_fn(|at| &hops[at]), [hz[0] + 5.0, hz[1] - 5.0]);
+                    let about = format!("{offset} {amplitudes:?} {skip} {fit:?}");
+                    assert!((fit.low.hz - hz[0]).abs() < tolerance, "{about}");
+                    assert!((fit.high.hz - hz[1]).abs() < tolerance, "{about}");
+                    assert!(fit.residual < 0.003, "{about}");
+                    let power = amplitudes[0] * amplitudes[0] / 2.0;
+                    assert!((fit.low.power / power - 1.0).abs() < 0.05, "{about}");
+                    assert!(fit.edges.iter().all(|gain| (gain - 1.0).abs() < 0.1), "{about}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_millisecond_missing_at_an_edge_shows() {
+        let mut hops = window([770.0, 1336.0], [0.3, 0.3], 0);
+        hops[0].samples[..8].fill(0.0);
+        let early = fit(&std::array::from_fn(|at| &hops[at]), [770.0, 1336.0]);
+        assert!(early.edges[0] < 0.4 && early.edges[3] > 0.9, "{early:?}");
+    }
+}
