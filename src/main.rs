@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
-use ringtill::sip::offer::Law;
 use ringtill::server::{self, Server, demo, dial, prompts};
+use ringtill::sip::offer::Law;
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]

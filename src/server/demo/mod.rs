@@ -46,7 +46,7 @@ struct Scene {
 }
 
 fn scenes() -> [Scene; 2] {
-    let keys = |method| Keying { method, on_ms: 90, off_ms: 90 };
+    let keys = |method| Keying { method, on_ms: 80, off_ms: 80 };
     [
         Scene {
             title: "1. James calls from a number we know, keys as RFC 4733 events",
@@ -227,6 +227,6 @@ fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &
     println!("  a softphone:    call sip:pay@{address}, UDP, no registration, PCMU, DTMF RFC 2833");
     println!("                  account 1003, ZIP 46220, card 4111 1111 1111 1111, any later date");
     println!("  ringtill dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\"");
-    println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -m 1   (from a checkout)");
+    println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -i 127.0.0.1 -p 5070 -m 1");
 }
 
