@@ -9,7 +9,7 @@ use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
 use ringtill::sip::offer::Law;
-use ringtill::server::{self, Server, prompts};
+use ringtill::server::{self, Server, demo, dial, prompts};
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]

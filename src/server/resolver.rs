@@ -2,10 +2,11 @@
 //! again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::clock;
 use super::http_client::HttpClient;
 use super::store::{Store, StoreError, Unresolved};
 use crate::gateway::{Exchange, Found, Gateway, Request, Verdict};
@@ -42,7 +43,7 @@ impl Resolver {
     /// Looks up whatever is due, for ever. It may be dropped at any time.
     pub async fn run(&self) {
         loop {
-            match self.step(now_ms()).await {
+            match self.step(clock::wall_ms()).await {
                 Ok(round) if round != Round::default() => {
                     info!(resolved = round.resolved, deferred = round.deferred, "looked up");
                     if round.manual > 0 {
@@ -58,17 +59,20 @@ impl Resolver {
 
     /// One round at `now_ms` (Unix).
     pub async fn step(&self, now_ms: i64) -> Result<Round, StoreError> {
-        let send = |request| self.client.send(request, LOOKUP_LIMIT);
+        let send = |request| {
+            let client = self.client.clone();
+            async move { client.send(request, LOOKUP_LIMIT).await }
+        };
         round(&self.store, &self.gateways, now_ms, send).await
     }
 }
 
 /// Looks up everything due, one after the other, sending by `send`.
-async fn round(
+async fn round<F: Future<Output = Exchange>>(
     store: &Store,
     gateways: &[Arc<dyn Gateway>],
     now_ms: i64,
-    mut send: impl AsyncFnMut(Request) -> Exchange,
+    mut send: impl FnMut(Request) -> F,
 ) -> Result<Round, StoreError> {
     let mut round = Round::default();
     for due in store.unresolved(now_ms).await? {
@@ -108,12 +112,6 @@ fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
         }
         Found::Absent | Found::NotYet => None,
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the server room tells everyone else the time")]
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -187,7 +185,7 @@ mod tests {
 
         async fn round(&mut self, now_ms: i64) -> Round {
             let simulator = &mut self.simulator;
-            let send = async |request| simulator.exchange(now_ms, request);
+            let send = |request| std::future::ready(simulator.exchange(now_ms, request));
             round(&self.store, &self.gateways, now_ms, send).await.unwrap()
         }
 
