@@ -173,7 +173,7 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match arguments.command {
-            Command::Demo(options) => demo::run(options).await,
+            Command::Demo(options) => Box::pin(demo::run(options)).await,
             Command::Serve { file } => serve(&file.config).await,
             Command::Check { file } => check(&file.config),
             Command::Dial(arguments) => call(arguments).await,

@@ -1,6 +1,7 @@
 //! Every caller there can be, up to a number of misbehaviours: the script is run over `Line` with
 //! each choice the caller, the store and the gateway have, and the money rules are checked at the
 //! end of every call.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -161,9 +161,8 @@ impl Media {
         // Ports that somebody else holds are passed over.
         for _ in 0..ports.len() {
             let port = ports.take(clock::now()).ok_or(Full)?;
-            let pair = socket(self.address, port).and_then(|rtp| {
-                Ok((rtp, socket(self.address, port + 1)?))
-            });
+            let pair = socket(self.address, port)
+                .and_then(|rtp| Ok((rtp, socket(self.address, port + 1)?)));
             match pair {
                 Ok((rtp, rtcp)) => return Ok((port, rtp, rtcp)),
                 Err(_) => ports.give_back(port, clock::now()),

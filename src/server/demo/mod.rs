@@ -54,7 +54,7 @@ fn scenes() -> [Scene; 2] {
             script: JAMES,
             keying: keys(Method::Events),
             account: "1001",
-            amount: Money::usd(321_72),
+            amount: Money::usd(32_172),
         },
         Scene {
             title: "2. A caller we do not know, keys as tones in the audio, one mistyped card",
@@ -62,14 +62,14 @@ fn scenes() -> [Scene; 2] {
             script: STRANGER,
             keying: keys(Method::InBand),
             account: "1002",
-            amount: Money::usd(45_00),
+            amount: Money::usd(4_500),
         },
     ]
 }
 
 /// Runs the demo; success only if both payments were approved, posted and reconciled.
 pub async fn run(options: Options) -> ExitCode {
-    match play(&options).await {
+    match Box::pin(play(&options)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("\nthe demo did not end well: {why}");
@@ -229,4 +229,3 @@ fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &
     println!("  ringtill dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\"");
     println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -i 127.0.0.1 -p 5070 -m 1");
 }
-

@@ -18,8 +18,7 @@ fn start() -> Media {
 }
 
 fn open(media: &Media) -> (Session, mpsc::Receiver<Event>) {
-    let setup =
-        media::Setup { ssrc: 1, sequence: 1, timestamp: 1, record: false, listen: false };
+    let setup = media::Setup { ssrc: 1, sequence: 1, timestamp: 1, record: false, listen: false };
     let (events, inbox) = mpsc::channel(256);
     let call = OpenCall { name: "test".into(), setup, latch: Latch::Strict, events };
     (media.open(call).expect("a port is free"), inbox)

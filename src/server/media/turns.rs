@@ -260,9 +260,8 @@ fn record(line: &mut Line, recorder: Option<&SyncSender<Page>>, counters: &Count
 }
 
 fn ask_for_real_time() {
-    let priority = ThreadPriority::Crossplatform(
-        REALTIME_PRIORITY.try_into().expect("ten is a priority"),
-    );
+    let priority =
+        ThreadPriority::Crossplatform(REALTIME_PRIORITY.try_into().expect("ten is a priority"));
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     if set_thread_priority_and_policy(thread_native_id(), priority, policy).is_err() {
         warn!(
