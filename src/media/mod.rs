@@ -1,6 +1,4 @@
 //! Sound: one call's media as a state machine, in 20 ms frames of 160 samples at 8 kHz.
-//! Reading order: frame, codec (G.711), tone (in-band DTMF), digit (one `Digit` from both
-//! detectors), playout (what is on the wire now), recording, ear (who listens), stream (composes these for one call).
 
 pub mod frame; // 20 ms of PCM
 pub mod codec; // G.711 both laws
