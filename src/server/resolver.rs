@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::clock;
 use super::http_client::HttpClient;
 use super::store::{Store, StoreError, Unresolved};
-use crate::gateway::{Exchange, Found, Gateway, Request, Verdict};
+use crate::gateway::{Exchange, Found, Gateway, Request};
 use crate::ledger::{Entry, Recorded, State};
 
 pub struct Resolver {
@@ -105,12 +105,10 @@ async fn round<F: Future<Output = Exchange>>(
 /// The state an answer leads to, `None` while it proves nothing.
 fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
     match found {
-        Found::Settled(Verdict::Unknown(_) | Verdict::Config(_) | Verdict::NotSent(_)) => None,
-        Found::Settled(verdict) => Some(State::from(&verdict)),
         Found::Absent if now_ms - due.since_ms >= ABSENT_AFTER_MS => {
             Some(State::NotCharged("the gateway never received it".into()))
         }
-        Found::Absent | Found::NotYet => None,
+        found => found.verdict().map(|verdict| State::from(&verdict)),
     }
 }
 
