@@ -1,1 +1,3 @@
-//! To be written.
+//! The world: sockets, threads, files and the clock.
+
+pub mod media;
