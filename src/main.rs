@@ -1,1 +1,265 @@
-fn main() {}
+//! The command line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use ringtill::config::Config;
+use ringtill::dial::script::Keying;
+use ringtill::media::Method;
+use ringtill::server::{self, Server, demo, dial, prompts};
+use ringtill::sip::offer::Law;
+
+/// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
+#[derive(Parser)]
+#[command(version, about, after_help = "Try it first: ringtill demo")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows two real calls over loopback: a server, a scripted caller, a simulated gateway
+    Demo(demo::Options),
+    /// Takes calls until SIGTERM (running calls finish; a second SIGTERM ends them)
+    ///
+    /// SIGHUP reads the account file again. Exit code 78: the configuration is wrong.
+    Serve {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Checks the configuration and every file it names; reports all problems at once
+    ///
+    /// Answers no call and touches no port. Exit code 78: something is wrong.
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Places a scripted call to any SIP server: waits for prompts, keys digits, says what it heard
+    Dial(DialArguments),
+    /// The voice: check recordings, export the script for a voice talent, render with a command
+    Prompts {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: PromptsCommand,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// Configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "ringtill.toml")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum PromptsCommand {
+    /// Lists missing, wrong or unused recordings
+    Check,
+    /// Writes every phrase with its id and note as CSV, to be read by a voice talent
+    Export,
+    /// Says every phrase with the command of [prompts.synthesis] into FOLDER/clips
+    Render { folder: PathBuf },
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Steps, separated by commas or line ends:
+  hear PHRASE [SECONDS]        wait until a prompt of ours has been said (`speech`: any sound)
+  hear-start PHRASE [SECONDS]  wait until it begins, to key into it
+  key KEYS                     0-9 * # A-D
+  pause MILLISECONDS
+  hangup
+  wait-end [SECONDS]           wait for the other side to hang up
+
+Example:
+  ringtill dial sip:pay@127.0.0.1 --from +13175550123 \\
+      --script 'hear menu.amount, key 1, hear card.ask, hangup'")]
+struct DialArguments {
+    /// Whom to call, such as sip:pay@192.0.2.10:5060
+    target: String,
+    /// Our number, or a whole SIP URI
+    #[arg(long)]
+    from: Option<String>,
+    /// Steps of the call; without any it listens until the other side hangs up
+    #[arg(long, default_value = "")]
+    script: String,
+    /// Read the steps from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    script_file: Option<PathBuf>,
+    /// How keys are sent
+    #[arg(long, value_enum, default_value = "rfc4733")]
+    keys: KeyMethod,
+    /// Length of a key in milliseconds
+    #[arg(long, default_value_t = 100)]
+    on_ms: u16,
+    /// Pause after a key in milliseconds
+    #[arg(long, default_value_t = 100)]
+    off_ms: u16,
+    /// Codecs to offer, preferred first
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "pcmu,pcma")]
+    codecs: Vec<Codec>,
+    /// Header to add to the INVITE, such as 'X-Account: 1001'; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Our address, if the route to the target does not tell
+    #[arg(long)]
+    local: Option<std::net::IpAddr>,
+    /// Hang up after this many seconds
+    #[arg(long, default_value_t = 300)]
+    seconds_max: u64,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum KeyMethod {
+    /// RFC 4733 telephone-events
+    Rfc4733,
+    /// DTMF tones in the audio
+    Inband,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Codec {
+    Pcmu,
+    Pcma,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+async fn call(arguments: DialArguments) -> ExitCode {
+    let script = match &arguments.script_file {
+        None => arguments.script,
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(script) => script,
+            Err(error) => return fail(&format!("{}: {error}", file.display())),
+        },
+    };
+    let method = match arguments.keys {
+        KeyMethod::Rfc4733 => Method::Events,
+        KeyMethod::Inband => Method::InBand,
+    };
+    let law = |codec: &Codec| match codec {
+        Codec::Pcmu => Law::Mu,
+        Codec::Pcma => Law::A,
+    };
+    let options = dial::Options {
+        target: arguments.target,
+        from: arguments.from,
+        script,
+        keying: Keying { method, on_ms: arguments.on_ms, off_ms: arguments.off_ms },
+        laws: arguments.codecs.iter().map(law).collect(),
+        headers: arguments.headers,
+        prompts: ringtill::prompt::Settings::default(),
+        local: arguments.local,
+        call_max: std::time::Duration::from_secs(arguments.seconds_max),
+    };
+    dial::dial(options, &mut std::io::stdout()).await
+}
+
+/// sysexits.h EX_CONFIG.
+const WRONG_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("this machine gives us no threads: {error}")),
+    };
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Demo(options) => Box::pin(demo::run(options)).await,
+            Command::Serve { file } => serve(&file.config).await,
+            Command::Check { file } => check(&file.config),
+            Command::Dial(arguments) => call(arguments).await,
+            Command::Prompts { file, command } => voice(&file.config, command).await,
+        }
+    })
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::FAILURE
+}
+
+fn read_config(path: &Path) -> Result<Config, ExitCode> {
+    server::read_config(path).map_err(|report| {
+        eprint!("{report}");
+        ExitCode::from(WRONG_CONFIGURATION)
+    })
+}
+
+async fn serve(path: &Path) -> ExitCode {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if let Err(error) = server::start_log(&config.log) {
+        eprintln!("error: [log] level: {error}; write \"info\"");
+        return ExitCode::from(WRONG_CONFIGURATION);
+    }
+    let drain = std::time::Duration::from_secs(60 * config.sip.drain_minutes);
+    match Server::start(config, None).await {
+        Ok(server) => server.serve_until_told(drain).await,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let code = if error.configuration { WRONG_CONFIGURATION } else { 1 };
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn check(path: &Path) -> ExitCode {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let problems = server::check(&config);
+    for problem in &problems {
+        eprintln!("error: {problem}");
+    }
+    if problems.is_empty() {
+        println!("{}: no problem found", path.display());
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(WRONG_CONFIGURATION)
+    }
+}
+
+async fn voice(path: &Path, command: PromptsCommand) -> ExitCode {
+    // The bundled voice can be looked at without a configuration.
+    let settings = if path.exists() {
+        match read_config(path) {
+            Ok(config) => config.prompts,
+            Err(code) => return code,
+        }
+    } else {
+        ringtill::prompt::Settings::default()
+    };
+    let mut out = std::io::stdout();
+    let done = match command {
+        PromptsCommand::Check => prompts::check(&settings, &mut out),
+        PromptsCommand::Export => match prompts::export(&settings, &mut out) {
+            Ok(()) => Ok(true),
+            Err(problems) => {
+                for problem in problems {
+                    eprintln!("{problem}");
+                }
+                Ok(false)
+            }
+        },
+        PromptsCommand::Render { folder } => prompts::render(&settings, &folder, &mut out).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(WRONG_CONFIGURATION),
+        // A reader that has seen enough, such as `head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}

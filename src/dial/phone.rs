@@ -1,1 +1,530 @@
-//! test phone.
+//! The test phone: a user agent and a media stream, driven by a script. Told the time and handed
+//! the bytes, like everything else: it runs over sockets and on a virtual clock alike.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::listen::{Heard, Index, Listener, SoundId};
+use super::run::{Action, Failure, Run};
+use super::script::{Keying, Script, masked};
+use crate::media::stream::PACKET_MAX;
+use crate::media::{self, Digit, Method, Stream};
+use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg};
+use crate::sip::offer::{self, Law, Local, Negotiated};
+use crate::sip::profile::Latch;
+
+const TURN: Duration = Duration::from_millis(20);
+/// After a turn that came this late the next is counted from now, not made up for.
+const LATE_MAX: Duration = Duration::from_millis(200);
+/// How long to wait for the answer to our BYE.
+const GOODBYE: Duration = Duration::from_secs(2);
+const OUTPUTS_MAX: usize = 1_024;
+
+/// One call to be placed.
+pub struct Setup {
+    /// Request URI, for example `sip:pay@198.51.100.7`.
+    pub target: String,
+    /// Where its packets go.
+    pub destination: SocketAddr,
+    /// Our URI in From, for example `sip:+12025550123@198.51.100.9`.
+    pub from: String,
+    /// Added to the INVITE.
+    pub headers: Vec<(String, String)>,
+    /// Our addresses as the other side reaches them.
+    pub sip: SocketAddr,
+    pub rtp: SocketAddr,
+    /// The prompts we know, in each law that we offer, preferred first. At least one.
+    pub prompts: Vec<Arc<Index>>,
+    pub script: Script,
+    pub keying: Keying,
+    /// All that SIP and RTP want unpredictable comes from here.
+    pub seed: [u8; 32],
+    /// The call is ended after this.
+    pub call_max: Duration,
+}
+
+#[derive(Debug)]
+pub enum Output {
+    Sip { destination: SocketAddr, bytes: Bytes },
+    Rtp { destination: SocketAddr, bytes: Bytes },
+    Report(Report),
+}
+
+/// What a person following the call wants to know. Shows no key that may not be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    Ringing {
+        status: u16,
+    },
+    Answered {
+        law: Law,
+        events: bool,
+    },
+    /// Prompts of ours, in their words. `cut` when they did not come to their end.
+    Heard {
+        words: String,
+        cut: bool,
+    },
+    /// Something else was said, for this long.
+    Speech {
+        ms: u64,
+    },
+    /// Keys on their way, as far as they may be shown.
+    Keys {
+        shown: String,
+        method: Method,
+    },
+    HungUp,
+    TheyHungUp,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Ringing { status } => write!(f, "ringing ({status})"),
+            Report::Answered { law, events } => {
+                let law = if *law == Law::Mu { "PCMU" } else { "PCMA" };
+                let events = if *events { " and telephone-event" } else { "" };
+                write!(f, "answered, {law}{events}")
+            }
+            Report::Heard { words, cut: false } => write!(f, "heard \"{words}\""),
+            Report::Heard { words, cut: true } => write!(f, "heard \"{words} ...\""),
+            Report::Speech { ms } => {
+                write!(f, "heard {}.{} s of sound we do not know", ms / 1000, ms % 1000 / 100)
+            }
+            Report::Keys { shown, method: Method::Events } => write!(f, "keys {shown}"),
+            Report::Keys { shown, method: Method::InBand } => write!(f, "keys {shown} as tones"),
+            Report::HungUp => f.write_str("we hung up"),
+            Report::TheyHungUp => f.write_str("the other side hung up"),
+        }
+    }
+}
+
+/// One call. Hand in what arrives, call [`Phone::tick`] at [`Phone::deadline`], then
+/// [`Phone::poll`] until `None`, until [`Phone::finished`].
+pub struct Phone {
+    setup: Setup,
+    agent: Agent,
+    leg: Leg,
+    stream: Stream,
+    listener: Listener,
+    run: Run,
+    transcript: Transcript,
+    local: Local,
+    /// Our offer went out with a 200 and its answer is awaited in the ACK.
+    offered: bool,
+    phase: Phase,
+    /// When the next packet is due, once there is somebody to send to.
+    turn: Option<Instant>,
+    call_end: Instant,
+    out: VecDeque<Output>,
+    result: Option<Result<(), Failure>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Calling,
+    Up,
+    /// We hung up: the BYE is on its way until then.
+    Closing {
+        until: Instant,
+    },
+    Over,
+}
+
+impl Phone {
+    /// Places the call.
+    pub fn new(mut setup: Setup, now: Instant) -> Phone {
+        let mut random = StdRng::from_seed(setup.seed);
+        let settings = agent::Settings {
+            contact: setup.sip,
+            product: concat!("ringtill-dial/", env!("CARGO_PKG_VERSION")).into(),
+            calls_max: 1,
+        };
+        let mut agent = Agent::new(settings, random.random());
+        let stream = media::Setup {
+            ssrc: random.random(),
+            sequence: random.random(),
+            timestamp: random.random(),
+            record: false,
+            listen: true,
+        };
+        let index = setup.prompts.first().cloned();
+        let index = index.unwrap_or_else(|| Arc::new(Index::new(Law::Mu, std::iter::empty())));
+        let local = Local {
+            address: setup.rtp.ip(),
+            port: setup.rtp.port(),
+            laws: setup.prompts.iter().map(|index| index.law()).collect(),
+            events: setup.keying.method == Method::Events,
+            session_id: random.random::<u32>().into(),
+            session_version: 1,
+        };
+        let leg = agent.next_leg();
+        let script = std::mem::take(&mut setup.script);
+        let mut phone = Phone {
+            agent,
+            leg,
+            stream: Stream::new(stream, Latch::Nat, now),
+            listener: Listener::new(index),
+            run: Run::new(script),
+            transcript: Transcript::default(),
+            local,
+            offered: false,
+            phase: Phase::Calling,
+            turn: None,
+            call_end: now + setup.call_max,
+            out: VecDeque::new(),
+            result: None,
+            setup,
+        };
+        phone.place(now);
+        phone
+    }
+
+    fn place(&mut self, now: Instant) {
+        let command = Command::Invite {
+            leg: self.leg,
+            target: self.setup.target.clone(),
+            destination: self.setup.destination,
+            from: self.setup.from.clone(),
+            headers: std::mem::take(&mut self.setup.headers),
+            sdp: offer::offer(&self.local),
+        };
+        self.command(now, command);
+    }
+
+    /// A datagram that arrived on the SIP socket.
+    pub fn sip(&mut self, now: Instant, source: SocketAddr, bytes: Bytes) {
+        let local = self.setup.sip;
+        self.agent.handle(now, Input::Datagram { source, local, bytes });
+        self.settle(now);
+    }
+
+    /// A datagram that arrived on the RTP socket.
+    pub fn rtp(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
+        self.stream.receive(now, source, bytes);
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        self.agent.handle(now, Input::Tick);
+        if let Some(turn) = self.turn.filter(|&turn| turn <= now) {
+            self.transmit(now);
+            let next = turn + TURN;
+            self.turn = Some(if now > next + LATE_MAX { now + TURN } else { next });
+        }
+        self.settle(now);
+    }
+
+    /// Ends the call although the script has not ended.
+    pub fn hang_up_early(&mut self, now: Instant) {
+        if self.result.is_none() {
+            self.fail(now, Failure::Interrupted);
+        }
+        self.settle(now);
+    }
+
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to call [`Phone::tick`].
+    pub fn deadline(&self) -> Option<Instant> {
+        let closing = match self.phase {
+            Phase::Closing { until } => Some(until),
+            Phase::Over => return None,
+            Phase::Up => self.run.deadline(),
+            Phase::Calling => None,
+        };
+        let call_end = (self.result.is_none()).then_some(self.call_end);
+        [self.agent.deadline(), self.turn, closing, call_end].into_iter().flatten().min()
+    }
+
+    /// How the call went, once all is said and done.
+    pub fn finished(&self) -> Option<&Result<(), Failure>> {
+        self.result.as_ref().filter(|_| self.phase == Phase::Over)
+    }
+
+    /// What became of the packets.
+    pub fn counters(&self) -> media::stream::Counters {
+        self.stream.counters()
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        let mut packet = [0; PACKET_MAX];
+        let len = self.stream.transmit(now, &mut packet);
+        if let (Some(len), Some(destination)) = (len, self.stream.remote()) {
+            self.push(Output::Rtp { destination, bytes: Bytes::copy_from_slice(&packet[..len]) });
+        }
+    }
+
+    /// Carries everything that has happened to where it belongs.
+    fn settle(&mut self, now: Instant) {
+        while let Some(output) = self.agent.poll() {
+            match output {
+                agent::Output::Transmit { destination, bytes } => {
+                    self.push(Output::Sip { destination, bytes });
+                }
+                agent::Output::Event(event) => self.event(now, event),
+            }
+        }
+        while let Some(event) = self.stream.poll() {
+            match event {
+                media::Event::Heard(frame) => self.listener.hear(&*frame),
+                media::Event::Pressed => self.run.pressed(),
+                // Nobody keys to us, and what we play is nothing but keys.
+                media::Event::Key { .. } | media::Event::PlayEnded { .. } => {}
+                media::Event::Silent => {}
+            }
+        }
+        self.take_heard(now);
+        if self.phase == Phase::Up {
+            self.steps(now);
+        }
+        if self.result.is_none() && now >= self.call_end {
+            self.fail(now, Failure::TooLong);
+        }
+        if let Phase::Closing { until } = self.phase
+            && (self.agent.calls() == 0 || now >= until)
+        {
+            self.phase = Phase::Over;
+        }
+    }
+
+    fn take_heard(&mut self, now: Instant) {
+        while let Some(heard) = self.listener.poll() {
+            self.run.heard(heard);
+            let report = self.transcript.heard(now, heard, self.listener.index());
+            if let Some(report) = report {
+                self.report(report);
+            }
+        }
+    }
+
+    fn steps(&mut self, now: Instant) {
+        while let Some(action) = self.run.advance(now, self.listener.index()) {
+            match action {
+                Action::Press(keys) => {
+                    let said = self.transcript.said(true);
+                    said.into_iter().for_each(|report| self.report(report));
+                    let Keying { method, on_ms, off_ms } = self.setup.keying;
+                    self.report(Report::Keys { shown: masked(&keys), method });
+                    let digits = keys.expose().chars().filter_map(Digit::from_key).collect();
+                    let press = media::Command::Press { keys: digits, method, on_ms, off_ms };
+                    self.stream.command(now, press);
+                }
+                Action::Hangup => {
+                    self.result = Some(Ok(()));
+                    return self.hang_up(now);
+                }
+                Action::Fail(failure) => return self.fail(now, failure),
+            }
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Progress { status, sdp, .. } => {
+                self.report(Report::Ringing { status });
+                // Early media is a courtesy: if it cannot be used, the answer will tell.
+                if let Some(Ok(negotiated)) = sdp.map(|sdp| offer::accept(&sdp, &self.local)) {
+                    self.negotiated(now, negotiated);
+                }
+            }
+            Event::Answered { sdp, .. } => match offer::accept(&sdp, &self.local) {
+                Ok(negotiated) => {
+                    let Negotiated { law, events_out, .. } = negotiated;
+                    self.report(Report::Answered { law, events: events_out.is_some() });
+                    self.negotiated(now, negotiated);
+                    self.phase = Phase::Up;
+                }
+                Err(refusal) => self.fail(now, Failure::NoMedia(format!("{refusal:?}"))),
+            },
+            Event::Reoffered { leg, sdp } => self.reoffered(now, leg, sdp),
+            Event::Established { sdp: Some(sdp), .. } if self.offered => {
+                self.offered = false;
+                if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
+                    self.negotiated(now, negotiated);
+                }
+            }
+            Event::Offered { leg, .. } => {
+                let reason = "this phone only places calls".into();
+                self.command(
+                    now,
+                    Command::Reject { leg, status: 486, reason, retry_after_s: None },
+                );
+            }
+            Event::Ended { leg, cause } if leg == self.leg => self.ended(now, cause),
+            Event::Ended { .. } | Event::Established { .. } | Event::Referred { .. } => {}
+        }
+    }
+
+    fn reoffered(&mut self, now: Instant, leg: Leg, sdp: Option<Vec<u8>>) {
+        self.local.session_version += 1;
+        let command = match sdp.map(|sdp| offer::answer(&sdp, &self.local)) {
+            None => {
+                self.offered = true;
+                Command::Answer { leg, sdp: offer::offer(&self.local) }
+            }
+            Some(Ok((sdp, negotiated))) => {
+                self.negotiated(now, negotiated);
+                Command::Answer { leg, sdp }
+            }
+            Some(Err(refusal)) => Command::Reject {
+                leg,
+                status: refusal.status(),
+                reason: format!("{refusal:?}"),
+                retry_after_s: None,
+            },
+        };
+        self.command(now, command);
+    }
+
+    fn negotiated(&mut self, now: Instant, negotiated: Negotiated) {
+        if negotiated.law != self.listener.index().law() {
+            let index = self.setup.prompts.iter().find(|index| index.law() == negotiated.law);
+            if let Some(index) = index {
+                self.listener = Listener::new(Arc::clone(index));
+                self.run.forget();
+            }
+        }
+        self.stream.command(now, media::Command::Negotiated(negotiated));
+        self.turn.get_or_insert(now);
+    }
+
+    fn ended(&mut self, now: Instant, cause: Cause) {
+        if self.result.is_none() {
+            let result = match cause {
+                Cause::Refused { status, reason } => Err(Failure::Refused { status, reason }),
+                Cause::Timeout => Err(Failure::NoAnswer),
+                Cause::PeerHungUp | Cause::Cancelled | Cause::WeHungUp => {
+                    self.listener.finish();
+                    self.take_heard(now);
+                    let said = self.transcript.said(false);
+                    said.into_iter().for_each(|report| self.report(report));
+                    self.report(Report::TheyHungUp);
+                    self.run.over(now, self.listener.index())
+                }
+            };
+            self.result = Some(result);
+        }
+        self.close(now);
+    }
+
+    fn fail(&mut self, now: Instant, failure: Failure) {
+        self.result.get_or_insert(Err(failure));
+        self.hang_up(now);
+    }
+
+    fn hang_up(&mut self, now: Instant) {
+        self.listener.finish();
+        self.take_heard(now);
+        let said = self.transcript.said(true);
+        said.into_iter().for_each(|report| self.report(report));
+        self.report(Report::HungUp);
+        self.close(now);
+        self.command(now, Command::Hangup { leg: self.leg, reason: None });
+    }
+
+    /// No more sound; what remains is the answer to a BYE.
+    fn close(&mut self, now: Instant) {
+        self.turn = None;
+        if !matches!(self.phase, Phase::Closing { .. } | Phase::Over) {
+            self.phase = Phase::Closing { until: now + GOODBYE };
+        }
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        self.agent.handle(now, Input::Command(command));
+        while let Some(output) = self.agent.poll() {
+            match output {
+                agent::Output::Transmit { destination, bytes } => {
+                    self.push(Output::Sip { destination, bytes });
+                }
+                agent::Output::Event(event) => self.event(now, event),
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        self.push(Output::Report(report));
+    }
+
+    /// Whoever does not poll loses the oldest.
+    fn push(&mut self, output: Output) {
+        if self.out.len() == OUTPUTS_MAX {
+            self.out.pop_front();
+        }
+        self.out.push_back(output);
+    }
+}
+
+/// Puts what was heard together to sentences.
+#[derive(Default)]
+struct Transcript {
+    words: Vec<String>,
+    /// When sound began, and whether any of it was recognised.
+    speech: Option<Instant>,
+    recognised: bool,
+}
+
+impl Transcript {
+    fn heard(&mut self, now: Instant, heard: Heard, index: &Index) -> Option<Report> {
+        match heard {
+            Heard::Started(_) => {
+                self.recognised = true;
+                None
+            }
+            Heard::Ended { sound, complete } => {
+                self.recognised = true;
+                self.words.push(words(index, sound));
+                let closed = self.words.last().is_some_and(|words| words.ends_with(['.', '?']));
+                if !complete {
+                    self.said(true)
+                } else if closed {
+                    self.said(false)
+                } else {
+                    None
+                }
+            }
+            Heard::Speech => {
+                self.speech = Some(now);
+                None
+            }
+            Heard::Silence => {
+                let recognised = std::mem::take(&mut self.recognised);
+                match self.speech.take() {
+                    Some(since) if !recognised => {
+                        let ms = now.saturating_duration_since(since).as_millis() as u64;
+                        Some(Report::Speech { ms })
+                    }
+                    _ => self.said(false),
+                }
+            }
+        }
+    }
+
+    /// What is put together so far.
+    fn said(&mut self, cut: bool) -> Option<Report> {
+        let words = std::mem::take(&mut self.words).join(" ");
+        (!words.is_empty()).then_some(Report::Heard { words, cut })
+    }
+}
+
+fn words(index: &Index, sound: SoundId) -> String {
+    match index.text(sound) {
+        "" => index.id(sound).to_string(),
+        text => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,425 @@
-//! simulator.
+//! The in-tree gateway: an API of our own making that behaves as real ones do, so that everything
+//! can be tried and tested without one.
+//!
+//! JSON over HTTPS, `Authorization: Bearer <api key>`. Amounts are whole minor units.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, card | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
+//! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
+//! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
+//!
+//! A sale: `id, reference, status, amount, currency, last4`, and by status
+//! `approved` (auth_code, avs, cvv), `declined` (code, retry: `never`, `other` or `fix`; with `fix`
+//! the field: `number`, `expiry`, `cvv`, `zip`), `held` (code), `processing`, `voided`, `refunded`.
+//! Errors are `{"error": "<code>"}` with 400, 401, 404, 409, 429 (nothing was processed) or
+//! 5xx (anything may have been).
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    Approval, Dialect, Exchange, Fixable, Found, Gateway, Request, Reversal, Sale, Verdict,
+};
+use crate::money::Money;
+use crate::secret::Secret;
+
+pub mod charge; // a sale in the simulator's books; the trigger cards
+pub mod simulator; // the other side: what answers these requests; the trigger totals
+
+pub use charge::{Charge, Outcome};
+pub use simulator::{Action, Fault, Simulator};
+
+/// The client's side of the dialect.
+pub struct Bogus {
+    /// `https://host:port`, no slash at the end.
+    base_url: String,
+    authorization: HeaderValue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `https://host[:port]`.
+    pub base_url: String,
+    #[serde(deserialize_with = "secret")]
+    pub api_key: Secret<String>,
+}
+
+fn secret<'de, D: Deserializer<'de>>(text: D) -> Result<Secret<String>, D::Error> {
+    String::deserialize(text).map(Secret::new)
+}
+
+impl Bogus {
+    fn request(&self, method: Method, path: &str, body: Zeroizing<Vec<u8>>) -> Request {
+        let (head, ()) = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base_url))
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(())
+            .expect("the base was checked at open and the path is percent-encoded")
+            .into_parts();
+        Request { head, body }
+    }
+}
+
+impl Dialect for Bogus {
+    type Settings = Settings;
+
+    const EXAMPLE: &'static str = "\
+base_url = \"https://127.0.0.1:8443\"
+api_key = \"sk_bogus_demo\"
+";
+
+    fn open(settings: Settings) -> Result<Bogus, String> {
+        let base_url = settings.base_url.trim_end_matches('/').to_string();
+        let uri: Uri = base_url.parse().map_err(|_| wrong_base(&base_url))?;
+        let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
+        if uri.scheme_str() != Some("https") || uri.authority().is_none() || !bare {
+            return Err(wrong_base(&base_url));
+        }
+        let bearer = Zeroizing::new(format!("Bearer {}", settings.api_key.expose()));
+        let mut authorization = HeaderValue::from_str(&bearer)
+            .map_err(|_| "api_key: write the key in plain ASCII, on one line".to_string())?;
+        authorization.set_sensitive(true);
+        Ok(Bogus { base_url, authorization })
+    }
+}
+
+fn wrong_base(given: &str) -> String {
+    format!("base_url: `{given}` is no HTTPS address; write https://host or https://host:port")
+}
+
+impl Gateway for Bogus {
+    fn name(&self) -> &'static str {
+        "bogus"
+    }
+
+    fn sale(&self, sale: &Sale<'_>) -> Request {
+        let card = CardBody {
+            number: sale.card.pan.expose(),
+            exp_month: sale.card.expiry.expose_month(),
+            exp_year: sale.card.expiry.expose_year(),
+            cvv: sale.card.cvv.as_ref().map(|cvv| cvv.expose()),
+            zip: sale.card.zip.as_ref().map(|zip| zip.as_str()),
+        };
+        let variable = sale.reference.len() + sale.account_id.len() + card.zip.map_or(0, str::len);
+        let body = SaleBody {
+            reference: sale.reference,
+            amount: sale.total.minor,
+            fee: sale.fee.minor,
+            currency: sale.total.currency.code(),
+            account: sale.account_id,
+            channel: "telephone",
+            card,
+        };
+        let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
+        if let Ok(key) = HeaderValue::from_str(&encoded(sale.reference)) {
+            request.head.headers.insert("idempotency-key", key);
+        }
+        request
+    }
+
+    fn verdict(&self, exchange: &Exchange) -> Verdict {
+        let response = match exchange {
+            Exchange::NotSent(why) => return Verdict::NotSent(why.clone()),
+            Exchange::NoAnswer(why) => return Verdict::Unknown(why.clone()),
+            Exchange::Response(response) => response,
+        };
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::PAYMENT_REQUIRED => {
+                match serde_json::from_slice::<SaleReply>(response.body()) {
+                    Ok(reply) => reply.verdict(),
+                    Err(_) => Verdict::Unknown(format!("HTTP {status} with an unreadable body")),
+                }
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Verdict::Config(format!("HTTP {status}: check api_key"))
+            }
+            StatusCode::TOO_MANY_REQUESTS => Verdict::NotSent("the gateway is busy".into()),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => {
+                Verdict::Config(format!("HTTP {status}: the gateway does not know this request"))
+            }
+            other => Verdict::Unknown(format!("HTTP {other}")),
+        }
+    }
+
+    fn lookup(&self, reference: &str) -> Request {
+        let path = format!("/v1/sales?reference={}", encoded(reference));
+        self.request(Method::GET, &path, Zeroizing::new(Vec::new()))
+    }
+
+    fn found(&self, exchange: &Exchange) -> Found {
+        let Exchange::Response(response) = exchange else { return Found::NotYet };
+        if response.status() != StatusCode::OK {
+            return Found::NotYet;
+        }
+        let Ok(reply) = serde_json::from_slice::<LookupReply>(response.body()) else {
+            return Found::NotYet;
+        };
+        match &reply.sales[..] {
+            [] => Found::Absent,
+            [sale] => match sale.verdict() {
+                Verdict::Unknown(_) => Found::NotYet,
+                verdict => Found::Settled(verdict),
+            },
+            // Two sales under one idempotency key: a person must look.
+            _ => Found::NotYet,
+        }
+    }
+
+    fn void(&self, gateway_reference: &str) -> Request {
+        let path = format!("/v1/sales/{}/void", encoded(gateway_reference));
+        self.request(Method::POST, &path, Zeroizing::new(b"{}".to_vec()))
+    }
+
+    fn refund(&self, gateway_reference: &str, amount: Money) -> Request {
+        let path = format!("/v1/sales/{}/refund", encoded(gateway_reference));
+        let body = RefundBody { amount: amount.minor, currency: amount.currency.code() };
+        self.request(Method::POST, &path, json(&body, 0))
+    }
+
+    fn reversal(&self, exchange: &Exchange) -> Reversal {
+        let response = match exchange {
+            Exchange::NotSent(why) => return Reversal::NotSent(why.clone()),
+            Exchange::NoAnswer(why) => return Reversal::Unknown(why.clone()),
+            Exchange::Response(response) => response,
+        };
+        match (response.status(), serde_json::from_slice::<SaleReply>(response.body())) {
+            (StatusCode::OK, Ok(reply)) if reply.status == "voided" => Reversal::Done,
+            (StatusCode::OK, Ok(reply)) if reply.status == "refunded" => Reversal::Done,
+            (StatusCode::TOO_MANY_REQUESTS, _) => Reversal::NotSent("the gateway is busy".into()),
+            (status, _) if status.is_client_error() => Reversal::Refused(format!("HTTP {status}")),
+            (status, _) => Reversal::Unknown(format!("HTTP {status}")),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SaleBody<'a> {
+    reference: &'a str,
+    amount: i64,
+    fee: i64,
+    currency: &'a str,
+    account: &'a str,
+    channel: &'a str,
+    card: CardBody<'a>,
+}
+
+#[derive(Serialize)]
+struct CardBody<'a> {
+    number: &'a str,
+    exp_month: u8,
+    exp_year: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cvv: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zip: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct RefundBody<'a> {
+    amount: i64,
+    currency: &'a str,
+}
+
+#[derive(Deserialize)]
+struct SaleReply {
+    id: String,
+    status: String,
+    auth_code: Option<String>,
+    avs: Option<String>,
+    cvv: Option<String>,
+    code: Option<String>,
+    retry: Option<String>,
+    field: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LookupReply {
+    sales: Vec<SaleReply>,
+}
+
+impl SaleReply {
+    fn verdict(&self) -> Verdict {
+        let code = self.code.clone().unwrap_or_default();
+        match (self.status.as_str(), self.retry.as_deref(), self.field.as_deref()) {
+            _ if self.id.is_empty() || self.id.len() > ID_MAX => {
+                Verdict::Unknown("an answer without a usable id".into())
+            }
+            ("approved" | "refunded", ..) => Verdict::Approved(Approval {
+                gateway_reference: self.id.clone(),
+                auth_code: self.auth_code.clone().unwrap_or_default(),
+                avs: self.avs.clone(),
+                cvv: self.cvv.clone(),
+            }),
+            ("declined", Some("never"), _) => Verdict::DeclinedHard,
+            ("declined", Some("other"), _) => Verdict::DeclinedSoft,
+            ("declined", Some("fix"), Some("number")) => Verdict::Fixable(Fixable::Number),
+            ("declined", Some("fix"), Some("expiry")) => Verdict::Fixable(Fixable::Expiry),
+            ("declined", Some("fix"), Some("cvv")) => Verdict::Fixable(Fixable::Cvv),
+            ("declined", Some("fix"), Some("zip")) => Verdict::Fixable(Fixable::Zip),
+            // Declined for a reason newer than this code: another card may do.
+            ("declined", ..) => Verdict::DeclinedSoft,
+            ("held", ..) => Verdict::Held(code),
+            // `processing` is unfinished, and `voided` is nothing a sale should find.
+            (status, ..) => Verdict::Unknown(format!("the sale is {status}")),
+        }
+    }
+}
+
+/// Longest sale id that is believed.
+const ID_MAX: usize = 64;
+
+/// JSON written straight into one zeroed-on-drop allocation. `variable` is the number of bytes in
+/// strings of no fixed length, which escaping can make six times as long.
+fn json(value: &impl Serialize, variable: usize) -> Zeroizing<Vec<u8>> {
+    let capacity = 512 + 6 * variable;
+    let mut body = Zeroizing::new(Vec::with_capacity(capacity));
+    serde_json::to_writer(&mut *body, value).expect("plain structs go into a Vec");
+    // Growing would have left a copy of the card behind.
+    debug_assert!(body.len() <= capacity, "{} of {capacity}", body.len());
+    body
+}
+
+/// Percent-encoding of everything but RFC 3986 unreserved characters.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instrument::{Card, Cvv, Expiry, Pan};
+
+    fn gateway() -> Bogus {
+        let base_url = "https://gateway.example:8443/".into();
+        Bogus::open(Settings { base_url, api_key: Secret::new("sk_test".into()) }).unwrap()
+    }
+
+    fn card() -> Card {
+        let pan = Pan::parse("4111111111111111").unwrap();
+        let cvv = Cvv::parse("123", pan.brand());
+        let expiry = Expiry::parse("0930", jiff::civil::date(2026, 6, 1)).unwrap();
+        Card { pan, expiry, cvv, zip: Some("46201".to_string().into()) }
+    }
+
+    /// The request as it goes over the wire, headers in the order they were set.
+    fn wire(request: &Request) -> String {
+        let mut text = format!("{} {}\n", request.head.method, request.head.uri);
+        for (name, value) in &request.head.headers {
+            text += &format!("{name}: {}\n", value.to_str().unwrap());
+        }
+        text + "\n" + std::str::from_utf8(&request.body).unwrap()
+    }
+
+    #[test]
+    fn requests_are_these_bytes() {
+        let card = card();
+        let sale = Sale {
+            reference: "018f-2b",
+            total: Money::usd(20_200),
+            fee: Money::usd(200),
+            card: &card,
+            account_id: "4471 \"B\"",
+        };
+        assert_eq!(
+            wire(&gateway().sale(&sale)),
+            r#"POST https://gateway.example:8443/v1/sales
+authorization: Bearer sk_test
+content-type: application/json
+idempotency-key: 018f-2b
+
+{"reference":"018f-2b","amount":20200,"fee":200,"currency":"USD","account":"4471 \"B\"","channel":"telephone","card":{"number":"4111111111111111","exp_month":9,"exp_year":2030,"cvv":"123","zip":"46201"}}"#
+        );
+        assert_eq!(
+            wire(&gateway().lookup("a b&c")),
+            "GET https://gateway.example:8443/v1/sales?reference=a%20b%26c\n\
+             authorization: Bearer sk_test\ncontent-type: application/json\n\n"
+        );
+        let void = wire(&gateway().void("sale/1"));
+        assert!(void.starts_with("POST https://gateway.example:8443/v1/sales/sale%2F1/void\n"));
+        let refund = wire(&gateway().refund("sale_1", Money::usd(150)));
+        assert!(refund.ends_with("\n\n{\"amount\":150,\"currency\":\"USD\"}"), "{refund}");
+    }
+
+    #[test]
+    fn the_body_with_the_card_never_grows() {
+        let mut card = card();
+        card.zip = Some("\u{1}".repeat(200).into());
+        let account = "\u{2}".repeat(3000);
+        let sale = Sale {
+            reference: "r",
+            total: Money::usd(i64::MAX),
+            fee: Money::usd(i64::MIN),
+            card: &card,
+            account_id: &account,
+        };
+        let body = gateway().sale(&sale).body;
+        assert!(body.len() > 19_000 && body.capacity() == 512 + 6 * 3201);
+    }
+
+    #[test]
+    fn the_api_key_is_not_printed() {
+        let request = gateway().lookup("r");
+        assert!(!format!("{:?}", request.head).contains("sk_test"));
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        for base in ["http://gateway.example", "gateway.example", "https://", "https://h/path"] {
+            let settings = Settings { base_url: base.into(), api_key: Secret::new("k".into()) };
+            let why = Bogus::open(settings).err().expect(base);
+            assert!(why.contains("write https://host"), "{why}");
+        }
+    }
+
+    #[test]
+    fn each_answer_has_its_verdict() {
+        let verdict = |status: u16, body: &str| {
+            let response = http::Response::builder().status(status);
+            let response = response.body(body.as_bytes().to_vec()).unwrap();
+            gateway().verdict(&Exchange::Response(response))
+        };
+        let declined = |rest: &str| {
+            verdict(402, &format!(r#"{{"id":"s","status":"declined","code":"x"{rest}}}"#))
+        };
+        assert_eq!(declined(r#","retry":"never""#), Verdict::DeclinedHard);
+        assert_eq!(declined(r#","retry":"other""#), Verdict::DeclinedSoft);
+        assert_eq!(declined(""), Verdict::DeclinedSoft);
+        for (field, fixable) in [
+            ("number", Fixable::Number),
+            ("expiry", Fixable::Expiry),
+            ("cvv", Fixable::Cvv),
+            ("zip", Fixable::Zip),
+        ] {
+            let got = declined(&format!(r#","retry":"fix","field":"{field}""#));
+            assert_eq!(got, Verdict::Fixable(fixable));
+        }
+        let held = verdict(402, r#"{"id":"s","status":"held","code":"review"}"#);
+        assert_eq!(held, Verdict::Held("review".into()));
+        for (status, body) in [
+            (200, r#"{"id":"","status":"approved"}"#),
+            (200, r#"{"id":"s","status":"processing"}"#),
+            (200, r#"{"status":"approved"}"#),
+            (409, r#"{"error":"idempotency_mismatch"}"#),
+        ] {
+            assert!(matches!(verdict(status, body), Verdict::Unknown(_)), "{status} {body}");
+        }
+        assert!(matches!(verdict(429, "{}"), Verdict::NotSent(_)));
+    }
+}

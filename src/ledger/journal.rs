@@ -1,1 +1,312 @@
-//! states.
+//! Which entry may follow which, and the ledger as it behaves in memory: the model the SQL store
+//! is tested against, and the ledger of simulated calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Entry, Intent, Recorded, State};
+use crate::gateway::Approval;
+
+/// Names of the states `to` may follow; a new intent follows nothing and must be `Consented`.
+///
+/// `Sending` is never left for `Consented`, and nothing leads back to `Sending`: a request whose
+/// fate is open is looked up, never sent again.
+pub fn predecessors(to: &State) -> &'static [&'static str] {
+    match to {
+        State::Consented => &[],
+        State::Sending => &["consented"],
+        State::Unknown(_) => &["sending"],
+        State::Held(_) => &["sending", "unknown", "manual"],
+        State::Approved(_) | State::Declined(_) => &["sending", "unknown", "held", "manual"],
+        State::NotCharged(_) => &["consented", "sending", "unknown", "manual"],
+        State::Manual => &["unknown"],
+        State::Posted(_) => &["approved"],
+    }
+}
+
+/// Whether an intent in state `from` (`None`: not yet recorded) may go to state `to`.
+pub fn may_follow(from: Option<&State>, to: &State) -> bool {
+    match from {
+        None => matches!(to, State::Consented),
+        Some(from) => predecessors(to).contains(&from.name()),
+    }
+}
+
+/// The same text with every run of twelve or more digits, spaced or dashed as card numbers are,
+/// replaced by `***`, and cut to 200 characters: gateways have echoed card numbers in their texts.
+pub fn masked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(TEXT_MAX));
+    let mut run = String::new();
+    let mut digits = 0;
+    for c in text.chars().chain(['\0']) {
+        let separator = matches!(c, ' ' | '-' | '.') && digits > 0;
+        if c.is_ascii_digit() || separator {
+            run.push(c);
+            digits += usize::from(c.is_ascii_digit());
+            continue;
+        }
+        if digits >= DIGITS_MAX {
+            let kept = run.trim_end_matches([' ', '-', '.']).len();
+            out.push_str("***");
+            out.push_str(&run[kept..]);
+        } else {
+            out.push_str(&run);
+        }
+        run.clear();
+        digits = 0;
+        if !c.is_control() {
+            out.push(c);
+        }
+    }
+    out.chars().take(TEXT_MAX).collect()
+}
+
+const TEXT_MAX: usize = 200;
+/// The shortest run of digits that is hidden: card numbers have thirteen or more.
+const DIGITS_MAX: usize = 12;
+
+/// The state as it is kept: texts from outside masked, empty results absent.
+pub fn kept(state: State) -> State {
+    match state {
+        State::Approved(approval) => State::Approved(kept_approval(approval)),
+        State::Posted(approval) => State::Posted(kept_approval(approval)),
+        State::Declined(why) => State::Declined(masked(&why)),
+        State::Held(why) => State::Held(masked(&why)),
+        State::Unknown(why) => State::Unknown(masked(&why)),
+        State::NotCharged(why) => State::NotCharged(masked(&why)),
+        other => other,
+    }
+}
+
+fn kept_approval(approval: Approval) -> Approval {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Approval { avs: given(approval.avs), cvv: given(approval.cvv), ..approval }
+}
+
+/// Why an intent found `Consented` at start was not charged.
+pub const STOPPED_BEFORE_SENDING: &str = "the server stopped before anything was sent";
+/// Why an intent found `Sending` at start is unknown.
+pub const STOPPED_WHILE_SENDING: &str = "the server stopped while the request was on its way";
+
+/// A ledger in memory with the rules of the real one.
+#[derive(Default)]
+pub struct Journal {
+    intents: BTreeMap<String, (Intent, State)>,
+    /// (biller, account) of every open intent.
+    open: BTreeSet<(String, String)>,
+    confirmations: BTreeSet<String>,
+    history: Vec<(String, State)>,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy)]
+struct Fault {
+    writes_left: u64,
+    stores_anyway: bool,
+}
+
+/// A journal takes no more intents than this.
+pub const INTENTS_MAX: usize = 1_000_000;
+
+impl Journal {
+    pub fn new() -> Journal {
+        Journal::default()
+    }
+
+    /// After `writes` more entries every write fails. With `stores_anyway` the entry is kept
+    /// although the caller is told it failed, as when a disk dies between write and reply.
+    pub fn fail_after(&mut self, writes: u64, stores_anyway: bool) {
+        self.fault = Some(Fault { writes_left: writes, stores_anyway });
+    }
+
+    /// Ends what [`Journal::fail_after`] began.
+    pub fn repair(&mut self) {
+        self.fault = None;
+    }
+
+    pub fn record(&mut self, entry: Entry) -> Recorded {
+        if let Some(fault) = &mut self.fault {
+            if fault.writes_left == 0 {
+                if fault.stores_anyway {
+                    self.apply(entry);
+                }
+                return Recorded::Failed("disk failed (injected)".into());
+            }
+            fault.writes_left -= 1;
+        }
+        self.apply(entry)
+    }
+
+    fn apply(&mut self, entry: Entry) -> Recorded {
+        match entry {
+            Entry::Consent(intent) => self.consent(*intent),
+            Entry::Move { id, to } => self.step(&id, kept(to)),
+        }
+    }
+
+    fn consent(&mut self, intent: Intent) -> Recorded {
+        let account = (intent.biller.clone(), intent.account_id.clone());
+        if self.intents.contains_key(&intent.id)
+            || self.confirmations.contains(&intent.confirmation)
+            || self.open.contains(&account)
+        {
+            return Recorded::Conflict;
+        }
+        if self.intents.len() >= INTENTS_MAX {
+            return Recorded::Failed("the journal is full".into());
+        }
+        self.open.insert(account);
+        self.confirmations.insert(intent.confirmation.clone());
+        self.history.push((intent.id.clone(), State::Consented));
+        self.intents.insert(intent.id.clone(), (intent, State::Consented));
+        Recorded::Stored
+    }
+
+    fn step(&mut self, id: &str, to: State) -> Recorded {
+        let Some((intent, state)) = self.intents.get_mut(id) else { return Recorded::Illegal };
+        if !may_follow(Some(state), &to) {
+            return Recorded::Illegal;
+        }
+        // Posting repeats the approval it posts: another one is a mistake.
+        if matches!(to, State::Posted(_)) && state.approval() != to.approval() {
+            return Recorded::Illegal;
+        }
+        if state.is_open() && !to.is_open() {
+            self.open.remove(&(intent.biller.clone(), intent.account_id.clone()));
+        }
+        *state = to.clone();
+        self.history.push((id.to_string(), to));
+        Recorded::Stored
+    }
+
+    pub fn intent(&self, id: &str) -> Option<&(Intent, State)> {
+        self.intents.get(id)
+    }
+
+    /// Every intent, oldest first.
+    pub fn intents(&self) -> Vec<(Intent, State)> {
+        let mut all: Vec<_> = self.intents.values().cloned().collect();
+        all.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+        all
+    }
+
+    /// Every step ever taken, in order.
+    pub fn history(&self) -> &[(String, State)] {
+        &self.history
+    }
+
+    /// What a start after a crash does: nothing was sent for `Consented`, anything may have
+    /// happened to `Sending`. The number of intents moved.
+    pub fn recover(&mut self) -> usize {
+        let moves: Vec<Entry> = self
+            .intents
+            .iter()
+            .filter_map(|(id, (_, state))| {
+                let to = match state {
+                    State::Consented => State::NotCharged(STOPPED_BEFORE_SENDING.into()),
+                    State::Sending => State::Unknown(STOPPED_WHILE_SENDING.into()),
+                    _ => return None,
+                };
+                Some(Entry::Move { id: id.clone(), to })
+            })
+            .collect();
+        moves.into_iter().filter(|entry| self.apply(entry.clone()) == Recorded::Stored).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    fn moved(id: &str, to: State) -> Entry {
+        Entry::Move { id: id.into(), to }
+    }
+
+    #[test]
+    fn the_table_is_the_documented_one() {
+        let all = sample::states();
+        let mut allowed = Vec::new();
+        for from in &all {
+            for to in &all {
+                if may_follow(Some(from), to) {
+                    allowed.push(format!("{} {}", from.name(), to.name()));
+                }
+            }
+        }
+        let expected = "consented sending, consented not_charged, sending approved, \
+             sending declined, sending held, sending unknown, sending not_charged, held approved, \
+             held declined, unknown approved, unknown declined, unknown held, \
+             unknown not_charged, unknown manual, manual approved, manual declined, manual held, \
+             manual not_charged, approved posted";
+        let mut expected: Vec<_> = expected.split(", ").map(String::from).collect();
+        expected.sort();
+        allowed.sort();
+        assert_eq!(allowed, expected);
+        assert!(all.iter().filter(|to| may_follow(None, to)).count() == 1);
+    }
+
+    #[test]
+    fn an_account_has_one_open_payment() {
+        let mut journal = Journal::new();
+        let first = sample::intent(1, "A1");
+        let second = sample::intent(2, "A1");
+        assert_eq!(journal.record(Entry::Consent(Box::new(first))), Recorded::Stored);
+        assert_eq!(journal.record(Entry::Consent(Box::new(second.clone()))), Recorded::Conflict);
+        let other = sample::intent(3, "A2");
+        assert_eq!(journal.record(Entry::Consent(Box::new(other))), Recorded::Stored);
+        let id = sample::intent(1, "A1").id;
+        assert_eq!(journal.record(moved(&id, State::Sending)), Recorded::Stored);
+        assert_eq!(journal.record(moved(&id, State::Sending)), Recorded::Illegal);
+        assert_eq!(journal.record(moved(&id, State::Unknown("t".into()))), Recorded::Stored);
+        assert_eq!(journal.record(Entry::Consent(Box::new(second.clone()))), Recorded::Conflict);
+        assert_eq!(journal.record(moved(&id, State::Declined("no".into()))), Recorded::Stored);
+        assert_eq!(journal.record(Entry::Consent(Box::new(second))), Recorded::Stored);
+        assert_eq!(journal.record(moved("nobody", State::Sending)), Recorded::Illegal);
+    }
+
+    #[test]
+    fn a_failed_write_stores_nothing_or_everything() {
+        for stores_anyway in [false, true] {
+            let mut journal = Journal::new();
+            journal.fail_after(1, stores_anyway);
+            let intent = sample::intent(1, "A1");
+            let id = intent.id.clone();
+            assert_eq!(journal.record(Entry::Consent(Box::new(intent))), Recorded::Stored);
+            let failed = journal.record(moved(&id, State::Sending));
+            assert!(matches!(failed, Recorded::Failed(_)));
+            let state = &journal.intent(&id).unwrap().1;
+            assert_eq!(state == &State::Sending, stores_anyway);
+        }
+    }
+
+    #[test]
+    fn after_a_crash_nothing_is_sent_again() {
+        let mut journal = Journal::new();
+        for n in 1..=2 {
+            let intent = sample::intent(n, &format!("A{n}"));
+            journal.record(Entry::Consent(Box::new(intent)));
+        }
+        let (first, second) = (sample::intent(1, "").id, sample::intent(2, "").id);
+        journal.record(moved(&second, State::Sending));
+        assert_eq!(journal.recover(), 2);
+        assert_eq!(journal.intent(&first).unwrap().1.name(), "not_charged");
+        assert_eq!(journal.intent(&second).unwrap().1.name(), "unknown");
+        assert_eq!(journal.recover(), 0);
+    }
+
+    #[test]
+    fn card_numbers_in_gateway_texts_are_masked() {
+        for (text, want) in [
+            ("card 4111111111111111 refused", "card *** refused"),
+            ("card 4111 1111 1111 1111.", "card ***."),
+            ("4111-1111-1111-1111", "***"),
+            ("code 51, 12345678901 units", "code 51, 12345678901 units"),
+            ("line\r\nfeed", "linefeed"),
+        ] {
+            assert_eq!(masked(text), want);
+        }
+        assert_eq!(masked(&"x".repeat(500)).len(), 200);
+        let state = kept(State::Declined("no 4111111111111111".into()));
+        assert_eq!(state, State::Declined("no ***".into()));
+    }
+}

@@ -1,11 +1,11 @@
 //! What was intended and what happened: the payment states, durable before anything leaves us.
 
-use crate::gateway::Approval;
+use crate::gateway::{Approval, Verdict};
 use crate::instrument::{Brand, Last4};
 use crate::money::Money;
 
-pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod journal; // the state machine: which entry may follow which
+pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod reconcile; // the biller's file: header, rows, trailer
 
 /// One payment, from consent to its end. No card data: brand and last four only.
@@ -46,6 +46,60 @@ pub enum State {
     Posted(Approval),
 }
 
+impl State {
+    /// The name used in the store and in files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Consented => "consented",
+            State::Sending => "sending",
+            State::Approved(_) => "approved",
+            State::Declined(_) => "declined",
+            State::Held(_) => "held",
+            State::Unknown(_) => "unknown",
+            State::NotCharged(_) => "not_charged",
+            State::Manual => "manual",
+            State::Posted(_) => "posted",
+        }
+    }
+
+    /// Whether money may still move or have moved without our knowing: the account takes no other
+    /// payment meanwhile.
+    pub fn is_open(&self) -> bool {
+        matches!(self, State::Consented | State::Sending | State::Unknown(_))
+    }
+
+    /// What the gateway approved, posted or not.
+    pub fn approval(&self) -> Option<&Approval> {
+        match self {
+            State::Approved(approval) | State::Posted(approval) => Some(approval),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Verdict> for State {
+    /// Where a sale's verdict leads from `Sending`.
+    fn from(verdict: &Verdict) -> State {
+        match verdict {
+            Verdict::Approved(approval) => State::Approved(approval.clone()),
+            Verdict::DeclinedHard => State::Declined("declined for good".into()),
+            Verdict::DeclinedSoft => State::Declined("declined".into()),
+            Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
+            Verdict::Held(why) => State::Held(why.clone()),
+            Verdict::Unknown(why) => State::Unknown(why.clone()),
+            // Both say for certain that nothing was processed.
+            Verdict::NotSent(why) | Verdict::Config(why) => State::NotCharged(why.clone()),
+        }
+    }
+}
+
+impl Intent {
+    /// What the card is charged, fee included; `None` if it does not fit.
+    pub fn total(&self) -> Option<Money> {
+        self.amount.checked_add(self.fee)
+    }
+}
+
 /// One step, applied conditionally: it is refused unless the intent is in a state it may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -63,4 +117,54 @@ pub enum Recorded {
     Illegal,
     /// The disk or the database failed: nothing is known to be stored.
     Failed(String),
+}
+
+/// Intents and states for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::{Intent, State};
+    use crate::gateway::Approval;
+    use crate::instrument::{Brand, Last4, luhn_check_digit};
+    use crate::money::Money;
+
+    pub fn intent(n: u64, account: &str) -> Intent {
+        let stem = (10_000_000 + n).to_string();
+        Intent {
+            id: format!("intent-{n}"),
+            confirmation: format!("{stem}{}", luhn_check_digit(&stem)),
+            biller: "acme-water".into(),
+            account_id: account.into(),
+            amount: Money::usd(32_172),
+            fee: Money::usd(200),
+            brand: Brand::Visa,
+            last4: Last4::parse("1111").unwrap(),
+            gateway: "bogus".into(),
+            call_id: format!("call-{n}@example.invalid"),
+            created_ms: 1_780_000_000_000 + n as i64,
+        }
+    }
+
+    pub fn approval() -> Approval {
+        Approval {
+            gateway_reference: "sale_000001".into(),
+            auth_code: "A00001".into(),
+            avs: Some("Y".into()),
+            cvv: None,
+        }
+    }
+
+    /// One of each state.
+    pub fn states() -> Vec<State> {
+        vec![
+            State::Consented,
+            State::Sending,
+            State::Approved(approval()),
+            State::Declined("insufficient funds".into()),
+            State::Held("under review".into()),
+            State::Unknown("no answer".into()),
+            State::NotCharged("absent".into()),
+            State::Manual,
+            State::Posted(approval()),
+        ]
+    }
 }

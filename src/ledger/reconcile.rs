@@ -1,1 +1,348 @@
-//! file.
+//! The biller's reconciliation file: what became final since the last one, with a sequence number,
+//! a count, a sum and a hash, so that nothing can be lost or read twice unnoticed.
+//!
+//! CSV (RFC 4180, LF), UTF-8, times RFC 3339 UTC, amounts decimal:
+//!
+//! ```text
+//! HDR,1,<biller>,<created>,<sequence>
+//! PMT,<confirmation>,<intent_id>,<account_id>,<amount>,<fee>,<total>,<currency>,<method>,<brand>,
+//!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>
+//! TRL,<number of PMT rows>,<sum of the totals of approved rows>,<SHA-256 of all rows above>
+//! ```
+//!
+//! Only rows with status `approved` are money received; `declined` and `not_charged` rows tell how
+//! an attempt ended.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use csv::{ByteRecord, StringRecord};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{Intent, State};
+use crate::gateway::Approval;
+use crate::instrument::{Brand, Last4};
+use crate::money::{Currency, Money};
+
+/// One file: `sequence` counts a biller's files from 1 without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posting {
+    pub biller: String,
+    pub sequence: u64,
+    /// Unix milliseconds, UTC.
+    pub created_ms: i64,
+    pub rows: Vec<Row>,
+}
+
+/// One payment that became final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub intent: Intent,
+    pub status: Status,
+    /// Present if, and only if, `status` is `Approved`.
+    pub approval: Option<Approval>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Approved,
+    Declined,
+    NotCharged,
+}
+
+impl Status {
+    const ALL: [Status; 3] = [Status::Approved, Status::Declined, Status::NotCharged];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Approved => "approved",
+            Status::Declined => "declined",
+            Status::NotCharged => "not_charged",
+        }
+    }
+}
+
+impl Row {
+    /// The row of an intent; `None` while its outcome is not final.
+    pub fn of(intent: &Intent, state: &State) -> Option<Row> {
+        let status = match state {
+            State::Approved(_) | State::Posted(_) => Status::Approved,
+            State::Declined(_) => Status::Declined,
+            State::NotCharged(_) => Status::NotCharged,
+            _ => return None,
+        };
+        Some(Row { intent: intent.clone(), status, approval: state.approval().cloned() })
+    }
+
+    /// The money received by this row.
+    pub fn received(&self) -> Option<Money> {
+        self.intent.total().filter(|_| self.status == Status::Approved)
+    }
+}
+
+/// `payments-<biller>-<YYYYMMDD>-<sequence>.csv`; `None` unless the biller's name has only letters,
+/// digits, `-` and `_`.
+pub fn file_name(biller: &str, sequence: u64, created_ms: i64) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if biller.is_empty() || biller.len() > 64 || !biller.bytes().all(plain) {
+        return None;
+    }
+    let created = Timestamp::from_millisecond(created_ms).ok()?;
+    let day = created.to_zoned(TimeZone::UTC).date().strftime("%Y%m%d").to_string();
+    Some(format!("payments-{biller}-{day}-{sequence:06}.csv"))
+}
+
+/// The whole file. The same posting always gives the same bytes.
+pub fn write(posting: &Posting) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    let mut put = |cells: &[&str]| {
+        writer.write_record(cells).expect("a Vec takes every row");
+    };
+    let sequence = posting.sequence.to_string();
+    put(&["HDR", VERSION, &posting.biller, &time(posting.created_ms), &sequence]);
+    for row in &posting.rows {
+        let Row { intent, status, approval } = row;
+        let text = |field: fn(&Approval) -> Option<&str>| {
+            approval.as_ref().and_then(field).unwrap_or_default()
+        };
+        put(&[
+            "PMT",
+            &intent.confirmation,
+            &intent.id,
+            &intent.account_id,
+            &intent.amount.decimal(),
+            &intent.fee.decimal(),
+            &intent.total().map(Money::decimal).unwrap_or_default(),
+            intent.amount.currency.code(),
+            "card",
+            intent.brand.name(),
+            intent.last4.as_str(),
+            status.name(),
+            text(|approval| Some(&approval.auth_code)),
+            &intent.gateway,
+            text(|approval| Some(&approval.gateway_reference)),
+            text(|approval| approval.avs.as_deref()),
+            text(|approval| approval.cvv.as_deref()),
+            &intent.call_id,
+            "phone",
+            &time(intent.created_ms),
+        ]);
+    }
+    let mut file = writer.into_inner().expect("a Vec takes every row");
+    let (count, sum) = (posting.rows.len(), sum(&posting.rows));
+    let hash = sha256(&file);
+    file.extend(format!("TRL,{count},{sum},{hash}\n").bytes());
+    file
+}
+
+const VERSION: &str = "1";
+const PMT_CELLS: usize = 20;
+
+/// What is wrong with a file; it must not be posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadError {
+    /// From 1; 0 if the file as a whole is at fault.
+    pub line: u64,
+    pub reason: String,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// Reads a file back and checks its count, sum and hash.
+pub fn read(bytes: &[u8]) -> Result<Posting, ReadError> {
+    let body = bytes.strip_suffix(b"\n").ok_or_else(|| cut_off(0))?;
+    let trailer_at = body.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let (rows, trailer) = bytes.split_at(trailer_at);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows);
+    let mut record = ByteRecord::new();
+    let mut posting: Option<Posting> = None;
+    while reader.read_byte_record(&mut record).unwrap_or(false) {
+        let line = record.position().map_or(0, csv::Position::line);
+        let wrong = |reason: &str| ReadError { line, reason: reason.into() };
+        let record =
+            StringRecord::from_byte_record(record.clone()).map_err(|_| wrong("it is not UTF-8"))?;
+        match (&mut posting, record.get(0)) {
+            (None, Some("HDR")) => posting = Some(header(&record).map_err(|why| wrong(&why))?),
+            (None, _) => return Err(wrong("the first row must be HDR")),
+            (Some(posting), Some("PMT")) => {
+                posting.rows.push(payment(&posting.biller, &record).map_err(|why| wrong(&why))?);
+            }
+            (Some(_), _) => return Err(wrong("only PMT rows may stand between HDR and TRL")),
+        }
+    }
+    let posting = posting.ok_or_else(|| cut_off(1))?;
+    let line = posting.rows.len() as u64 + 2;
+    let (count, sum) = (posting.rows.len(), sum(&posting.rows));
+    let expected = format!("TRL,{count},{sum},{}\n", sha256(rows));
+    if trailer != expected.as_bytes() {
+        if !trailer.starts_with(b"TRL,") {
+            return Err(cut_off(line));
+        }
+        let reason = format!("count, sum or hash differ: the rows give {}", expected.trim_end());
+        return Err(ReadError { line, reason });
+    }
+    Ok(posting)
+}
+
+fn cut_off(line: u64) -> ReadError {
+    ReadError { line, reason: "the file is cut off: it must end with a TRL row".into() }
+}
+
+fn header(record: &StringRecord) -> Result<Posting, String> {
+    let [Some(version), Some(biller), Some(created), Some(sequence), None] =
+        [1, 2, 3, 4, 5].map(|at| record.get(at))
+    else {
+        return Err("HDR must have five cells".into());
+    };
+    if version != VERSION {
+        return Err(format!("version {version} is not known, only {VERSION}"));
+    }
+    Ok(Posting {
+        biller: biller.into(),
+        sequence: sequence.parse().map_err(|_| "the sequence is no number")?,
+        created_ms: millis(created).ok_or("the creation time is no RFC 3339 time")?,
+        rows: Vec::new(),
+    })
+}
+
+fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
+    if record.len() != PMT_CELLS {
+        return Err(format!("PMT must have {PMT_CELLS} cells, not {}", record.len()));
+    }
+    let currency = Currency::from_code(&record[7]).ok_or("unknown currency")?;
+    let money = |at: usize| Money::parse(&record[at], currency).map_err(|_| "no amount");
+    let brand = Brand::ALL.into_iter().find(|brand| brand.name() == &record[9]);
+    let status = Status::ALL.into_iter().find(|status| status.name() == &record[11]);
+    let status = status.ok_or("unknown status")?;
+    let some = |at: usize| Some(record[at].to_string()).filter(|text| !text.is_empty());
+    let intent = Intent {
+        id: record[2].into(),
+        confirmation: record[1].into(),
+        biller: biller.into(),
+        account_id: record[3].into(),
+        amount: money(4)?,
+        fee: money(5)?,
+        brand: brand.ok_or("unknown brand")?,
+        last4: Last4::parse(&record[10]).ok_or("last4 must be four digits")?,
+        gateway: record[13].into(),
+        call_id: record[17].into(),
+        created_ms: millis(&record[19]).ok_or("the start is no RFC 3339 time")?,
+    };
+    if intent.total() != Some(money(6)?) {
+        return Err("total is not amount plus fee".into());
+    }
+    let approval = (status == Status::Approved).then(|| Approval {
+        gateway_reference: record[14].into(),
+        auth_code: record[12].into(),
+        avs: some(15),
+        cvv: some(16),
+    });
+    Ok(Row { intent, status, approval })
+}
+
+/// The decimal sum of approved totals; a file holds one currency.
+fn sum(rows: &[Row]) -> String {
+    let mut all = rows.iter().filter_map(Row::received);
+    let zero = rows.first().map_or(Money::usd(0), |row| Money { minor: 0, ..row.intent.amount });
+    let sum = all.try_fold(zero, |sum, received| sum.checked_add(received));
+    sum.map_or("overflow".into(), Money::decimal)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hash = digest::digest(&digest::SHA256, bytes);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 3339 in UTC with milliseconds; empty outside the years it can write.
+fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map(|time| format!("{time:.3}")).unwrap_or_default()
+}
+
+fn millis(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().ok().map(|time| time.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    fn posting() -> Posting {
+        let mut approved = sample::intent(1, "A, \"1\"");
+        approved.call_id = "line\nbreak@h".into();
+        let rows = [
+            (approved, State::Approved(sample::approval())),
+            (sample::intent(2, "A2"), State::Declined("x".into())),
+            (sample::intent(3, "A3"), State::NotCharged("x".into())),
+            (sample::intent(4, "A4"), State::Posted(sample::approval())),
+        ];
+        let rows = rows.iter().map(|(intent, state)| Row::of(intent, state).unwrap()).collect();
+        Posting { biller: "acme-water".into(), sequence: 7, created_ms: 1_780_272_000_123, rows }
+    }
+
+    #[test]
+    fn the_file_is_these_bytes() {
+        let mut posting = posting();
+        posting.rows.truncate(2);
+        posting.rows[0].intent.call_id = "c1@h".into();
+        let text = String::from_utf8(write(&posting)).unwrap();
+        let rows = "\
+HDR,1,acme-water,2026-06-01T00:00:00.123Z,7
+PMT,100000017,intent-1,\"A, \"\"1\"\"\",321.72,2.00,323.72,USD,card,visa,1111,approved,A00001,bogus,\
+sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z
+PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
+call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
+";
+        let hash = sha256(rows.as_bytes());
+        assert_eq!(text, format!("{rows}TRL,2,323.72,{hash}\n"));
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(b"abc"), abc);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let posting = posting();
+        assert_eq!(read(&write(&posting)), Ok(posting.clone()));
+        let empty = Posting { rows: Vec::new(), ..posting };
+        assert_eq!(read(&write(&empty)), Ok(empty));
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let file = write(&posting());
+        for at in 0..file.len() {
+            let mut changed = file.clone();
+            changed[at] ^= 1;
+            assert!(read(&changed).is_err(), "byte {at}");
+            assert!(read(&file[..at]).is_err(), "cut at {at}");
+        }
+        let mut longer = file;
+        longer.extend_from_within(..);
+        assert!(read(&longer).is_err());
+    }
+
+    #[test]
+    fn open_payments_have_no_row() {
+        for state in sample::states() {
+            let row = Row::of(&sample::intent(1, "A1"), &state);
+            let last = !state.is_open() && !matches!(state, State::Held(_) | State::Manual);
+            assert_eq!(row.is_some(), last, "{}", state.name());
+        }
+    }
+
+    #[test]
+    fn names_are_safe_for_any_file_system() {
+        let name = file_name("acme_1", 42, 1_780_272_000_000);
+        assert_eq!(name.as_deref(), Some("payments-acme_1-20260601-000042.csv"));
+        for biller in ["", "../x", "a b", "é"] {
+            assert_eq!(file_name(biller, 1, 0), None);
+        }
+    }
+}

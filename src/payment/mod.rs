@@ -1,1 +1,198 @@
-//! To be written.
+//! The call as a script: greet, authenticate, amount, card, consent, charge, receipt.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, civil::Date};
+
+use crate::account::{Account, Caller};
+use crate::gateway::Gateway;
+use crate::instrument::{Brand, Last4};
+use crate::money::Money;
+use crate::prompt::Prompt;
+
+pub mod line; // the seam: requests out, replies in
+pub mod settings; // what the biller accepts and charges
+mod greet;
+mod authenticate;
+mod amount;
+mod card;
+mod charge;
+mod receipt;
+
+pub use line::{Flow, Leave, Line, Reply, Request, Step};
+pub use settings::Settings;
+
+use amount::Choice;
+use charge::Settled;
+
+/// Everything one call's script is given.
+pub struct Desk {
+    pub settings: Arc<Settings>,
+    pub gateway: Arc<dyn Gateway>,
+    pub caller: Caller,
+    /// Our id of this call, kept with its payments.
+    pub call_id: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Paid {
+        confirmation: String,
+    },
+    /// The gateway gave no definitive answer: the caller was told to wait for the result.
+    Pending {
+        confirmation: String,
+    },
+    /// The caller said no to the total.
+    Cancelled,
+    Transferred,
+    /// The caller hung up before anything was charged.
+    HungUp,
+    /// Nothing was charged and no agent took the call.
+    Failed(&'static str),
+}
+
+/// What happened, for the console and the call record. Never card data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A step of the script begins.
+    Step(&'static str),
+    Identified {
+        account: String,
+        by: &'static str,
+    },
+    Consent {
+        amount: Money,
+        fee: Money,
+        total: Money,
+        brand: Brand,
+        last4: Last4,
+    },
+    Charging {
+        reference: String,
+        gateway: &'static str,
+    },
+    Verdict(String),
+    Confirmation(String),
+}
+
+/// Serves one caller from greeting to goodbye.
+pub async fn script(mut line: Line, desk: Desk) -> Outcome {
+    let leave = match serve(&mut line, &desk).await {
+        Ok(outcome) => return outcome,
+        Err(leave) => leave,
+    };
+    match leave {
+        Leave::Hangup => Outcome::HungUp,
+        Leave::Agent => hand_over(&mut line, Vec::new()).await,
+        Leave::Failed => hand_over(&mut line, phrases(["error.too_many"])).await,
+        Leave::Back => Outcome::Cancelled,
+    }
+}
+
+async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
+    let mut account = match greet::known(line, desk).await {
+        Some(account) => account,
+        None => loop {
+            match authenticate::caller(line, desk).await {
+                // There is nothing before the first question.
+                Err(Leave::Back) => {}
+                account => break account?,
+            }
+        },
+    };
+    loop {
+        line.note(Note::Step("amount"));
+        let amount = match amount::choose(line, desk, &account).await {
+            Ok(Choice::Amount(amount)) => amount,
+            Ok(Choice::OtherAccount) | Err(Leave::Back) => {
+                match authenticate::other_account(line, desk).await {
+                    Err(Leave::Back) => {}
+                    other => account = other?,
+                }
+                continue;
+            }
+            Err(leave) => return Err(leave),
+        };
+        match pay(line, desk, &account, amount).await {
+            Err(Leave::Back) => continue,
+            ended => return ended,
+        }
+    }
+}
+
+/// Card, consent and charge, again after a decline until the biller's patience ends.
+async fn pay(
+    line: &mut Line,
+    desk: &Desk,
+    account: &Account,
+    amount: Money,
+) -> Result<Outcome, Leave> {
+    let order = charge::Order::new(desk, account, amount).ok_or(Leave::Failed)?;
+    let mut draft = card::Draft::default();
+    let mut consented = None;
+    for _ in 0..desk.settings.declines_max {
+        let card = loop {
+            line.note(Note::Step("card"));
+            let card = card::take(line, desk, draft).await?;
+            let this = (card.pan.brand(), card.pan.last4());
+            if consented == Some(this) {
+                break card;
+            }
+            match charge::consent(line, &order, &card).await {
+                Ok(true) => {
+                    consented = Some(this);
+                    break card;
+                }
+                Ok(false) => {
+                    drop(card);
+                    line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
+                    return Ok(Outcome::Cancelled);
+                }
+                Err(Leave::Back) => draft = card::Draft::back(card),
+                Err(leave) => return Err(leave),
+            }
+        };
+        let settled = charge::charge(line, desk, &order, &card).await;
+        draft = match settled {
+            Settled::Fixable(field) => card::Draft::without(card, field),
+            _ => {
+                // Card data ends here, before anything is read back.
+                drop(card);
+                card::Draft::default()
+            }
+        };
+        match receipt::tell(line, settled).await? {
+            receipt::Next::End(outcome) => return Ok(outcome),
+            receipt::Next::TryAgain => {}
+        }
+    }
+    Err(Leave::Failed)
+}
+
+/// To the agent, or an honest goodbye.
+async fn hand_over(line: &mut Line, mut before: Vec<Prompt>) -> Outcome {
+    line.note(Note::Step("agent"));
+    before.push(Prompt::Phrase("agent.transfer"));
+    line.tell(before).await;
+    if line.transfer().await {
+        return Outcome::Transferred;
+    }
+    line.tell(phrases(["agent.unavailable", "bye.plain"])).await;
+    Outcome::Failed("no agent")
+}
+
+fn phrases<const N: usize>(ids: [&'static str; N]) -> Vec<Prompt> {
+    ids.into_iter().map(Prompt::Phrase).collect()
+}
+
+/// The earliest date it can be anywhere at this instant: a card is good through the last day of
+/// its month where the caller is, which may be half a day behind UTC.
+fn today(wall_ms: i64) -> Date {
+    let behind = SignedDuration::from_hours(12);
+    let now = Timestamp::from_millisecond(wall_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    let earliest = now.checked_sub(behind).unwrap_or(now);
+    earliest.to_zoned(TimeZone::UTC).date()
+}

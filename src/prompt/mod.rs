@@ -1,16 +1,38 @@
 //! What we say: prompts without a language, turned into words for people and clips for the wire.
 
+use std::path::PathBuf;
+
 use jiff::civil::Date;
+use serde::Deserialize;
 
 use crate::money::Money;
 
 pub mod catalog; // phrase ids and their text, per language
-pub mod clip; // FLAC or WAV -> 8 kHz, both laws, once at start
-pub mod library;
 pub mod numerals; // money, numbers, digits and dates as pieces
-pub mod synthesis; // names by an external command // catalogue and clips put together
+pub mod clip; // FLAC or WAV -> 8 kHz, both laws, once at start
+pub mod library; // catalogue and clips put together
+pub mod synthesis; // names by an external command
 
 pub use library::Library;
+
+/// The voice of the payment line.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Language tag of the prompts, for example `en-US`.
+    pub language: String,
+    /// Your own recordings and texts, laid out as `prompts/en-US`; what is not in it is taken
+    /// from the bundled placeholder voice.
+    pub folder: Option<PathBuf>,
+    /// How to say names nobody has recorded; without it they are left out.
+    pub synthesis: Option<synthesis::Settings>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { language: "en-US".into(), folder: None, synthesis: None }
+    }
+}
 
 /// Something we may say. A spoken sentence is a list of these.
 #[derive(Clone, Debug, PartialEq)]

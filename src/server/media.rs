@@ -16,6 +16,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::mpsc;
 
+use super::clock;
 use crate::media::{Command, Event, Setup, Stream};
 use crate::sip::profile::Latch;
 
@@ -113,6 +114,8 @@ pub(super) struct Counts {
 
 impl Media {
     pub fn start(settings: Settings) -> io::Result<Media> {
+        // An address that is not ours is told now, not to the first caller.
+        UdpSocket::bind((settings.address, 0))?;
         let counts = Arc::new(Counts::default());
         let recorder = match settings.recording_directory {
             Some(directory) => Some(Recorder::start(directory)?),
@@ -138,8 +141,7 @@ impl Media {
 
     /// Gives a call a port pair and a stream.
     pub fn open(&self, call: OpenCall) -> Result<Session, Full> {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
+        let now = clock::now();
         let id = self.next_call.fetch_add(1, Ordering::Relaxed);
         let (port, socket, control) = self.bind(now)?;
         let open = Arc::new(AtomicBool::new(true));
@@ -253,16 +255,13 @@ impl Session {
         self.port
     }
 
-    /// Reaches the stream within a millisecond. False when the media thread is gone, or so far
-    /// behind that its queue is full.
-    pub fn command(&self, command: Command) -> bool {
-        match self.orders.try_send(Order::Command(self.id, command)) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Err(TrySendError::Disconnected(_)) => false,
+    /// Reaches the stream within a millisecond. When the media thread is so far behind that its
+    /// queue is full the command is dropped, counted and logged; when it is gone so is the call.
+    pub fn command(&self, command: Command) {
+        let refused = self.orders.try_send(Order::Command(self.id, command));
+        if matches!(refused, Err(TrySendError::Full(_))) {
+            self.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("the media thread does not keep up: a command was dropped");
         }
     }
 }
@@ -270,8 +269,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.open.store(false, Ordering::Relaxed);
-        #[allow(clippy::disallowed_methods)]
-        lock(&self.ports).give_back(Instant::now(), self.port);
+        lock(&self.ports).give_back(clock::now(), self.port);
     }
 }
 

@@ -1,3 +1,467 @@
-//! The world: sockets, threads, files and the clock.
+//! The world: the only place with sockets, files, threads, tokio and the clock.
 
-pub mod media;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+pub mod accounts; // the account file: read, reported on, swapped
+pub mod bogus; // the simulator behind real HTTPS
+mod call_task; // one call
+pub mod clock; // the one place that asks what time it is
+pub mod console; // calls as a person may watch them
+pub mod demo; // `ringtill demo`
+pub mod dial; // the scripted caller on real sockets
+pub mod gateway; // the configured gateway, opened
+pub mod http_client; // requests to gateways
+pub mod media; // the media threads
+pub mod prompts; // the voice: bundled and own files, the synthesis command
+pub mod resolver; // payments without a definitive answer
+pub mod sip; // the SIP core
+pub mod store; // the ledger on disk
+
+use crate::call::{Policy, Telling};
+use crate::config::Config;
+use crate::payment::Outcome;
+use crate::prompt::Library;
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    sip: sip::Sip,
+    tasks: Vec<JoinHandle<()>>,
+    /// The simulated gateway, when the configuration asks for it.
+    simulator: Option<bogus::BogusHost>,
+}
+
+/// What every call task uses.
+struct Shared {
+    config: Config,
+    policy: Arc<Policy>,
+    library: Arc<Library>,
+    directory: Arc<ArcSwap<crate::account::Directory>>,
+    gateway: Arc<dyn crate::gateway::Gateway>,
+    http: http_client::HttpClient,
+    store: Arc<store::Store>,
+    media: media::Media,
+    commands: sip::Commands,
+    synthesizer: prompts::Synthesizer,
+    watcher: Option<mpsc::Sender<Watched>>,
+    counters: Counters,
+    /// The last calls, for whoever asks how they ended.
+    ended: Mutex<VecDeque<(String, Outcome)>>,
+}
+
+#[derive(Default)]
+struct Counters {
+    calls_now: AtomicUsize,
+    calls: AtomicU64,
+    calls_aborted: AtomicU64,
+    unwatched: AtomicU64,
+}
+
+/// Something a watcher of calls is told.
+pub struct Watched {
+    pub call: String,
+    pub telling: Telling,
+}
+
+/// Why the server does not start, in words for the person who starts it.
+#[derive(Debug)]
+pub struct StartError {
+    pub message: String,
+    /// The configuration or a file it names is at fault, not the machine.
+    pub configuration: bool,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    fn configuration(message: impl Into<String>) -> StartError {
+        StartError { message: message.into(), configuration: true }
+    }
+
+    fn machine(message: impl Into<String>) -> StartError {
+        StartError { message: message.into(), configuration: false }
+    }
+}
+
+const ENDED_MAX: usize = 256;
+
+impl Shared {
+    fn watch(&self, watched: Watched) {
+        let Some(watcher) = &self.watcher else { return };
+        if watcher.try_send(watched).is_err() {
+            self.counters.unwatched.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn ended(&self, call: &str, outcome: &Outcome) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() == ENDED_MAX {
+            ended.pop_front();
+        }
+        ended.push_back((call.to_string(), outcome.clone()));
+    }
+}
+
+impl Server {
+    /// Opens everything, recovers the ledger and takes calls. `watcher` is told what happens on
+    /// them, as far as it keeps up.
+    pub async fn start(
+        config: Config,
+        watcher: Option<mpsc::Sender<Watched>>,
+    ) -> Result<Server, StartError> {
+        let (shared, sip, offers, simulator) = open(config, watcher).await?;
+        let tasks = vec![
+            tokio::spawn(accept(shared.clone(), offers)),
+            tokio::spawn(resolve(shared.clone())),
+            tokio::spawn(post_regularly(shared.clone())),
+        ];
+        Ok(Server { shared, sip, tasks, simulator })
+    }
+
+    pub fn sip_address(&self) -> SocketAddr {
+        self.sip.local()
+    }
+
+    pub fn store(&self) -> &store::Store {
+        &self.shared.store
+    }
+
+    pub fn library(&self) -> &Arc<Library> {
+        &self.shared.library
+    }
+
+    pub fn simulator(&self) -> Option<&bogus::BogusHost> {
+        self.simulator.as_ref()
+    }
+
+    pub fn calls_now(&self) -> usize {
+        self.shared.counters.calls_now.load(Ordering::Relaxed)
+    }
+
+    /// How the last calls ended, oldest first.
+    pub fn ended(&self) -> Vec<(String, Outcome)> {
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().cloned().collect()
+    }
+
+    /// Writes what has become final to the biller's file now; its path when there was anything.
+    pub async fn post(&self) -> Result<Option<PathBuf>, String> {
+        post(&self.shared).await
+    }
+
+    /// Reads the account file again; the accounts in use stay when it cannot be taken.
+    pub fn reload_accounts(&self) {
+        let Some(file) = &self.shared.config.accounts.file else { return };
+        let directory = &self.shared.directory;
+        let previous = directory.load().len();
+        match accounts::read(file, &self.shared.config, Some(previous)) {
+            Ok(read) => directory.store(Arc::new(read)),
+            Err(error) => error!(fault = "account file", "{error}; the accounts in use stay"),
+        }
+    }
+
+    /// Refuses new calls from now on: 503 to INVITE and OPTIONS.
+    pub async fn drain(&self) {
+        if self.shared.commands.send(crate::sip::Command::Drain).await.is_err() {
+            warn!("the SIP core has stopped already");
+        }
+    }
+
+    /// Waits until no call runs, or `limit` has passed; true when all calls have ended.
+    pub async fn drained(&self, limit: Duration) -> bool {
+        let wait = async {
+            while self.calls_now() > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(limit, wait).await.is_ok()
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains for at most `drain`.
+    pub async fn serve_until_told(self, drain: Duration) -> std::process::ExitCode {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+        );
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+            error!("this machine lets us hear no signals");
+            return std::process::ExitCode::FAILURE;
+        };
+        info!(sip = %self.sip_address(), "taking calls");
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.reload_accounts(),
+            }
+        }
+        self.drain().await;
+        info!(calls = self.calls_now(), "draining: running calls finish, new ones get 503");
+        tokio::select! {
+            ended = self.drained(drain) => if !ended {
+                warn!(calls = self.calls_now(), "drain time is over: calls are ended");
+            },
+            _ = terminate.recv() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
+            _ = interrupt.recv() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
+        }
+        self.stop().await;
+        std::process::ExitCode::SUCCESS
+    }
+
+    /// Stops: what is final is posted, tasks end, sockets close.
+    pub async fn stop(self) {
+        if let Err(error) = self.post().await {
+            error!("{error}");
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.sip.shutdown(Duration::from_secs(2)).await;
+        self.shared.store.close().await;
+        let counters = &self.shared.counters;
+        info!(
+            calls = counters.calls.load(Ordering::Relaxed),
+            aborted = counters.calls_aborted.load(Ordering::Relaxed),
+            "stopped"
+        );
+    }
+}
+
+type Opened = (Arc<Shared>, sip::Sip, mpsc::Receiver<sip::Offer>, Option<bogus::BogusHost>);
+
+async fn open(
+    config: Config,
+    watcher: Option<mpsc::Sender<Watched>>,
+) -> Result<Opened, StartError> {
+    let library = load_prompts(&config)?;
+    let directory = match &config.accounts.file {
+        Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
+        None => {
+            warn!("no [accounts] file is set: no caller can be identified");
+            crate::account::Directory::default()
+        }
+    };
+    let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
+    create_directory(&config.posting.directory)?;
+    if let Some(recordings) = &config.recording.directory {
+        create_directory(recordings)?;
+    }
+    let store = store::Store::open(&config.store.file.to_string_lossy())
+        .await
+        .map_err(|error| StartError::machine(error.to_string()))?;
+    let recovered = store.recover(clock::wall_ms()).await;
+    let recovered = recovered.map_err(|error| StartError::machine(error.to_string()))?;
+    if recovered != store::Recovered::default() {
+        let store::Recovered { not_charged, unknown } = recovered;
+        warn!(not_charged, unknown, "payments were open when the server last stopped");
+    }
+    let media = start_media(&config)?;
+    let (sip, offers) = start_sip(&config).await?;
+    let policy = Policy {
+        payment: Arc::new(config.payment.clone()),
+        dialogue: config.dialogue.clone(),
+        agent: config.agent.uri.clone(),
+        duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
+    };
+    let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
+    let shared = Shared {
+        policy: Arc::new(policy),
+        library: Arc::new(library),
+        directory: Arc::new(ArcSwap::from_pointee(directory)),
+        gateway: opened.gateway,
+        http: opened.http,
+        store: Arc::new(store),
+        media,
+        commands: sip.commands(),
+        synthesizer,
+        watcher,
+        counters: Counters::default(),
+        ended: Mutex::default(),
+        config,
+    };
+    Ok((Arc::new(shared), sip, offers, opened.simulator))
+}
+
+fn load_prompts(config: &Config) -> Result<Library, StartError> {
+    let library = prompts::load(&config.prompts).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        StartError::configuration(lines.join("\n"))
+    })?;
+    for warning in library.warnings() {
+        warn!("{warning}");
+    }
+    Ok(library)
+}
+
+fn start_media(config: &Config) -> Result<media::Media, StartError> {
+    let [first, last] = config.media.ports;
+    let settings = media::Settings {
+        address: config.media_address(),
+        ports: first..=last,
+        threads: config.media.threads,
+        recording_directory: config.recording.directory.clone(),
+    };
+    media::Media::start(settings).map_err(|error| {
+        StartError::machine(format!("media cannot start on {}: {error}", config.media_address()))
+    })
+}
+
+async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
+    let listen = config.sip.listen;
+    let contact = config.public_address().unwrap_or(listen.ip());
+    let settings = crate::sip::agent::Settings {
+        contact: SocketAddr::new(contact, listen.port()),
+        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
+        calls_max: config.sip.calls_max,
+    };
+    let mut seed = [0; 32];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
+    sip::Sip::bind(listen, settings, seed).await.map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                ": another SIP server has this port; stop it or change [sip] listen"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                ": this machine has no such address; change [sip] listen"
+            }
+            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        StartError::machine(format!("cannot listen for SIP on {listen}: {error}{remedy}"))
+    })
+}
+
+fn create_directory(path: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        StartError::configuration(format!("{}: cannot be created: {error}", path.display()))
+    })
+}
+
+/// Gives each offered call a task; a panic in it ends that call alone.
+async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
+    while let Some(offer) = offers.recv().await {
+        shared.counters.calls.fetch_add(1, Ordering::Relaxed);
+        shared.counters.calls_now.fetch_add(1, Ordering::Relaxed);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let task = tokio::spawn(call_task::run(shared.clone(), offer));
+            if let Err(failed) = task.await
+                && failed.is_panic()
+            {
+                shared.counters.calls_aborted.fetch_add(1, Ordering::Relaxed);
+                error!(fault = "ringtill", "a call was aborted by a defect; it is counted");
+            }
+            shared.counters.calls_now.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+async fn resolve(shared: Arc<Shared>) {
+    let gateways = vec![shared.gateway.clone()];
+    resolver::Resolver::new(shared.store.clone(), gateways, shared.http.clone()).run().await;
+}
+
+async fn post_regularly(shared: Arc<Shared>) {
+    let every = Duration::from_secs(shared.config.posting.interval_s.max(1));
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = post(&shared).await {
+            error!("{error}");
+        }
+    }
+}
+
+async fn post(shared: &Shared) -> Result<Option<PathBuf>, String> {
+    let directory = &shared.config.posting.directory;
+    let biller = &shared.config.payment.biller;
+    let posted = shared.store.post(directory, biller, clock::wall_ms()).await;
+    let posted = posted.map_err(|error| {
+        format!("the reconciliation file could not be written to {}: {error}", directory.display())
+    })?;
+    if let Some(path) = &posted {
+        info!(file = %path.display(), "reconciliation file written");
+    }
+    Ok(posted)
+}
+
+/// Reads a configuration file; the error is a report for the terminal.
+pub fn read_config(path: &Path) -> Result<Config, String> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!("error: {shown}: {error}\n  = help: name the configuration with -c FILE\n")
+    })?;
+    let beside = path.parent().unwrap_or(Path::new(""));
+    Config::parse(&text, &|name| trunk_profile(name, beside)).map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(|p| p.render(&shown, &text)).collect();
+        format!("{}\n", all.join("\n"))
+    })
+}
+
+/// Trunk profiles that come with Ringtill.
+#[derive(rust_embed::Embed)]
+#[folder = "sip-profiles/"]
+struct Profiles;
+
+/// A bundled profile by name, or a `.toml` file by path, relative to the configuration.
+fn trunk_profile(name: &str, beside: &Path) -> Option<String> {
+    if name.ends_with(".toml") {
+        return std::fs::read_to_string(beside.join(name)).ok();
+    }
+    let file = Profiles::get(&format!("{name}.toml"))?;
+    String::from_utf8(file.data.into_owned()).ok()
+}
+
+/// Every problem with the files a configuration names; nothing is opened for use.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    match prompts::load(&config.prompts) {
+        Ok(_) => {}
+        Err(found) => problems.extend(found.iter().map(ToString::to_string)),
+    }
+    if let Some(file) = &config.accounts.file
+        && let Err(error) = accounts::check(file, config)
+    {
+        problems.push(error);
+    }
+    if let Err(error) = gateway::check(config) {
+        problems.push(error);
+    }
+    let folders = [Some(&config.posting.directory), config.recording.directory.as_ref()];
+    for folder in folders.into_iter().flatten().filter(|folder| folder.exists()) {
+        if !folder.is_dir() {
+            problems.push(format!("{}: is no folder", folder.display()));
+        }
+    }
+    problems
+}
+
+/// Logs to standard error as the configuration says.
+pub fn start_log(log: &crate::config::Log) -> Result<(), String> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        crate::config::LogFormat::Json => builder.json().try_init(),
+        crate::config::LogFormat::Text => builder.try_init(),
+    };
+    started.map_err(|error| error.to_string())
+}

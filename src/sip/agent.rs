@@ -1,8 +1,24 @@
 //! The user agent: server and client side of a call, over the transaction layer.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use self::session::{Phase, Session};
+use super::model::{Draft, Message, Request};
+use super::timer::Timers;
+use super::transaction::{ClientId, Received, ServerId, Transactions};
+use super::wire::{self, BadMessage, Framed, Limits};
+
+mod incoming; // requests in, and our answers to them
+mod outgoing; // requests out, and the answers to them
+mod session; // what is remembered of one leg
+#[cfg(test)]
+mod tests;
 
 /// One leg of a call, unique within an agent. Incoming legs are numbered by the agent; outgoing
 /// ones by whoever asks for them, with [`Agent::next_leg`].
@@ -17,6 +33,8 @@ pub enum Input {
         bytes: Bytes,
     },
     Command(Command),
+    /// Nothing came in, but [`Agent::deadline`] has passed.
+    Tick,
 }
 
 pub enum Output {
@@ -61,8 +79,9 @@ pub enum Event {
     Established { leg: Leg, sdp: Option<Vec<u8>> },
     /// re-INVITE in: `Answer` or `Reject` it. `None`: it carried no offer, make one.
     Reoffered { leg: Leg, sdp: Option<Vec<u8>> },
-    /// Our REFER: 202 and NOTIFY progress as final-or-provisional SIP status (RFC 3515 §2.4.5).
-    /// A status >= 200 is final; a refused REFER reports its own status.
+    /// Our REFER: the status of the new call as NOTIFYs tell it (RFC 3515 §2.4.5); the 202 itself
+    /// counts as 100. A status >= 200 is final; a refused REFER reports its own status, and 408
+    /// means that the outcome is unknown: no answer, no NOTIFY, or one without a result.
     Referred { leg: Leg, status: u16 },
     /// The leg is over; nothing follows. Sent exactly once per leg.
     Ended { leg: Leg, cause: Cause },
@@ -109,5 +128,255 @@ pub struct Settings {
     pub calls_max: usize,
 }
 
+/// What the agent has seen, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub datagrams: u64,
+    pub keep_alives: u64,
+    /// Datagrams that were no acceptable message.
+    pub malformed: u64,
+    /// Well-formed, but belonging to nothing we know: late responses, stray ACKs.
+    pub stray: u64,
+    /// Requests we answered with a refusal of our own accord (4xx, 5xx).
+    pub refused: u64,
+    /// New calls refused because of `calls_max`, a full transaction table, or draining.
+    pub overloaded: u64,
+    /// Messages of ours sent again because an answer or ACK was missing.
+    pub retransmitted: u64,
+    /// Calls offered to us, and placed by us.
+    pub offered: u64,
+    pub placed: u64,
+}
+
+/// Methods we take part in.
+const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY";
+/// How long a busy or draining server asks others to stay away.
+const RETRY_AFTER_S: u32 = 10;
+/// How long an INVITE may ring, ours or theirs.
+const RING_MAX: Duration = Duration::from_secs(180);
+
+/// What a client transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Invite,
+    Bye,
+    Refer,
+    /// CANCEL, or BYE to a fork: nobody waits for the answer.
+    Courtesy,
+}
+
 /// The user agent.
-pub struct Agent {}
+pub struct Agent {
+    settings: Settings,
+    rng: StdRng,
+    limits: Limits,
+    transactions: Transactions,
+    sessions: HashMap<Leg, Session>,
+    /// By Call-ID and our tag.
+    dialogs: HashMap<(String, String), Leg>,
+    /// INVITEs without a final answer, for CANCEL.
+    servers: HashMap<ServerId, Leg>,
+    clients: HashMap<ClientId, (Leg, Purpose)>,
+    timers: Timers<Leg>,
+    out: VecDeque<Output>,
+    last_leg: u64,
+    live: usize,
+    draining: bool,
+    counters: Counters,
+}
+
+impl Agent {
+    /// All randomness (tags, branches, Call-IDs) comes from `seed`.
+    pub fn new(settings: Settings, seed: [u8; 32]) -> Agent {
+        // Each call holds a few transactions at once; short bursts of refused ones come on top.
+        let transactions = Transactions::new(settings.calls_max.saturating_mul(8).max(1024));
+        Agent {
+            settings,
+            rng: StdRng::from_seed(seed),
+            limits: Limits::default(),
+            transactions,
+            sessions: HashMap::new(),
+            dialogs: HashMap::new(),
+            servers: HashMap::new(),
+            clients: HashMap::new(),
+            timers: Timers::new(),
+            out: VecDeque::new(),
+            last_leg: 0,
+            live: 0,
+            draining: false,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Datagram { source, local, bytes } => self.datagram(now, source, local, &bytes),
+            Input::Command(command) => self.command(now, command),
+            Input::Tick => {}
+        }
+        self.expire(now);
+        self.counters.retransmitted += self.transactions.take_retransmissions();
+        while let Some((destination, bytes)) = self.transactions.poll_transmit() {
+            self.out.push_back(Output::Transmit { destination, bytes });
+        }
+    }
+
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to call [`Agent::handle`] with [`Input::Tick`] if nothing else comes first.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.transactions.deadline(), self.timers.next()].into_iter().flatten().min()
+    }
+
+    /// A number for [`Command::Invite`].
+    pub fn next_leg(&mut self) -> Leg {
+        self.last_leg += 1;
+        Leg(self.last_leg)
+    }
+
+    /// Legs that are not over, those whose BYE is still on its way included.
+    pub fn calls(&self) -> usize {
+        self.live
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn datagram(&mut self, now: Instant, source: SocketAddr, local: SocketAddr, bytes: &[u8]) {
+        self.counters.datagrams += 1;
+        match wire::parse(bytes, &self.limits) {
+            Framed::KeepAlive => self.counters.keep_alives += 1,
+            Framed::Bad(bad) => self.malformed(source, bad),
+            Framed::Message(Message::Request(request)) => {
+                self.request(now, request, source, local);
+            }
+            Framed::Message(Message::Response(response)) => self.response(now, &response, source),
+        }
+    }
+
+    /// A refusal goes back to where the datagram came from: its Via may be what is broken.
+    fn malformed(&mut self, source: SocketAddr, bad: BadMessage) {
+        self.counters.malformed += 1;
+        if let Some(echo) = bad.echo {
+            let reply = Draft::refusal(&echo, bad.status, &self.token())
+                .with("Server", &self.settings.product)
+                .with("Warning", format!("399 {} \"{}\"", self.settings.contact, bad.reason));
+            self.transmit(source, reply.encode());
+        }
+    }
+
+    fn request(&mut self, now: Instant, request: Request, source: SocketAddr, local: SocketAddr) {
+        match self.transactions.receive_request(now, &request, source) {
+            Received::Absorbed => {}
+            Received::Ack => self.ack(now, &request, source),
+            Received::Merged(id) => self.refuse(now, id, &request, source, 482, &[]),
+            Received::New(id) => self.dispatch(now, id, request, source, local),
+            Received::Full => {
+                self.counters.overloaded += 1;
+                let reply = self
+                    .reply(&request, 503, source)
+                    .with("Retry-After", RETRY_AFTER_S.to_string());
+                self.transmit(request.core.via.reply_to(source), reply.encode());
+            }
+        }
+    }
+
+    /// Ends and repeats what is due.
+    fn expire(&mut self, now: Instant) {
+        self.transactions.expire(now);
+        while let Some(id) = self.transactions.poll_timeout() {
+            self.unanswered(now, id);
+        }
+        while let Some(leg) = self.timers.pop(now) {
+            if let Some(mut session) = self.sessions.remove(&leg) {
+                self.session_due(now, &mut session);
+                self.settle(now, session);
+            }
+        }
+    }
+
+    fn session_due(&mut self, now: Instant, session: &mut Session) {
+        if let Some(referral) = &session.referral
+            && referral.expires <= now
+        {
+            self.referred(session, 408);
+        }
+        self.repeat_accepted(now, session);
+        if session.expires.is_none_or(|at| at > now) {
+            return;
+        }
+        session.expires = None;
+        match session.phase {
+            Phase::Offered => {
+                self.end(session, Cause::Timeout);
+                self.answer_invite(now, session, 480, &[]);
+                session.phase = Phase::Gone;
+            }
+            Phase::Calling => self.stop_calling(now, session),
+            Phase::Lingering => session.phase = Phase::Gone,
+            Phase::Confirmed => self.answer_invite(now, session, 480, &[]),
+            Phase::Closing | Phase::Gone => {}
+        }
+    }
+
+    /// Puts a session back after it was worked on, or forgets it.
+    fn settle(&mut self, now: Instant, mut session: Session) {
+        let leg = session.leg;
+        if session.is_live() != session.counted {
+            session.counted = session.is_live();
+            self.live = if session.counted { self.live + 1 } else { self.live - 1 };
+        }
+        let lingering = self.sessions.len() - (self.live - usize::from(session.counted));
+        if session.phase == Phase::Lingering && lingering >= self.settings.calls_max.max(64) {
+            session.phase = Phase::Gone;
+        }
+        if session.phase == Phase::Gone {
+            debug_assert!(session.ended, "a leg must not vanish without Ended");
+            self.dialogs.remove(&session.key);
+            self.timers.set(leg, None);
+            if let Some(placed) = &session.placed {
+                self.clients.remove(&placed.client);
+            }
+            return;
+        }
+        let due = session.deadline().map(|at| at.max(now));
+        self.timers.set(leg, due);
+        self.sessions.insert(leg, session);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    /// Reports the end of a leg, once.
+    fn end(&mut self, session: &mut Session, cause: Cause) {
+        if !session.ended {
+            session.ended = true;
+            self.event(Event::Ended { leg: session.leg, cause });
+        }
+    }
+
+    fn transmit(&mut self, destination: SocketAddr, bytes: Bytes) {
+        self.out.push_back(Output::Transmit { destination, bytes });
+    }
+
+    fn token(&mut self) -> String {
+        format!("{:016x}", self.rng.next_u64())
+    }
+
+    fn branch(&mut self) -> String {
+        format!("z9hG4bK{:016x}", self.rng.next_u64())
+    }
+
+    fn via(&self, branch: &str) -> String {
+        format!("SIP/2.0/UDP {};rport;branch={branch}", self.settings.contact)
+    }
+
+    /// Our Contact as a bare URI.
+    fn contact(&self) -> String {
+        format!("sip:{}", self.settings.contact)
+    }
+}

@@ -61,8 +61,58 @@ impl Default for Profile {
 }
 
 impl Profile {
+    /// Reads a profile file. The error holds line, column and the keys that are known.
+    pub fn parse(toml_text: &str) -> Result<Profile, toml::de::Error> {
+        toml::from_str(toml_text)
+    }
+
     /// Whether requests from `source` belong to this trunk.
     pub fn matches(&self, source: IpAddr) -> bool {
         self.sources.iter().any(|net| net.contains(&source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GENERIC: &str = include_str!("../../sip-profiles/generic.toml");
+
+    #[test]
+    fn the_shipped_profile_states_the_defaults() {
+        let (shipped, default) = (Profile::parse(GENERIC).unwrap(), Profile::default());
+        assert_eq!(format!("{shipped:?}"), format!("{default:?}"));
+        for key in [
+            "name",
+            "sources",
+            "codecs",
+            "telephone_event",
+            "latch",
+            "caller_id",
+            "trust_caller_id",
+            "country",
+            "headers",
+        ] {
+            assert!(
+                GENERIC.contains(&format!("\n{key} =")) || GENERIC.contains(&format!("[{key}]"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_source_matches_by_network() {
+        let profile = Profile::parse("sources = ['192.0.2.0/24', '2001:db8::/32']").unwrap();
+        assert!(profile.matches("192.0.2.200".parse().unwrap()));
+        assert!(profile.matches("2001:db8::1".parse().unwrap()));
+        assert!(!profile.matches("198.51.100.1".parse().unwrap()));
+        assert!(!Profile::default().matches("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_typo_is_an_error_that_names_the_key() {
+        let error = Profile::parse("codec = ['pcmu']").unwrap_err().to_string();
+        assert!(error.contains("codec"), "{error}");
+        assert!(Profile::parse("codecs = ['opus']").is_err());
+        assert!(Profile::parse("sources = ['192.0.2.1/99']").is_err());
     }
 }

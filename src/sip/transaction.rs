@@ -1,1 +1,598 @@
-//! client and server transactions.
+//! Client and server transactions over UDP (RFC 3261 §17 with RFC 6026). They are told the time,
+//! retransmit by themselves, and tell the user agent only what is news.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::model::{Draft, Method, Request, Response};
+use super::timer::{PATIENCE, Repeat, T2, T4, Timers};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(u64);
+
+/// What a request turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A new transaction: answer it with [`Transactions::respond`].
+    New(ServerId),
+    /// The same request over another path (RFC 3261 §8.2.2.2): answer 482.
+    Merged(ServerId),
+    /// A retransmission, or an ACK that ends here: done.
+    Absorbed,
+    /// An ACK for the dialog: its INVITE was accepted.
+    Ack,
+    /// No room: answer 503 without a transaction.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Server: no final response yet. Client: no response yet.
+    Trying,
+    /// A provisional response went by.
+    Proceeding,
+    /// Final response; of an INVITE, other than 2xx.
+    Completed,
+    /// INVITE server: the ACK for the refusal came.
+    Confirmed,
+    /// INVITE with 2xx (RFC 6026 §7).
+    Accepted,
+}
+
+struct Server {
+    key: String,
+    merge: Option<String>,
+    invite: bool,
+    state: State,
+    /// Where its responses go.
+    destination: SocketAddr,
+    last: Option<Bytes>,
+    repeat: Option<Repeat>,
+    expires: Option<Instant>,
+}
+
+struct Client {
+    key: (String, String),
+    /// Kept to derive ACK from.
+    invite: Option<Box<Draft>>,
+    state: State,
+    destination: SocketAddr,
+    bytes: Bytes,
+    ack: Option<Bytes>,
+    repeat: Option<Repeat>,
+    expires: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Id {
+    Server(ServerId),
+    Client(ClientId),
+}
+
+/// All transactions of one user agent.
+pub struct Transactions {
+    next: u64,
+    servers_max: usize,
+    servers: HashMap<ServerId, Server>,
+    server_keys: HashMap<String, ServerId>,
+    merges: HashMap<String, ServerId>,
+    clients: HashMap<ClientId, Client>,
+    client_keys: HashMap<(String, String), ClientId>,
+    timers: Timers<Id>,
+    transmits: VecDeque<(SocketAddr, Bytes)>,
+    timeouts: VecDeque<ClientId>,
+    retransmissions: u64,
+}
+
+impl Transactions {
+    /// At most `servers_max` server transactions exist at a time.
+    pub fn new(servers_max: usize) -> Transactions {
+        Transactions {
+            next: 0,
+            servers_max,
+            servers: HashMap::new(),
+            server_keys: HashMap::new(),
+            merges: HashMap::new(),
+            clients: HashMap::new(),
+            client_keys: HashMap::new(),
+            timers: Timers::new(),
+            transmits: VecDeque::new(),
+            timeouts: VecDeque::new(),
+            retransmissions: 0,
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Bytes)> {
+        self.transmits.pop_front()
+    }
+
+    /// A client transaction that got no answer in time; it is gone.
+    pub fn poll_timeout(&mut self) -> Option<ClientId> {
+        self.timeouts.pop_front()
+    }
+
+    /// Messages repeated since the last call, because no answer came or the peer repeated itself.
+    pub fn take_retransmissions(&mut self) -> u64 {
+        std::mem::take(&mut self.retransmissions)
+    }
+
+    pub fn len(&self) -> usize {
+        self.servers.len() + self.clients.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Matches a request to its transaction or starts one (RFC 3261 §17.2.3).
+    pub fn receive_request(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        source: SocketAddr,
+    ) -> Received {
+        let key = server_key(request, &request.method);
+        if let Some(id) = self.server_keys.get(&key).copied() {
+            return self.repeated(now, id, request.method == Method::ACK);
+        }
+        if request.method == Method::ACK {
+            return Received::Ack;
+        }
+        if self.servers.len() >= self.servers_max {
+            return Received::Full;
+        }
+        self.next += 1;
+        let id = ServerId(self.next);
+        let merge = merge_key(request);
+        let merged = merge.as_ref().is_some_and(|merge| self.merges.contains_key(merge));
+        let merge = merge.filter(|_| !merged);
+        if let Some(merge) = &merge {
+            self.merges.insert(merge.clone(), id);
+        }
+        self.server_keys.insert(key.clone(), id);
+        let server = Server {
+            key,
+            merge,
+            invite: request.method == Method::INVITE,
+            state: State::Trying,
+            destination: request.core.via.reply_to(source),
+            last: None,
+            repeat: None,
+            expires: None,
+        };
+        self.servers.insert(id, server);
+        if merged { Received::Merged(id) } else { Received::New(id) }
+    }
+
+    fn repeated(&mut self, now: Instant, id: ServerId, is_ack: bool) -> Received {
+        let Some(server) = self.servers.get_mut(&id) else { return Received::Absorbed };
+        if is_ack {
+            match server.state {
+                // Only a peer that reuses the branch (RFC 2543) gets here.
+                State::Accepted => return Received::Ack,
+                State::Completed if server.invite => {
+                    server.state = State::Confirmed;
+                    server.repeat = None;
+                    server.expires = Some(now + T4);
+                    self.schedule_server(id);
+                }
+                _ => {}
+            }
+            return Received::Absorbed;
+        }
+        if let (Some(last), false) = (&server.last, server.state == State::Confirmed) {
+            self.retransmissions += 1;
+            self.transmits.push_back((server.destination, last.clone()));
+        }
+        Received::Absorbed
+    }
+
+    /// The INVITE transaction that a CANCEL means (RFC 3261 §9.2).
+    pub fn cancelled(&self, cancel: &Request) -> Option<ServerId> {
+        self.server_keys.get(&server_key(cancel, &Method::INVITE)).copied()
+    }
+
+    /// Sends a response; after a final one only repetitions follow.
+    pub fn respond(&mut self, now: Instant, id: ServerId, status: u16, bytes: Bytes) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if !matches!(server.state, State::Trying | State::Proceeding) {
+            return;
+        }
+        self.transmits.push_back((server.destination, bytes.clone()));
+        server.last = Some(bytes);
+        server.state = match (status, server.invite) {
+            (100..200, _) => State::Proceeding,
+            (200..300, true) => State::Accepted,
+            _ => State::Completed,
+        };
+        if server.state != State::Proceeding {
+            server.expires = Some(now + PATIENCE);
+        }
+        if server.state == State::Completed && server.invite {
+            server.repeat = Some(Repeat::new(now, T2));
+        }
+        self.schedule_server(id);
+    }
+
+    /// Where the responses of a transaction go.
+    pub fn destination(&self, id: ServerId) -> Option<SocketAddr> {
+        self.servers.get(&id).map(|server| server.destination)
+    }
+
+    /// Sends a request and repeats it until it is answered or given up. Not for ACK.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        method: &Method,
+        branch: &str,
+        draft: Draft,
+        destination: SocketAddr,
+    ) -> ClientId {
+        self.next += 1;
+        let id = ClientId(self.next);
+        let bytes = draft.encode();
+        self.transmits.push_back((destination, bytes.clone()));
+        let invite = *method == Method::INVITE;
+        let key = (branch.to_string(), method.to_string());
+        self.client_keys.insert(key.clone(), id);
+        let client = Client {
+            key,
+            invite: invite.then(|| Box::new(draft)),
+            state: State::Trying,
+            destination,
+            bytes,
+            ack: None,
+            repeat: Some(Repeat::new(now, if invite { PATIENCE } else { T2 })),
+            expires: Some(now + PATIENCE),
+        };
+        self.clients.insert(id, client);
+        self.schedule_client(id);
+        id
+    }
+
+    /// The transaction a response belongs to, if the user agent should see it. Refusals of INVITE
+    /// are acknowledged here; each 2xx to INVITE is passed on, for the dialog to acknowledge.
+    pub fn receive_response(&mut self, now: Instant, response: &Response) -> Option<ClientId> {
+        let key = (response.core.via.branch().to_string(), response.core.method.to_string());
+        let id = *self.client_keys.get(&key)?;
+        let client = self.clients.get_mut(&id)?;
+        let pending = matches!(client.state, State::Trying | State::Proceeding);
+        let news = match (response.status, client.invite.is_some()) {
+            (100..200, invite) if pending => {
+                client.state = State::Proceeding;
+                if invite {
+                    (client.repeat, client.expires) = (None, None);
+                } else if let Some(repeat) = &mut client.repeat {
+                    repeat.slow_down();
+                }
+                true
+            }
+            (200..300, true) if pending || client.state == State::Accepted => {
+                if pending {
+                    client.finish(State::Accepted, now + PATIENCE);
+                }
+                true
+            }
+            (300.., true) if pending => {
+                let to = response.headers.first("To").unwrap_or_default();
+                let ack = client.invite.as_ref().map(|invite| invite.ack(to).encode());
+                client.finish(State::Completed, now + PATIENCE);
+                client.ack = ack;
+                self.transmits.extend(client.ack.clone().map(|ack| (client.destination, ack)));
+                true
+            }
+            (300.., true) if client.state == State::Completed => {
+                self.retransmissions += 1;
+                self.transmits.extend(client.ack.clone().map(|ack| (client.destination, ack)));
+                false
+            }
+            (200.., false) if pending => {
+                client.finish(State::Completed, now + T4);
+                true
+            }
+            _ => false,
+        };
+        self.schedule_client(id);
+        news.then_some(id)
+    }
+
+    /// Forgets a client transaction whose end nobody waits for any more.
+    pub fn forget(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.remove(&id) {
+            self.client_keys.remove(&client.key);
+            self.timers.set(Id::Client(id), None);
+        }
+    }
+
+    /// Repeats and ends what is due.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(id) = self.timers.pop(now) {
+            match id {
+                Id::Server(id) => self.expire_server(now, id),
+                Id::Client(id) => self.expire_client(now, id),
+            }
+        }
+    }
+
+    fn expire_server(&mut self, now: Instant, id: ServerId) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if server.expires.is_some_and(|at| at <= now) {
+            self.drop_server(id);
+            return;
+        }
+        if let (Some(repeat), Some(last)) = (&mut server.repeat, &server.last)
+            && repeat.is_due(now)
+        {
+            self.retransmissions += 1;
+            self.transmits.push_back((server.destination, last.clone()));
+        }
+        self.schedule_server(id);
+    }
+
+    fn drop_server(&mut self, id: ServerId) {
+        if let Some(server) = self.servers.remove(&id) {
+            self.server_keys.remove(&server.key);
+            if let Some(merge) = server.merge {
+                self.merges.remove(&merge);
+            }
+        }
+    }
+
+    fn expire_client(&mut self, now: Instant, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if client.expires.is_some_and(|at| at <= now) {
+            if matches!(client.state, State::Trying | State::Proceeding) {
+                self.timeouts.push_back(id);
+            }
+            self.forget(id);
+            return;
+        }
+        if let Some(repeat) = &mut client.repeat
+            && repeat.is_due(now)
+        {
+            self.retransmissions += 1;
+            self.transmits.push_back((client.destination, client.bytes.clone()));
+        }
+        self.schedule_client(id);
+    }
+
+    fn schedule_server(&mut self, id: ServerId) {
+        let server = self.servers.get(&id);
+        let at = server.and_then(|server| earliest(&server.repeat, server.expires));
+        self.timers.set(Id::Server(id), at);
+    }
+
+    fn schedule_client(&mut self, id: ClientId) {
+        let client = self.clients.get(&id);
+        let at = client.and_then(|client| earliest(&client.repeat, client.expires));
+        self.timers.set(Id::Client(id), at);
+    }
+}
+
+impl Client {
+    fn finish(&mut self, state: State, expires: Instant) {
+        (self.state, self.repeat, self.expires) = (state, None, Some(expires));
+    }
+}
+
+fn earliest(repeat: &Option<Repeat>, expires: Option<Instant>) -> Option<Instant> {
+    repeat.as_ref().map(|repeat| repeat.at).into_iter().chain(expires).min()
+}
+
+/// Branch, sent-by and method, ACK counting as INVITE; for a branch without the magic cookie the
+/// RFC 2543 fields. The To tag is left out of those: an ACK has one that its INVITE lacked.
+fn server_key(request: &Request, method: &Method) -> String {
+    let core = &request.core;
+    let method = if *method == Method::ACK { &Method::INVITE } else { method };
+    let branch = core.via.branch();
+    match branch.strip_prefix("z9hG4bK") {
+        Some(rest) if !rest.is_empty() => {
+            format!("{method} {branch} {}", core.via.sent_by.to_ascii_lowercase())
+        }
+        _ => format!(
+            "{method} {} {} {} {} {}",
+            request.uri.as_str(),
+            core.call_id,
+            core.from_tag(),
+            core.cseq,
+            request.headers.list("Via").next().unwrap_or_default(),
+        ),
+    }
+}
+
+/// What a merged copy shares with the first; only requests outside a dialog can be merged.
+fn merge_key(request: &Request) -> Option<String> {
+    let core = &request.core;
+    let outside = core.to_tag().is_none() && request.method != Method::CANCEL;
+    outside.then(|| format!("{} {} {} {}", core.method, core.cseq, core.call_id, core.from_tag()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::model::Message;
+    use super::super::wire::{self, Framed, Limits};
+    use super::*;
+
+    const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 5060);
+
+    fn message(text: &str) -> Message {
+        match wire::parse(text.as_bytes(), &Limits::default()) {
+            Framed::Message(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn request(method: &str, branch: &str, to_tag: &str) -> Request {
+        let text = format!(
+            "{method} sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch={branch}\r\n\
+             From: <sip:x@y>;tag=f\r\nTo: <sip:a@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
+        );
+        match message(&text) {
+            Message::Request(request) => request,
+            Message::Response(_) => unreachable!(),
+        }
+    }
+
+    fn response(status: u16, method: &str, to_tag: &str) -> Response {
+        let text = format!(
+            "SIP/2.0 {status} X\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKc\r\n\
+             From: <sip:x@y>;tag=f\r\nTo: <sip:a@b>;tag={to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
+        );
+        match message(&text) {
+            Message::Response(response) => response,
+            Message::Request(_) => unreachable!(),
+        }
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// Runs until nothing is due within `limit` and returns when messages were sent, in ms.
+    fn sent_at(all: &mut Transactions, start: Instant, limit: Duration) -> Vec<u128> {
+        let mut times = Vec::new();
+        let mut now = start;
+        loop {
+            while all.poll_transmit().is_some() {
+                times.push((now - start).as_millis());
+            }
+            match all.deadline() {
+                Some(at) if at <= start + limit => now = at,
+                _ => return times,
+            }
+            all.expire(now);
+        }
+    }
+
+    fn draft(method: &str) -> Draft {
+        Draft::request(&Method::parse(method).unwrap(), "sip:a@b")
+            .with("Via", "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKc")
+            .with("From", "<sip:x@y>;tag=f")
+            .with("To", "<sip:a@b>")
+            .with("Call-ID", "c")
+            .with("CSeq", format!("1 {method}"))
+    }
+
+    #[test]
+    fn invite_client_repeats_until_timer_b() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        let times = sent_at(&mut all, start, Duration::from_secs(60));
+        assert_eq!(times, [0, 500, 1500, 3500, 7500, 15500, 31500]);
+        assert_eq!(all.poll_timeout(), Some(id));
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn other_client_repeats_every_t2_at_most() {
+        let (mut all, start) = (Transactions::new(10), start());
+        all.send(start, &Method::BYE, "z9hG4bKc", draft("BYE"), PEER.into());
+        let times = sent_at(&mut all, start, Duration::from_secs(60));
+        assert_eq!(times[..6], [0, 500, 1500, 3500, 7500, 11500]);
+        assert_eq!(times.len(), 11);
+        assert!(all.poll_timeout().is_some());
+    }
+
+    #[test]
+    fn a_refused_invite_is_acknowledged_each_time() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        all.poll_transmit();
+        assert_eq!(all.receive_response(start, &response(180, "INVITE", "t")), Some(id));
+        assert_eq!(all.deadline(), None, "no timer while it rings");
+        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), Some(id));
+        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), None);
+        for _ in 0..2 {
+            let ack = all.poll_transmit().unwrap().1;
+            let Message::Request(ack) = message(std::str::from_utf8(&ack).unwrap()) else {
+                panic!("no request");
+            };
+            assert_eq!((ack.method, ack.core.via.branch()), (Method::ACK, "z9hG4bKc"));
+            assert_eq!(ack.core.to_tag(), Some("t"));
+        }
+        all.expire(start + PATIENCE);
+        assert!(all.is_empty() && all.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn every_2xx_reaches_the_dialog() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        for _ in 0..3 {
+            assert_eq!(all.receive_response(start, &response(200, "INVITE", "t")), Some(id));
+        }
+        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), None);
+        assert_eq!(all.receive_response(start, &response(200, "BYE", "t")), None, "other method");
+    }
+
+    #[test]
+    fn a_refusal_is_repeated_until_ack() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let invite = request("INVITE", "z9hG4bKs", "");
+        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
+            panic!("not new");
+        };
+        all.respond(start, id, 100, Bytes::from_static(b"100"));
+        assert_eq!(all.receive_request(start, &invite, PEER.into()), Received::Absorbed);
+        assert_eq!(all.transmits.len(), 2);
+        all.respond(start, id, 486, Bytes::from_static(b"486"));
+        let times = sent_at(&mut all, start, Duration::from_secs(5));
+        assert_eq!(times, [0, 0, 0, 500, 1500, 3500]);
+        let ack = request("ACK", "z9hG4bKs", ";tag=x");
+        let now = start + Duration::from_secs(5);
+        assert_eq!(all.receive_request(now, &ack, PEER.into()), Received::Absorbed);
+        assert_eq!(sent_at(&mut all, now, Duration::from_secs(60)), Vec::<u128>::new());
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn an_accepted_invite_answers_retransmissions_for_32_s() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let invite = request("INVITE", "z9hG4bKs", "");
+        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
+            panic!("not new");
+        };
+        all.respond(start, id, 200, Bytes::from_static(b"200"));
+        all.poll_transmit();
+        all.receive_request(start, &invite, PEER.into());
+        assert_eq!(all.poll_transmit(), Some((PEER.into(), Bytes::from_static(b"200"))));
+        let ack = request("ACK", "z9hG4bKother", ";tag=x");
+        assert_eq!(all.receive_request(start, &ack, PEER.into()), Received::Ack);
+        all.expire(start + PATIENCE);
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn old_branches_merged_copies_and_a_full_table() {
+        let (mut all, start) = (Transactions::new(2), start());
+        let old = request("INVITE", "1", "");
+        let Received::New(id) = all.receive_request(start, &old, PEER.into()) else {
+            panic!("not new");
+        };
+        all.respond(start, id, 486, Bytes::from_static(b"486"));
+        assert_eq!(all.cancelled(&request("CANCEL", "1", "")), Some(id));
+        assert_eq!(
+            all.receive_request(start, &request("ACK", "1", ";tag=x"), PEER.into()),
+            Received::Absorbed
+        );
+        assert_eq!(all.servers[&id].state, State::Confirmed);
+        let copy = request("INVITE", "z9hG4bKcopy", "");
+        assert!(matches!(all.receive_request(start, &copy, PEER.into()), Received::Merged(_)));
+        let third = request("BYE", "z9hG4bK3", ";tag=x");
+        assert_eq!(all.receive_request(start, &third, PEER.into()), Received::Full);
+    }
+}

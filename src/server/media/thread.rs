@@ -21,6 +21,7 @@ use super::lateness::Histogram;
 use super::recorder::{Recording, Take};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{Command, Event, Stream};
+use crate::server::clock;
 use crate::sip::profile::Latch;
 
 const SLOTS: usize = 20;
@@ -95,16 +96,16 @@ impl Worker {
 
     pub fn run(mut self) {
         ask_for_priority();
-        let mut due = clock();
+        let mut due = clock::now();
         let mut slot = 0;
         while !self.stop.load(Ordering::Relaxed) {
             if self.homes.is_empty() && self.unsaid.is_empty() {
                 match self.orders.recv_timeout(IDLE) {
-                    Ok(order) => self.obey(clock(), order),
+                    Ok(order) => self.obey(clock::now(), order),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
-                due = clock();
+                due = clock::now();
                 continue;
             }
             let now = sleep_until(due);
@@ -121,10 +122,9 @@ impl Worker {
             due += SLOT + round * rounds as u32;
             slot = (slot + 1) % SLOTS;
         }
-        let now = clock();
         for slot in 0..SLOTS {
             while let Some(call) = self.slots[slot].pop() {
-                self.close(now, call);
+                self.close(call);
             }
         }
         // The recorder outlives us and empties its queue: this ends.
@@ -159,7 +159,7 @@ impl Worker {
                 at += 1;
             } else {
                 let call = self.slots[slot].swap_remove(at);
-                self.close(now, call);
+                self.close(call);
             }
         }
         self.unsaid.retain(|Recording { call, takes }| {
@@ -167,7 +167,7 @@ impl Worker {
         });
     }
 
-    fn close(&mut self, now: Instant, mut call: Box<Call>) {
+    fn close(&mut self, mut call: Box<Call>) {
         self.homes.remove(&call.id);
         self.calls.store(self.homes.len(), Ordering::Relaxed);
         call.stream.close();
@@ -175,7 +175,6 @@ impl Worker {
         let counters = call.stream.counters();
         tracing::info!(call = call.name, ?counters, "media closed");
         self.unsaid.extend(call.recording.take());
-        let _ = now;
     }
 }
 
@@ -237,19 +236,14 @@ impl Call {
     }
 }
 
-#[allow(clippy::disallowed_methods)]
-fn clock() -> Instant {
-    Instant::now()
-}
-
 fn sleep_until(due: Instant) -> Instant {
-    let now = clock();
+    let now = clock::now();
     let left = due.saturating_duration_since(now);
     if left.is_zero() {
         return now;
     }
     std::thread::sleep(left);
-    clock()
+    clock::now()
 }
 
 /// Real time keeps packets on time however busy the machine is. Without the right to it media

@@ -1,1 +1,0 @@
-//! `ringtill.toml`: each module's own settings, put together.

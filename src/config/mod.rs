@@ -1,0 +1,205 @@
+//! `ringtill.toml`: each module's own settings, put together. Every key has a default.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::sip::profile::Profile;
+use crate::{dialogue, payment, prompt};
+
+mod problem; // what is wrong, where, and what to write instead
+mod read; // TOML to Config, all problems at once
+
+pub use problem::Problem;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub sip: Sip,
+    pub media: Media,
+    pub recording: Recording,
+    pub store: Store,
+    pub accounts: Accounts,
+    pub posting: Posting,
+    pub prompts: prompt::Settings,
+    pub dialogue: dialogue::Settings,
+    pub payment: payment::Settings,
+    pub gateway: Gateway,
+    pub agent: Agent,
+    pub log: Log,
+    /// In the order of the file: the first whose sources match serves the call.
+    pub trunks: Vec<Profile>,
+}
+
+/// `[sip]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sip {
+    /// UDP address for SIP.
+    pub listen: SocketAddr,
+    /// Address peers reach us at, when it differs from `listen` (NAT, or listening on all).
+    pub public_address: Option<IpAddr>,
+    /// More calls than this are refused with 503.
+    pub calls_max: usize,
+    /// A call longer than this is ended.
+    pub call_minutes_max: u64,
+    /// After SIGTERM running calls may go on for this long.
+    pub drain_minutes: u64,
+}
+
+impl Default for Sip {
+    fn default() -> Sip {
+        Sip {
+            listen: SocketAddr::from(([0, 0, 0, 0], 5060)),
+            public_address: None,
+            calls_max: 500,
+            call_minutes_max: 30,
+            drain_minutes: 15,
+        }
+    }
+}
+
+/// `[media]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// Address RTP is received on; the SIP address unless set.
+    pub address: Option<IpAddr>,
+    /// First and last UDP port for RTP; two ports a call.
+    pub ports: [u16; 2],
+    pub threads: usize,
+}
+
+impl Default for Media {
+    fn default() -> Media {
+        Media { address: None, ports: [20_000, 29_999], threads: 1 }
+    }
+}
+
+/// `[recording]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recording {
+    /// Calls are recorded here, card data silenced. Unset: nothing is recorded.
+    pub directory: Option<PathBuf>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// SQLite file of the ledger.
+    pub file: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { file: "ringtill.db".into() }
+    }
+}
+
+/// `[accounts]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// The account CSV; read at start and again on SIGHUP. Rejected rows are listed beside it in
+    /// `<name>.rej.csv`.
+    pub file: Option<PathBuf>,
+}
+
+/// `[posting]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Posting {
+    /// Reconciliation files are written here.
+    pub directory: PathBuf,
+    pub interval_s: u64,
+}
+
+impl Default for Posting {
+    fn default() -> Posting {
+        Posting { directory: "posting".into(), interval_s: 60 }
+    }
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Which processor's dialect: see [`crate::gateway::NAMES`].
+    pub name: String,
+    /// `[gateway.settings]`: the dialect's own keys. A value may be `{ file = "..." }` or
+    /// `{ env = "..." }`. Unset with `bogus`: the simulator inside this process.
+    pub settings: Option<toml::Table>,
+    /// File with further trusted certificates (PEM).
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Gateway {
+    fn default() -> Gateway {
+        Gateway { name: "bogus".into(), settings: None, ca_file: None }
+    }
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agent {
+    /// SIP URI callers are transferred to.
+    pub uri: Option<String>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,ringtill::sip=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// Reads a configuration. `profile` finds a trunk profile's TOML by name or path.
+    pub fn parse(
+        text: &str,
+        profile: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Config, Vec<Problem>> {
+        read::config(text, profile)
+    }
+
+    /// Where RTP is received.
+    pub fn media_address(&self) -> IpAddr {
+        self.media.address.unwrap_or(self.sip.listen.ip())
+    }
+
+    /// What we write in Contact and SDP; `None` when listening on all addresses and told nothing.
+    pub fn public_address(&self) -> Option<IpAddr> {
+        let listen = self.sip.listen.ip();
+        self.sip.public_address.or((!listen.is_unspecified()).then_some(listen))
+    }
+
+    /// The trunk that serves requests from `source`.
+    pub fn trunk(&self, source: IpAddr) -> Option<&Profile> {
+        self.trunks.iter().find(|trunk| trunk.matches(source))
+    }
+}
+
+/// Without a `[[trunk]]` only this machine may call.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[cfg(test)]
+mod tests;

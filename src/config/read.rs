@@ -1,0 +1,343 @@
+//! TOML to [`Config`]: every key is tried by itself, so that all problems are reported at once.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::{Config, LOOPBACK, Problem};
+use crate::gateway;
+use crate::sip::profile::Profile;
+
+const SECTIONS: [&str; 13] = [
+    "sip",
+    "media",
+    "recording",
+    "store",
+    "accounts",
+    "posting",
+    "prompts",
+    "dialogue",
+    "payment",
+    "gateway",
+    "agent",
+    "log",
+    "trunk",
+];
+
+pub(super) fn config(
+    text: &str,
+    profile: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader { text, table: document.into_inner(), problems: Vec::new() };
+    for error in errors {
+        reader.syntax(error.span(), error.message());
+    }
+    // A broken line makes the rest of its section unreliable: say that first.
+    if !reader.problems.is_empty() {
+        return Err(reader.problems);
+    }
+    reader.sections();
+    let config = Config {
+        sip: reader.section("sip"),
+        media: reader.section("media"),
+        recording: reader.section("recording"),
+        store: reader.section("store"),
+        accounts: reader.section("accounts"),
+        posting: reader.section("posting"),
+        prompts: reader.section("prompts"),
+        dialogue: reader.section("dialogue"),
+        payment: reader.section("payment"),
+        gateway: reader.section("gateway"),
+        agent: reader.section("agent"),
+        log: reader.section("log"),
+        trunks: reader.trunks(profile),
+    };
+    reader.cross_check(&config);
+    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    table: DeTable<'t>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Reader<'t> {
+    fn syntax(&mut self, span: Option<Range<usize>>, message: &str) {
+        let problem = Problem::new(span.clone(), message);
+        let line = span.and_then(|span| line_at(self.text, span.start));
+        // `listen = 0.0.0.0:5060` is read as a number gone wrong.
+        let unquoted = line.and_then(|line| line.split_once('=')).is_some_and(|(_, value)| {
+            let value = value.trim();
+            !value.starts_with(['"', '\'', '[', '{']) && value.contains(['.', ':', '/'])
+        });
+        self.problems.push(match unquoted {
+            true => problem.instead("put text in quotes: \"...\""),
+            false => problem,
+        });
+    }
+
+    fn sections(&mut self) {
+        let names: Vec<_> =
+            self.table.keys().map(|k| (k.get_ref().to_string(), k.span())).collect();
+        for (name, span) in names.into_iter().filter(|(name, _)| !SECTIONS.contains(&&**name)) {
+            let problem = Problem::new(Some(span), format!("unknown section `{name}`"));
+            self.problems.push(problem.instead(suggestion(&name, &SECTIONS)));
+        }
+    }
+
+    /// A section, or its default with the problems noted.
+    fn section<S: DeserializeOwned + Default>(&mut self, name: &str) -> S {
+        let Some(value) = self.table.get(name).cloned() else { return S::default() };
+        match value.get_ref().as_table() {
+            Some(table) => self.keys(name, table, &value),
+            None => {
+                let message = format!("`{name}` is a section");
+                let problem = Problem::new(Some(value.span()), message);
+                self.problems.push(problem.instead(format!("write [{name}] on a line of its own")));
+                S::default()
+            }
+        }
+    }
+
+    fn keys<S>(&mut self, section: &str, table: &DeTable<'t>, whole: &Spanned<DeValue<'t>>) -> S
+    where
+        S: DeserializeOwned + Default,
+    {
+        // What is right counts, so that a typo here does not bring up problems that are none.
+        let mut right = DeTable::new();
+        for (key, value) in table.iter() {
+            let mut one = DeTable::new();
+            one.insert(key.clone(), value.clone());
+            let one = Spanned::new(whole.span(), DeValue::Table(one));
+            match S::deserialize(ValueDeserializer::from(one)) {
+                Ok(_) => {
+                    right.insert(key.clone(), value.clone());
+                }
+                Err(error) => {
+                    self.problems.push(key_problem(section, key, value, error.message()));
+                }
+            }
+        }
+        let right = Spanned::new(whole.span(), DeValue::Table(right));
+        S::deserialize(ValueDeserializer::from(right)).unwrap_or_else(|error| {
+            self.problems.push(Problem::new(error.span(), error.message()));
+            S::default()
+        })
+    }
+
+    /// `[[trunk]]`: a profile by name, with keys of its own on top.
+    fn trunks(&mut self, profile: &dyn Fn(&str) -> Option<String>) -> Vec<Profile> {
+        let Some(value) = self.table.get("trunk").cloned() else {
+            let mut generic = self.profile("generic", None, profile).unwrap_or_default();
+            generic.sources = vec![LOOPBACK.into()];
+            return vec![generic];
+        };
+        let Some(trunks) = value.get_ref().as_array() else {
+            let problem = Problem::new(Some(value.span()), "`trunk` is a list of trunks");
+            self.problems.push(problem.instead("write [[trunk]], once for each trunk"));
+            return Vec::new();
+        };
+        trunks.iter().filter_map(|trunk| self.trunk(trunk, profile)).collect()
+    }
+
+    fn trunk(
+        &mut self,
+        trunk: &Spanned<DeValue<'t>>,
+        profile: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Profile> {
+        let mut table = trunk.get_ref().as_table()?.clone();
+        let base = match table.remove("profile") {
+            None => "generic".to_string(),
+            Some(name) => match name.get_ref().as_str() {
+                Some(text) => {
+                    self.profile(text, Some(name.span()), profile)?;
+                    text.to_string()
+                }
+                None => {
+                    self.problems.push(Problem::new(Some(name.span()), "`profile` is a name"));
+                    return None;
+                }
+            },
+        };
+        let before = self.problems.len();
+        let whole = Spanned::new(trunk.span(), DeValue::Table(table.clone()));
+        let _: Profile = self.keys("trunk", &table, &whole);
+        if self.problems.len() > before {
+            return None;
+        }
+        if !table.contains_key("sources") {
+            let message = "this trunk has no `sources`: no call would match it";
+            let problem = Problem::new(Some(trunk.span()), message);
+            self.problems.push(problem.instead("add sources = [\"203.0.113.0/24\"]"));
+        }
+        merged(&profile(&base)?, &table, &whole).map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    fn profile(
+        &mut self,
+        name: &str,
+        span: Option<Range<usize>>,
+        profile: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Profile> {
+        let Some(text) = profile(name) else {
+            let problem = Problem::new(span, format!("there is no trunk profile `{name}`"));
+            let instead = "use \"generic\", or the path of a profile's .toml file";
+            self.problems.push(problem.instead(instead));
+            return None;
+        };
+        match toml::from_str(&text) {
+            Ok(profile) => Some(profile),
+            Err(error) => {
+                let message = format!("trunk profile `{name}`: {}", error.message());
+                self.problems.push(Problem::new(span, message));
+                None
+            }
+        }
+    }
+
+    /// What no single key can say.
+    fn cross_check(&mut self, config: &Config) {
+        let [first, last] = config.media.ports;
+        if first >= last || last - first < 3 {
+            self.note(
+                "media",
+                "ports",
+                "media.ports: the first port must be well below the last",
+                "2 ports a call: 500 calls need 1,000 ports, such as [20000, 20999]",
+            );
+        }
+        if config.media.threads == 0 || config.media.threads > 64 {
+            self.note("media", "threads", "media.threads must be 1 to 64", "write 1");
+        }
+        if config.media_address().is_unspecified() && config.public_address().is_none() {
+            self.note(
+                "sip",
+                "listen",
+                "callers cannot be told where to send their audio",
+                "listen on one address, or add public_address = \"...\" to [sip]",
+            );
+        }
+        if config.payment.min_payment.minor > config.payment.max_payment.minor {
+            self.note(
+                "payment",
+                "min_payment",
+                "min_payment is above max_payment",
+                "make min_payment the smaller one",
+            );
+        }
+        if config.payment.cards.is_empty() {
+            self.note(
+                "payment",
+                "cards",
+                "no card would be accepted",
+                "leave `cards` out to take all brands",
+            );
+        }
+        if !is_short_name(&config.payment.biller) {
+            self.note(
+                "payment",
+                "biller",
+                "the biller's name goes into file names",
+                "use 1 to 32 letters, digits and `-`",
+            );
+        }
+        if !gateway::NAMES.contains(&config.gateway.name.as_str()) {
+            let known = gateway::NAMES.join(", ");
+            self.note("gateway", "name", "no such gateway", &format!("use one of: {known}"));
+        }
+        let example = gateway::example(&config.gateway.name);
+        let simulated = config.gateway.name == "bogus";
+        if let Some(example) = example
+            && config.gateway.settings.is_none()
+            && !simulated
+        {
+            self.note(
+                "gateway",
+                "name",
+                "this gateway needs its settings",
+                &format!("add [gateway.settings]\n{example}"),
+            );
+        }
+        let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
+        for (key, what) in synthesis {
+            let message = format!("prompts.synthesis.{key}: {what}");
+            self.note("prompts", "synthesis", &message, "see `ringtill prompts check`");
+        }
+        if config.agent.uri.as_deref().is_some_and(|uri| !is_sip_uri(uri)) {
+            self.note(
+                "agent",
+                "uri",
+                "the agent is reached by a SIP URI",
+                "write uri = \"sip:agents@pbx.example.com\"",
+            );
+        }
+    }
+
+    fn note(&mut self, section: &str, key: &str, message: &str, instead: &str) {
+        let section_value = self.table.get(section);
+        let value = section_value
+            .and_then(|section| section.get_ref().as_table()?.get(key))
+            .or(section_value);
+        let span = value.map(Spanned::span);
+        self.problems.push(Problem::new(span, message).instead(instead));
+    }
+}
+
+/// The profile's keys, overridden by the trunk's own.
+fn merged(base: &str, own: &DeTable<'_>, whole: &Spanned<DeValue<'_>>) -> Result<Profile, Problem> {
+    let failed = |error: toml::de::Error| Problem::new(Some(whole.span()), error.message());
+    let mut table = DeTable::parse(base).map_err(failed)?.into_inner();
+    for (key, value) in own.iter() {
+        table.insert(key.clone(), value.clone());
+    }
+    let table = Spanned::new(whole.span(), DeValue::Table(table));
+    Profile::deserialize(ValueDeserializer::from(table)).map_err(failed)
+}
+
+/// serde names the keys it expected; the nearest one is what was probably meant.
+fn key_problem(
+    section: &str,
+    key: &Spanned<toml::de::DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+    message: &str,
+) -> Problem {
+    let name = key.get_ref();
+    if message.starts_with(&format!("unknown field `{name}`")) {
+        let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+        let problem =
+            Problem::new(Some(key.span()), format!("unknown key `{name}` in [{section}]"));
+        return problem.instead(suggestion(name, &known));
+    }
+    Problem::new(Some(value.span()), format!("{section}.{name}: {message}"))
+}
+
+fn suggestion(written: &str, known: &[&str]) -> String {
+    const LIKENESS_MIN: f64 = 0.7;
+    let likeness = |name: &&&str| strsim::jaro_winkler(written, name);
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|name| likeness(name) >= LIKENESS_MIN) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+fn line_at(text: &str, at: usize) -> Option<&str> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    text.get(start..)?.lines().next()
+}
+
+fn is_short_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
+fn is_sip_uri(uri: &str) -> bool {
+    let rest = uri.strip_prefix("sip:").or(uri.strip_prefix("sips:"));
+    let clean = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"');
+    rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(clean))
+}

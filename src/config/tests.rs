@@ -1,0 +1,80 @@
+//! Configurations right and wrong, and what is said of them.
+
+use super::*;
+
+const GENERIC: &str = "name = \"generic\"\n";
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(text, &|name| (name == "generic").then(|| GENERIC.to_string()))
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = parse(text).err().unwrap_or_default();
+    problems.iter().map(|problem| problem.render("ringtill.toml", text)).collect()
+}
+
+#[test]
+fn an_empty_file_is_a_configuration_for_this_machine_alone() {
+    // Listening on all addresses, the one thing that cannot be guessed is ours.
+    let config = parse("[sip]\nlisten = \"127.0.0.1:5060\"\n").expect("defaults hold");
+    assert!(config.trunk("127.0.0.1".parse().unwrap()).is_some());
+    assert!(config.trunk("203.0.113.9".parse().unwrap()).is_none());
+    assert_eq!(problems("").len(), 1);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_line_caret_and_remedy() {
+    let text = "[sip]\nlisten = \"127.0.0.1:5060\"\ncalls_maxx = 5\n\n[media]\nports = [20000, 19000]\n\n[paymnt]\nfee = \"2\"\n\n[payment]\nfee = \"two\"\ncards = [\"visa\", \"vista\"]\n";
+    let all = problems(text);
+    let expect = [
+        ["unknown section `paymnt`", "ringtill.toml:8:2", "did you mean `payment`?"],
+        ["unknown key `calls_maxx` in [sip]", "ringtill.toml:3:1", "did you mean `calls_max`?"],
+        ["payment.fee: `two` is no amount", "ringtill.toml:12:7", "write \"2.00\""],
+        ["unknown card `vista`", "ringtill.toml:13:9", "mastercard"],
+        ["the first port must be well below", "ringtill.toml:6:9", "2 ports a call"],
+    ];
+    for parts in expect {
+        let found = all.iter().any(|problem| parts.iter().all(|part| problem.contains(part)));
+        assert!(found, "{parts:?} not in\n{}", all.join("\n"));
+    }
+    assert_eq!(all.len(), expect.len(), "{}", all.join("\n"));
+    assert!(all.iter().all(|problem| problem.contains('^')), "{}", all.join("\n"));
+}
+
+#[test]
+fn an_address_without_quotes_gets_the_hint() {
+    let all = problems("[sip]\nlisten = 0.0.0.0:5060\n");
+    assert!(all[0].contains("put text in quotes") && all[0].contains(":2:"), "{}", all.join("\n"));
+}
+
+#[test]
+fn a_trunk_builds_on_its_profile_and_must_say_where_it_calls_from() {
+    let text = "[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nname = \"pbx\"\nsources = [\"192.0.2.0/24\"]\ntrust_caller_id = true\n";
+    let config = parse(text).expect("a good trunk");
+    let trunk = config.trunk("192.0.2.7".parse().unwrap()).expect("matches");
+    assert_eq!((trunk.name.as_str(), trunk.trust_caller_id), ("pbx", true));
+    let all = problems("[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nname = \"pbx\"\n");
+    assert!(all[0].contains("no `sources`"), "{}", all.join("\n"));
+    let all = problems("[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nprofile = \"asterix\"\n");
+    assert!(all[0].contains("no trunk profile `asterix`"), "{}", all.join("\n"));
+    let all =
+        problems("[[trunk]]\nsources = [\"192.0.2.0/99\"]\n[sip]\nlisten = \"127.0.0.1:1\"\n");
+    assert!(all[0].contains("trunk.sources"), "{}", all.join("\n"));
+}
+
+#[test]
+fn what_no_single_key_can_say_is_checked_too() {
+    let listen = "[sip]\nlisten = \"127.0.0.1:5060\"\n";
+    for (more, part) in [
+        ("[payment]\nmin_payment = \"10\"\nmax_payment = \"5\"\n", "min_payment is above"),
+        ("[payment]\nbiller = \"../etc\"\n", "file names"),
+        ("[gateway]\nname = \"bogos\"\n", "no such gateway"),
+        ("[agent]\nuri = \"agents@pbx\"\n", "SIP URI"),
+        ("[media]\nthreads = 0\n", "1 to 64"),
+    ] {
+        let all = problems(&format!("{listen}{more}"));
+        assert!(all.len() == 1 && all[0].contains(part), "{part}: {}", all.join("\n"));
+    }
+    let all = problems("[sip]\nlisten = \"0.0.0.0:5060\"\n");
+    assert!(all[0].contains("where to send their audio"), "{}", all.join("\n"));
+}

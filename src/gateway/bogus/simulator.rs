@@ -1,0 +1,583 @@
+//! The simulated processor behind the bogus gateway: it keeps sales, honours idempotency keys,
+//! voids and refunds by rule, and fails on demand. Sans-IO: requests in, actions out.
+//!
+//! Trigger cards stand in `charge.rs`. A total, in minor units, that goes wrong on its way (with any card that is approved):
+//!
+//! | total | what happens |
+//! |---|---|
+//! | 900101 | processed, connection closed without an answer |
+//! | 900102 | connection closed, nothing processed |
+//! | 900103 | processed, HTTP 500 |
+//! | 900104 | HTTP 500, nothing processed |
+//! | 900105 | processed, the answer is garbled |
+//! | 900106 | processed, the answer takes five seconds |
+//! | 900107 | processed, no answer, the connection stays open |
+//! | 900108 | processed, the answer breaks off in the middle |
+//! | 900109 | HTTP 429, nothing processed |
+//! | 900110 | connection closed; processed ten seconds later, unknown to lookups until then |
+//! | 900111 | processed, no answer; lookups say `processing` for thirty seconds |
+
+use std::collections::{HashMap, VecDeque};
+
+use aws_lc_rs::hmac;
+use http::{Method, Response, StatusCode};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::charge::{CardRequest, Charge, Outcome, judged, sale_json};
+use crate::gateway::{Exchange, Request};
+use crate::instrument::Pan;
+use crate::money::{Currency, Money};
+use crate::secret::Secret;
+
+/// What the host of the simulator does with the connection.
+#[derive(Debug)]
+pub enum Action {
+    Reply(Response<Vec<u8>>),
+    /// Answers after so many milliseconds.
+    Delayed(u64, Response<Vec<u8>>),
+    /// Closes without an answer; nothing was processed.
+    CloseUnprocessed,
+    /// Closes without an answer; the request was processed.
+    CloseAfterProcessing,
+    /// Sends the head and half of the body, then closes.
+    CloseMidReply(Response<Vec<u8>>),
+    /// Keeps the connection open and never answers.
+    Stall,
+}
+
+/// What can go wrong with a request, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    CloseAfterProcessing,
+    CloseUnprocessed,
+    ErrorAfterProcessing,
+    ErrorUnprocessed,
+    Garbled,
+    Slow,
+    StallAfterProcessing,
+    CloseMidReply,
+    TooManyRequests,
+    /// Processed [`LATE_MS`] after the connection was closed.
+    Late,
+    /// No answer, and lookups say `processing` for [`PROCESSING_MS`].
+    Pending,
+}
+
+impl Fault {
+    /// In the order of the trigger totals, from [`TRIGGER_TOTAL`] upwards.
+    pub const ALL: [Fault; 11] = [
+        Fault::CloseAfterProcessing,
+        Fault::CloseUnprocessed,
+        Fault::ErrorAfterProcessing,
+        Fault::ErrorUnprocessed,
+        Fault::Garbled,
+        Fault::Slow,
+        Fault::StallAfterProcessing,
+        Fault::CloseMidReply,
+        Fault::TooManyRequests,
+        Fault::Late,
+        Fault::Pending,
+    ];
+
+    /// Whether the sale ends up in the books although the answer was lost.
+    pub fn processes(self) -> bool {
+        !matches!(self, Fault::CloseUnprocessed | Fault::ErrorUnprocessed | Fault::TooManyRequests)
+    }
+}
+
+/// The first total, in minor units, that triggers a fault.
+pub const TRIGGER_TOTAL: i64 = 900_101;
+pub const SLOW_MS: u64 = 5_000;
+pub const LATE_MS: i64 = 10_000;
+pub const PROCESSING_MS: i64 = 30_000;
+/// A sale settles after a day: until then it can be voided, from then on refunded.
+pub const SETTLE_MS: i64 = 24 * 3_600_000;
+/// Sales kept; beyond them requests get 429.
+pub const SALES_MAX: usize = 100_000;
+const FAULTS_MAX: usize = 1_000;
+
+pub struct Simulator {
+    authorization: Secret<String>,
+    fingerprint_key: hmac::Key,
+    charges: Vec<Charge>,
+    /// Percent-encoded reference -> place in `charges`.
+    by_reference: HashMap<String, usize>,
+    /// Sales that enter the books later: the time and the charge.
+    late: Vec<(i64, Charge)>,
+    faults: VecDeque<Fault>,
+    flaky: Option<(StdRng, u32)>,
+}
+
+impl Simulator {
+    /// `seed` keys the fingerprints that stand for card numbers in memory.
+    pub fn new(api_key: &str, seed: u64) -> Simulator {
+        let mut key = [0; 32];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut key);
+        Simulator {
+            authorization: Secret::new(format!("Bearer {api_key}")),
+            fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            charges: Vec::new(),
+            by_reference: HashMap::new(),
+            late: Vec::new(),
+            faults: VecDeque::new(),
+            flaky: None,
+        }
+    }
+
+    /// The next request that has no fault waiting for it goes wrong this way.
+    pub fn fail_next(&mut self, fault: Fault) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push_back(fault);
+        }
+    }
+
+    /// From now on `percent` of all requests go wrong, each in a random way.
+    pub fn fail_randomly(&mut self, seed: u64, percent: u32) {
+        self.flaky = Some((StdRng::seed_from_u64(seed), percent));
+    }
+
+    /// Whether no fault ordered with [`Simulator::fail_next`] is left.
+    pub fn is_quiet(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Every sale that was processed, whatever its outcome, oldest first.
+    pub fn sales(&self) -> &[Charge] {
+        &self.charges
+    }
+
+    /// Answers a request; `now_ms` is Unix time.
+    pub fn handle(&mut self, now_ms: i64, request: &http::Request<Vec<u8>>) -> Action {
+        self.process_late(now_ms);
+        let given = request.headers().get(http::header::AUTHORIZATION);
+        if given.map(|value| value.as_bytes()) != Some(self.authorization.expose().as_bytes()) {
+            return Action::Reply(error(StatusCode::UNAUTHORIZED, "unauthorized"));
+        }
+        let path = request.uri().path();
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (request.method(), &parts[..]) {
+            (&Method::POST, ["v1", "sales"]) => self.sale(now_ms, request),
+            (&Method::GET, ["v1", "sales"]) => {
+                let reply = self.lookup(now_ms, request.uri().query().unwrap_or_default());
+                self.faulty_read(reply)
+            }
+            (&Method::POST, ["v1", "sales", id, "void"]) => Action::Reply(self.void(now_ms, id)),
+            (&Method::POST, ["v1", "sales", id, "refund"]) => {
+                Action::Reply(self.refund(now_ms, id, request.body()))
+            }
+            _ => Action::Reply(error(StatusCode::NOT_FOUND, "no_such_path")),
+        }
+    }
+
+    /// [`Simulator::handle`] for callers without a network: what an HTTP client would report.
+    pub fn exchange(&mut self, now_ms: i64, request: Request) -> Exchange {
+        let mut whole = http::Request::from_parts(request.head, request.body.to_vec());
+        let action = self.handle(now_ms, &whole);
+        zeroize::Zeroize::zeroize(whole.body_mut());
+        match action {
+            Action::Reply(response) | Action::Delayed(_, response) => Exchange::Response(response),
+            Action::CloseUnprocessed | Action::CloseAfterProcessing => {
+                Exchange::NoAnswer("connection closed before an answer".into())
+            }
+            Action::CloseMidReply(_) => Exchange::NoAnswer("the answer broke off".into()),
+            Action::Stall => Exchange::NoAnswer("timeout".into()),
+        }
+    }
+
+    fn process_late(&mut self, now_ms: i64) {
+        while let Some(at) = self.late.iter().position(|(due_ms, _)| *due_ms <= now_ms) {
+            let (_, charge) = self.late.swap_remove(at);
+            self.book(charge);
+        }
+    }
+
+    fn book(&mut self, charge: Charge) {
+        let key = super::encoded(&charge.reference);
+        if !self.by_reference.contains_key(&key) {
+            self.by_reference.insert(key, self.charges.len());
+            self.charges.push(charge);
+        }
+    }
+
+    fn sale(&mut self, now_ms: i64, request: &http::Request<Vec<u8>>) -> Action {
+        let Ok(body) = serde_json::from_slice::<SaleRequest>(request.body()) else {
+            return Action::Reply(error(StatusCode::BAD_REQUEST, "unreadable_body"));
+        };
+        let given = request.headers().get("idempotency-key").map(|key| key.as_bytes());
+        let key = super::encoded(&body.reference);
+        let currency = Currency::from_code(&body.currency);
+        let valid = body.amount > 0 && (0..=body.amount).contains(&body.fee);
+        let (Some(currency), true, true) = (currency, valid, given == Some(key.as_bytes())) else {
+            return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request"));
+        };
+        let fingerprint = self.fingerprint(request.body());
+        if let Some(&at) = self.by_reference.get(&key) {
+            let charge = &self.charges[at];
+            let same = charge.fingerprint == fingerprint;
+            return Action::Reply(match same {
+                true => sale_reply(charge, now_ms),
+                false => error(StatusCode::CONFLICT, "idempotency_mismatch"),
+            });
+        }
+        if self.charges.len() + self.late.len() >= SALES_MAX {
+            return Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "simulator_full"));
+        }
+        let pan = Pan::parse(body.card.number).ok();
+        let charge = Charge {
+            id: format!("sale_{:06}", self.charges.len() + self.late.len() + 1),
+            total: Money::new(body.amount, currency),
+            fee: Money::new(body.fee, currency),
+            brand: pan.as_ref().map(Pan::brand),
+            last4: pan.as_ref().map(Pan::last4),
+            outcome: judged(&body.card, now_ms),
+            at_ms: now_ms,
+            refunded: 0,
+            processing_until_ms: i64::MIN,
+            fingerprint,
+            reference: body.reference.into_owned(),
+        };
+        let fault = self.next_fault().or_else(|| triggered(&charge));
+        self.conclude(now_ms, charge, fault)
+    }
+
+    /// Books the sale, or not, and answers, or not.
+    fn conclude(&mut self, now_ms: i64, mut charge: Charge, fault: Option<Fault>) -> Action {
+        let reply = sale_reply(&charge, now_ms);
+        match fault {
+            Some(Fault::CloseUnprocessed) => return Action::CloseUnprocessed,
+            Some(Fault::ErrorUnprocessed) => {
+                return Action::Reply(error(StatusCode::INTERNAL_SERVER_ERROR, "internal"));
+            }
+            Some(Fault::TooManyRequests) => {
+                return Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "busy"));
+            }
+            Some(Fault::Late) => {
+                self.late.push((now_ms + LATE_MS, charge));
+                return Action::CloseUnprocessed;
+            }
+            Some(Fault::Pending) => charge.processing_until_ms = now_ms + PROCESSING_MS,
+            _ => {}
+        }
+        self.book(charge);
+        match fault {
+            None => Action::Reply(reply),
+            Some(Fault::Slow) => Action::Delayed(SLOW_MS, reply),
+            Some(Fault::StallAfterProcessing) => Action::Stall,
+            Some(Fault::CloseMidReply) => Action::CloseMidReply(reply),
+            Some(Fault::Garbled) => Action::Reply(garbled(reply)),
+            Some(Fault::ErrorAfterProcessing) => {
+                Action::Reply(error(StatusCode::INTERNAL_SERVER_ERROR, "internal"))
+            }
+            Some(_) => Action::CloseAfterProcessing,
+        }
+    }
+
+    fn next_fault(&mut self) -> Option<Fault> {
+        if let Some(fault) = self.faults.pop_front() {
+            return Some(fault);
+        }
+        let (rng, percent) = self.flaky.as_mut()?;
+        let failing = rng.random_range(0..100) < *percent;
+        failing.then(|| Fault::ALL[rng.random_range(0..Fault::ALL.len())])
+    }
+
+    /// A lookup goes wrong as any request does, but there is nothing to process.
+    fn faulty_read(&mut self, reply: Response<Vec<u8>>) -> Action {
+        match self.next_fault() {
+            None => Action::Reply(reply),
+            Some(Fault::Slow) => Action::Delayed(SLOW_MS, reply),
+            Some(Fault::StallAfterProcessing) => Action::Stall,
+            Some(Fault::CloseMidReply) => Action::CloseMidReply(reply),
+            Some(Fault::Garbled) => Action::Reply(garbled(reply)),
+            Some(Fault::TooManyRequests) => {
+                Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "busy"))
+            }
+            Some(Fault::ErrorAfterProcessing | Fault::ErrorUnprocessed) => {
+                Action::Reply(error(StatusCode::INTERNAL_SERVER_ERROR, "internal"))
+            }
+            Some(_) => Action::CloseUnprocessed,
+        }
+    }
+
+    fn lookup(&self, now_ms: i64, query: &str) -> Response<Vec<u8>> {
+        let Some(wanted) = query.strip_prefix("reference=") else {
+            return error(StatusCode::BAD_REQUEST, "invalid_request");
+        };
+        let found = self.by_reference.get(wanted).map(|&at| &self.charges[at]);
+        let sales: Vec<Value> = found.iter().map(|charge| sale_json(charge, now_ms)).collect();
+        reply(StatusCode::OK, &json!({ "sales": sales }))
+    }
+
+    fn void(&mut self, now_ms: i64, id: &str) -> Response<Vec<u8>> {
+        let Some(charge) = self.charges.iter_mut().find(|charge| charge.id == id) else {
+            return error(StatusCode::NOT_FOUND, "no_such_sale");
+        };
+        let settled = now_ms - charge.at_ms >= SETTLE_MS;
+        match charge.outcome {
+            Outcome::Voided => {}
+            Outcome::Approved | Outcome::Held(_) if !settled => charge.outcome = Outcome::Voided,
+            Outcome::Approved => return error(StatusCode::CONFLICT, "already_settled"),
+            _ => return error(StatusCode::CONFLICT, "not_approved"),
+        }
+        reply(StatusCode::OK, &sale_json(charge, now_ms))
+    }
+
+    fn refund(&mut self, now_ms: i64, id: &str, body: &[u8]) -> Response<Vec<u8>> {
+        let Some(charge) = self.charges.iter_mut().find(|charge| charge.id == id) else {
+            return error(StatusCode::NOT_FOUND, "no_such_sale");
+        };
+        let Ok(body) = serde_json::from_slice::<RefundRequest>(body) else {
+            return error(StatusCode::BAD_REQUEST, "unreadable_body");
+        };
+        let left = charge.total.minor - charge.refunded;
+        if charge.outcome != Outcome::Approved {
+            return error(StatusCode::CONFLICT, "not_approved");
+        }
+        if now_ms - charge.at_ms < SETTLE_MS {
+            return error(StatusCode::CONFLICT, "not_settled");
+        }
+        if body.currency != charge.total.currency.code() || !(1..=left).contains(&body.amount) {
+            return error(StatusCode::CONFLICT, "more_than_charged");
+        }
+        charge.refunded += body.amount;
+        reply(StatusCode::OK, &sale_json(charge, now_ms))
+    }
+
+    fn fingerprint(&self, body: &[u8]) -> [u8; 16] {
+        let tag = hmac::sign(&self.fingerprint_key, body);
+        let mut short = [0; 16];
+        short.copy_from_slice(&tag.as_ref()[..16]);
+        short
+    }
+}
+
+/// Borrowed from the request, so that no copy of the card stays behind.
+#[derive(Deserialize)]
+struct SaleRequest<'a> {
+    #[serde(borrow)]
+    reference: std::borrow::Cow<'a, str>,
+    amount: i64,
+    fee: i64,
+    currency: String,
+    #[serde(borrow)]
+    card: CardRequest<'a>,
+}
+
+#[derive(Deserialize)]
+struct RefundRequest {
+    amount: i64,
+    currency: String,
+}
+
+fn triggered(charge: &Charge) -> Option<Fault> {
+    let at = usize::try_from(charge.total.minor.checked_sub(TRIGGER_TOTAL)?).ok()?;
+    (charge.outcome == Outcome::Approved).then(|| Fault::ALL.get(at).copied()).flatten()
+}
+
+fn sale_reply(charge: &Charge, now_ms: i64) -> Response<Vec<u8>> {
+    let status = match charge.outcome {
+        Outcome::Approved | Outcome::Voided => StatusCode::OK,
+        Outcome::Declined(..) | Outcome::Held(_) => StatusCode::PAYMENT_REQUIRED,
+    };
+    reply(status, &sale_json(charge, now_ms))
+}
+
+fn garbled(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
+    let body = response.body_mut();
+    body.truncate(body.len() / 2);
+    body.push(0xff);
+    response
+}
+
+fn error(status: StatusCode, code: &str) -> Response<Vec<u8>> {
+    reply(status, &json!({ "error": code }))
+}
+
+fn reply(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
+    let mut response = Response::new(body.to_string().into_bytes());
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::charge::TRIGGER_CARDS;
+    use super::*;
+    use crate::gateway::bogus::{Bogus, Settings};
+    use crate::gateway::{Dialect, Fixable, Found, Gateway, Reversal, Sale, Verdict};
+    use crate::instrument::{Card, Cvv, Expiry};
+
+    /// 2026-06-01T00:00:00Z
+    const NOW: i64 = 1_780_272_000_000;
+    const GOOD: &str = "4111111111111111";
+
+    fn gateway(api_key: &str) -> Bogus {
+        let base_url = "https://gateway.example".into();
+        Bogus::open(Settings { base_url, api_key: Secret::new(api_key.into()) }).unwrap()
+    }
+
+    fn simulator() -> Simulator {
+        Simulator::new("key", 1)
+    }
+
+    fn card(number: &str) -> Card {
+        let pan = Pan::parse(number).unwrap();
+        let cvv = Cvv::parse("123", pan.brand());
+        let expiry = Expiry::parse("0930", jiff::civil::date(2026, 6, 1)).unwrap();
+        Card { pan, expiry, cvv, zip: Some("46201".to_string().into()) }
+    }
+
+    fn request(reference: &str, number: &str, total: i64) -> Request {
+        let card = card(number);
+        let (total, fee) = (Money::usd(total), Money::usd(200));
+        let account_id = "A1";
+        gateway("key").sale(&Sale { reference, total, fee, card: &card, account_id })
+    }
+
+    fn charge(sim: &mut Simulator, reference: &str, number: &str, total: i64) -> Verdict {
+        gateway("key").verdict(&sim.exchange(NOW, request(reference, number, total)))
+    }
+
+    fn lookup(sim: &mut Simulator, now_ms: i64, reference: &str) -> Found {
+        gateway("key").found(&sim.exchange(now_ms, gateway("key").lookup(reference)))
+    }
+
+    fn approved(verdict: Verdict) -> crate::gateway::Approval {
+        let Verdict::Approved(approval) = verdict else { panic!("{verdict:?}") };
+        approval
+    }
+
+    #[test]
+    fn a_good_card_is_charged_once_per_reference() {
+        let mut sim = simulator();
+        let first = approved(charge(&mut sim, "r1", GOOD, 20_200));
+        let again = approved(charge(&mut sim, "r1", GOOD, 20_200));
+        assert_eq!(first, again);
+        assert_eq!((first.avs.as_deref(), first.auth_code.len()), (Some("Y"), 6));
+        assert_eq!(sim.sales().len(), 1);
+        let other_total = charge(&mut sim, "r1", GOOD, 20_300);
+        assert!(matches!(other_total, Verdict::Unknown(_)), "{other_total:?}");
+        approved(charge(&mut sim, "r2", GOOD, 20_200));
+        let sale = &sim.sales()[0];
+        assert_eq!((sale.reference.as_str(), sale.total), ("r1", Money::usd(20_200)));
+        assert_eq!(sim.sales().len(), 2);
+    }
+
+    #[test]
+    fn each_trigger_card_has_its_outcome() {
+        let wanted = [
+            Verdict::DeclinedSoft,
+            Verdict::DeclinedSoft,
+            Verdict::DeclinedHard,
+            Verdict::Fixable(Fixable::Expiry),
+            Verdict::Fixable(Fixable::Cvv),
+            Verdict::Fixable(Fixable::Zip),
+            Verdict::Fixable(Fixable::Number),
+            Verdict::Held("manual_review".into()),
+        ];
+        let mut sim = simulator();
+        for ((number, _), want) in TRIGGER_CARDS.iter().zip(wanted) {
+            assert_eq!(charge(&mut sim, number, number, 20_200), want, "{number}");
+            assert_eq!(lookup(&mut sim, NOW, number), Found::Settled(want), "{number}");
+        }
+        let late = gateway("key")
+            .verdict(&sim.exchange(NOW + 10 * 365 * 24 * 3_600_000, request("old", GOOD, 20_200)));
+        assert_eq!(late, Verdict::Fixable(Fixable::Expiry));
+    }
+
+    #[test]
+    fn each_trigger_total_loses_its_answer_its_own_way() {
+        for (fault, total) in Fault::ALL.into_iter().zip(TRIGGER_TOTAL..) {
+            let mut sim = simulator();
+            let verdict = charge(&mut sim, "r", GOOD, total);
+            match fault {
+                Fault::Slow => drop(approved(verdict)),
+                Fault::TooManyRequests => assert!(matches!(verdict, Verdict::NotSent(_))),
+                _ => assert!(matches!(verdict, Verdict::Unknown(_)), "{fault:?} {verdict:?}"),
+            }
+            let early = lookup(&mut sim, NOW + 1, "r");
+            let later = lookup(&mut sim, NOW + 60_000, "r");
+            match fault {
+                Fault::Late => assert_eq!(early, Found::Absent),
+                Fault::Pending => assert_eq!(early, Found::NotYet),
+                _ => assert_eq!(early, later, "{fault:?}"),
+            }
+            let settled = matches!(later, Found::Settled(Verdict::Approved(_)));
+            assert_eq!(settled, fault.processes(), "{fault:?} {later:?}");
+            assert_eq!(sim.sales().len(), usize::from(fault.processes()), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn faults_on_demand_hit_the_next_request_alone() {
+        for fault in Fault::ALL {
+            let mut sim = simulator();
+            sim.fail_next(fault);
+            let lost = charge(&mut sim, "r", GOOD, 20_200);
+            assert_eq!(fault == Fault::Slow, matches!(lost, Verdict::Approved(_)), "{fault:?}");
+            approved(charge(&mut sim, "r2", GOOD, 20_200));
+        }
+        let mut sim = simulator();
+        sim.fail_randomly(5, 50);
+        let count = (0..200).filter(|n| {
+            let verdict = charge(&mut sim, &format!("r{n}"), GOOD, 20_200);
+            matches!(verdict, Verdict::Approved(_))
+        });
+        assert!((80..140).contains(&count.count()));
+    }
+
+    #[test]
+    fn voids_before_settlement_and_refunds_after() {
+        let mut sim = simulator();
+        let id = approved(charge(&mut sim, "r", GOOD, 20_200)).gateway_reference;
+        let gateway = gateway("key");
+        let next_day = NOW + SETTLE_MS;
+        let mut ask = |now, request| gateway.reversal(&sim.exchange(now, request));
+        let refused = |reversal| matches!(reversal, Reversal::Refused(_));
+        assert!(refused(ask(NOW, gateway.refund(&id, Money::usd(200)))));
+        assert!(refused(ask(next_day, gateway.void(&id))));
+        assert_eq!(ask(next_day, gateway.refund(&id, Money::usd(200))), Reversal::Done);
+        assert!(refused(ask(next_day, gateway.refund(&id, Money::usd(20_001)))));
+        assert_eq!(ask(next_day, gateway.refund(&id, Money::usd(20_000))), Reversal::Done);
+        assert!(refused(ask(NOW, gateway.void("sale_999999"))));
+        assert_eq!(sim.sales()[0].refunded, 20_200);
+
+        let id = approved(charge(&mut sim, "r2", GOOD, 20_200)).gateway_reference;
+        let mut ask = |now, request| gateway.reversal(&sim.exchange(now, request));
+        assert_eq!(ask(NOW, gateway.void(&id)), Reversal::Done);
+        assert_eq!(ask(NOW, gateway.void(&id)), Reversal::Done);
+        assert!(refused(ask(next_day, gateway.refund(&id, Money::usd(1)))));
+    }
+
+    #[test]
+    fn strangers_and_nonsense_are_refused() {
+        let mut sim = simulator();
+        let stranger = gateway("wrong");
+        let verdict = stranger.verdict(&sim.exchange(NOW, stranger.lookup("r")));
+        assert!(matches!(verdict, Verdict::Config(_)));
+        for body in ["", "{", "[]", "{\"reference\":\"r\"}"] {
+            let mut bad = request("r", GOOD, 20_200);
+            *bad.body = body.as_bytes().to_vec();
+            let verdict = gateway("key").verdict(&sim.exchange(NOW, bad));
+            assert!(matches!(verdict, Verdict::Config(_)), "{body}");
+        }
+        let mut keyless = request("r", GOOD, 20_200);
+        keyless.head.headers.remove("idempotency-key");
+        let verdict = gateway("key").verdict(&sim.exchange(NOW, keyless));
+        assert!(matches!(verdict, Verdict::Config(_)));
+        assert!(sim.sales().is_empty());
+    }
+
+    #[test]
+    fn books_hold_no_card_number() {
+        let mut sim = simulator();
+        charge(&mut sim, "r", GOOD, 20_200);
+        let books = format!("{:?}", sim.sales());
+        assert!(!books.contains("411111") && books.contains("1111"), "{books}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Consent and charge. The intent is durable before the request leaves; a request without a
+//! definitive answer is looked up, never sent again.
+
+use std::time::Duration;
+
+use super::{Desk, Leave, Line, Note};
+use crate::account::Account;
+use crate::dialogue::Field;
+use crate::dialogue::grammar::Menu;
+use crate::gateway::{Exchange, Fixable, Found, Sale, Verdict};
+use crate::instrument::Card;
+use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
+use crate::money::Money;
+use crate::prompt::Prompt;
+
+/// What is to be paid, whichever card it will be.
+pub(super) struct Order {
+    account_id: String,
+    amount: Money,
+    fee: Money,
+    total: Money,
+}
+
+impl Order {
+    /// `None` when amount and fee cannot be added.
+    pub(super) fn new(desk: &Desk, account: &Account, amount: Money) -> Option<Order> {
+        let fee = desk.settings.fee;
+        let total = amount.checked_add(fee)?;
+        Some(Order { account_id: account.id.clone(), amount, fee, total })
+    }
+}
+
+/// How a charge ended, as the caller is told.
+pub(super) enum Settled {
+    Approved { confirmation: String },
+    DeclinedHard,
+    DeclinedSoft,
+    Fixable(Fixable),
+    Held { confirmation: String },
+    NotCharged,
+    OpenPayment,
+    Pending { confirmation: String },
+}
+
+/// Fee and total spoken in full, then accepted by a key that cannot be typed ahead.
+pub(super) async fn consent(line: &mut Line, order: &Order, card: &Card) -> Result<bool, Leave> {
+    let (brand, last4) = (card.pan.brand(), card.pan.last4());
+    let Order { amount, fee, total, .. } = *order;
+    let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
+    if fee.is_positive() {
+        notice.extend([
+            Prompt::Phrase("consent.fee"),
+            Prompt::Amount(fee),
+            Prompt::Phrase("consent.fee_added"),
+        ]);
+    }
+    notice.extend([
+        Prompt::Phrase("consent.total"),
+        Prompt::Phrase(brand_phrase(brand)),
+        Prompt::Phrase("card.ending"),
+        Prompt::Digits(last4.as_str().to_string()),
+        Prompt::Phrase("consent.will_be"),
+        Prompt::Amount(total),
+    ]);
+    let accept = vec![Prompt::Phrase("consent.accept")];
+    let field = Field::menu("consent", accept, Menu(vec![('1', true), ('2', false)]));
+    let accepted = line.ask(&field.notice(notice)).await?;
+    if accepted {
+        line.note(Note::Consent { amount, fee, total, brand, last4 });
+    }
+    Ok(accepted)
+}
+
+/// Charges once. Hang-up does not interrupt it.
+pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &Card) -> Settled {
+    let (id, confirmation, recorded) = journal(line, desk, order, card).await;
+    match recorded {
+        Recorded::Stored => {}
+        Recorded::Conflict => return Settled::OpenPayment,
+        Recorded::Illegal => return Settled::NotCharged,
+        // It may have been stored all the same: then it must not stay open.
+        Recorded::Failed(_) => return not_charged(line, &id, "consent not journalled").await,
+    }
+    if move_to(line, &id, State::Sending).await != Recorded::Stored {
+        return not_charged(line, &id, "sending not journalled").await;
+    }
+    line.note(Note::Charging { reference: id.clone(), gateway: desk.gateway.name() });
+    let mut verdict = send(line, desk, order, card, &id).await;
+    if let Verdict::Unknown(why) = &verdict {
+        move_to(line, &id, State::Unknown(why.clone())).await;
+        if let Some(found) = look_up(line, desk, &id).await {
+            verdict = found;
+        }
+    }
+    line.note(Note::Verdict(spoken_of(&verdict)));
+    conclude(line, &id, confirmation, verdict).await
+}
+
+/// Writes the intent down; its reference, its confirmation number and what the ledger said. A
+/// conflict may be a confirmation number drawn before: another is drawn before it is believed.
+async fn journal(
+    line: &mut Line,
+    desk: &Desk,
+    order: &Order,
+    card: &Card,
+) -> (String, String, Recorded) {
+    const TRIES: usize = 3;
+    let mut last = (String::new(), String::new(), Recorded::Conflict);
+    for _ in 0..TRIES {
+        let intent = intent(line, desk, order, card);
+        let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
+        let recorded = line.record(Entry::Consent(Box::new(intent))).await;
+        last = (id, confirmation, recorded);
+        if last.2 != Recorded::Conflict {
+            break;
+        }
+    }
+    last
+}
+
+/// Sends, and sends again only while nothing has left us: the reference stays the same.
+async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str) -> Verdict {
+    const TRIES: usize = 3;
+    let limit = Duration::from_millis(desk.settings.gateway_limit_ms);
+    let Order { account_id, fee, total, .. } = order;
+    let sale = Sale { reference: id, total: *total, fee: *fee, card, account_id };
+    let mut verdict = Verdict::NotSent("not tried".into());
+    for _ in 0..TRIES {
+        let exchange = line.send(desk.gateway.sale(&sale), limit).await;
+        verdict = desk.gateway.verdict(&exchange);
+        // What left us is never sent again, whatever the dialect makes of the answer.
+        let may_repeat = matches!(exchange, Exchange::NotSent(_));
+        if !(may_repeat && matches!(verdict, Verdict::NotSent(_))) {
+            break;
+        }
+    }
+    verdict
+}
+
+/// Two look-ups while the caller waits. "Absent" is not believed so early: the request may still
+/// be on its way. The server goes on looking after the call.
+async fn look_up(line: &mut Line, desk: &Desk, id: &str) -> Option<Verdict> {
+    let limit = Duration::from_secs(5);
+    for wait_s in [2, 5] {
+        line.wait(Duration::from_secs(wait_s)).await;
+        let exchange = line.send(desk.gateway.lookup(id), limit).await;
+        if let Found::Settled(verdict) = desk.gateway.found(&exchange) {
+            return Some(verdict);
+        }
+    }
+    None
+}
+
+/// Writes the outcome down and says how the caller is told. If the ledger cannot take it, the
+/// intent stays open there and is looked up again: what is spoken remains true.
+async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verdict) -> Settled {
+    let (state, settled) = match verdict {
+        Verdict::Approved(approval) => {
+            line.note(Note::Confirmation(confirmation.clone()));
+            (State::Approved(approval), Settled::Approved { confirmation })
+        }
+        Verdict::DeclinedHard => (State::Declined("hard".into()), Settled::DeclinedHard),
+        Verdict::DeclinedSoft => (State::Declined("soft".into()), Settled::DeclinedSoft),
+        Verdict::Fixable(field) => {
+            (State::Declined(format!("{field:?}").to_lowercase()), Settled::Fixable(field))
+        }
+        Verdict::Held(why) => (State::Held(why), Settled::Held { confirmation }),
+        Verdict::NotSent(why) | Verdict::Config(why) => {
+            (State::NotCharged(why), Settled::NotCharged)
+        }
+        // Already journalled as unknown.
+        Verdict::Unknown(_) => return Settled::Pending { confirmation },
+    };
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        match move_to(line, id, state.clone()).await {
+            Recorded::Failed(_) => line.wait(Duration::from_secs(1)).await,
+            _ => break,
+        }
+    }
+    settled
+}
+
+/// Nothing has left us.
+async fn not_charged(line: &mut Line, id: &str, why: &str) -> Settled {
+    move_to(line, id, State::NotCharged(why.into())).await;
+    Settled::NotCharged
+}
+
+async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
+    line.record(Entry::Move { id: id.to_string(), to }).await
+}
+
+fn intent(line: &mut Line, desk: &Desk, order: &Order, card: &Card) -> Intent {
+    let created_ms = line.wall_ms();
+    Intent {
+        id: reference(line, created_ms),
+        confirmation: confirmation::mint(&mut line.rng),
+        biller: desk.settings.biller.clone(),
+        account_id: order.account_id.clone(),
+        amount: order.amount,
+        fee: order.fee,
+        brand: card.pan.brand(),
+        last4: card.pan.last4(),
+        gateway: desk.gateway.name().to_string(),
+        call_id: desk.call_id.clone(),
+        created_ms,
+    }
+}
+
+/// A UUID version 7: sorts by time, unique without asking anyone.
+fn reference(line: &mut Line, wall_ms: i64) -> String {
+    use rand::Rng;
+    let mut random = [0; 10];
+    line.rng.fill_bytes(&mut random);
+    let millis = u64::try_from(wall_ms).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
+}
+
+fn spoken_of(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Approved(approval) => format!("approved, code {}", approval.auth_code),
+        Verdict::DeclinedHard => "declined, card cannot be used".into(),
+        Verdict::DeclinedSoft => "declined".into(),
+        Verdict::Fixable(field) => {
+            format!("refused: wrong {}", format!("{field:?}").to_lowercase())
+        }
+        Verdict::Held(_) => "held for review".into(),
+        Verdict::NotSent(_) => "not sent".into(),
+        Verdict::Unknown(_) => "no definitive answer".into(),
+        Verdict::Config(why) => format!("gateway set-up: {why}"),
+    }
+}
+
+fn brand_phrase(brand: crate::instrument::Brand) -> &'static str {
+    use crate::instrument::Brand;
+    match brand {
+        Brand::Visa => "brand.visa",
+        Brand::Mastercard => "brand.mastercard",
+        Brand::Amex => "brand.amex",
+        Brand::Discover => "brand.discover",
+        Brand::Jcb => "brand.jcb",
+        Brand::Diners => "brand.diners",
+        Brand::UnionPay => "brand.unionpay",
+    }
+}

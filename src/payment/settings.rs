@@ -1,0 +1,79 @@
+//! What the biller accepts and charges: `[payment]` in the configuration.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use crate::instrument::Brand;
+use crate::money::{Currency, Money};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Short name in file names and gateway references: letters, digits, `-`.
+    pub biller: String,
+    /// Convenience fee, flat, added to the amount and charged in one total. Zero: none.
+    #[serde(deserialize_with = "amount")]
+    pub fee: Money,
+    #[serde(deserialize_with = "amount")]
+    pub min_payment: Money,
+    #[serde(deserialize_with = "amount")]
+    pub max_payment: Money,
+    #[serde(deserialize_with = "brands")]
+    pub cards: Vec<Brand>,
+    /// Ask for the security code.
+    pub cvv: bool,
+    /// Ask for the card's billing ZIP.
+    pub zip: bool,
+    /// Longest account number that callers key.
+    pub account_len_max: usize,
+    /// Charges tried in one call before the agent takes over.
+    pub declines_max: u8,
+    /// Wrong account and ZIP pairs before the agent takes over.
+    pub authentications_max: u8,
+    /// No answer from the gateway within this time is an unknown outcome.
+    pub gateway_limit_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            biller: "biller".into(),
+            fee: Money::usd(0),
+            min_payment: Money::usd(100),
+            max_payment: Money::usd(500_000),
+            cards: Brand::ALL.to_vec(),
+            cvv: true,
+            zip: true,
+            account_len_max: 20,
+            declines_max: 3,
+            authentications_max: 3,
+            gateway_limit_ms: 45_000,
+        }
+    }
+}
+
+impl Settings {
+    pub fn currency(&self) -> Currency {
+        self.min_payment.currency
+    }
+}
+
+fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match Money::parse(&text, Currency::USD) {
+        Ok(money) if money.minor >= 0 => Ok(money),
+        _ => Err(D::Error::custom(format!("`{text}` is no amount: write \"2.00\""))),
+    }
+}
+
+fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let known = || Brand::ALL.map(Brand::name).join(", ");
+    names
+        .iter()
+        .map(|name| {
+            let brand = Brand::ALL.into_iter().find(|brand| brand.name() == name);
+            brand.ok_or_else(|| D::Error::custom(format!("unknown card `{name}`: use {}", known())))
+        })
+        .collect()
+}

@@ -1,0 +1,272 @@
+//! One call's task: waits for the leg, the media, replies of the world and deadlines; hands each
+//! to the call and carries out what it answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::clock;
+use super::media::{OpenCall, Session};
+use super::sip::{Commands, Offer};
+use super::{Shared, Watched};
+use crate::call::{self, Call, Input, Output, Telling};
+use crate::gateway::Exchange;
+use crate::media;
+use crate::payment::{Note, Outcome};
+use crate::sip::offer::Local;
+use crate::sip::profile::Profile;
+use crate::sip::{Command, Leg};
+
+/// Keys, ends of prompts: a caller cannot make more in the time a task needs to wake up.
+const MEDIA_EVENTS_MAX: usize = 256;
+/// A call has one request to the world at a time; room for late replies.
+const REPLIES_MAX: usize = 8;
+
+/// Serves one offered call to its end.
+pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
+    let source = offer.invitation.source.ip();
+    let Some(profile) = shared.config.trunk(source).cloned() else {
+        info!(%source, "call refused: no trunk has this source address");
+        return reject(&shared.commands, offer.leg, 403, "Unknown source", None).await;
+    };
+    let id = call_id();
+    let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
+    let setup = media_setup(shared.config.recording.directory.is_some());
+    let name = recording_name(&id);
+    let opened = OpenCall { name: name.clone(), setup, latch: profile.latch, events: media_events };
+    let session = match shared.media.open(opened) {
+        Ok(session) => session,
+        Err(full) => {
+            warn!(call = id, %full, "call refused: no media port");
+            let (leg, reason) = (offer.leg, "No media port free");
+            return reject(&shared.commands, leg, 503, reason, Some(10)).await;
+        }
+    };
+    info!(call = id, trunk = profile.name, %source, "call offered");
+    let task = Task::new(shared, id, offer, profile, session);
+    task.serve(media_inbox).await;
+}
+
+/// A SIP core that has stopped needs no refusal.
+async fn reject(
+    commands: &Commands,
+    leg: Leg,
+    status: u16,
+    reason: &str,
+    retry_after_s: Option<u32>,
+) {
+    let reason = reason.to_string();
+    let _ = commands.send(Command::Reject { leg, status, reason, retry_after_s }).await;
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    id: String,
+    call: Call,
+    session: Session,
+    /// Hangs the leg up if the task ends otherwise than by its call, in a panic above all.
+    guard: LegGuard,
+    leg_events: mpsc::Receiver<crate::sip::Event>,
+    replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+}
+
+struct LegGuard {
+    commands: Commands,
+    leg: Leg,
+    ended: bool,
+}
+
+impl Drop for LegGuard {
+    fn drop(&mut self) {
+        if !self.ended {
+            let reason = Some("SIP;cause=500;text=\"call aborted\"".to_string());
+            let (commands, leg) = (self.commands.clone(), self.leg);
+            tokio::spawn(async move { commands.send(Command::Hangup { leg, reason }).await });
+        }
+    }
+}
+
+impl Task {
+    fn new(
+        shared: Arc<Shared>,
+        id: String,
+        offer: Offer,
+        profile: Profile,
+        session: Session,
+    ) -> Task {
+        let address = shared.config.public_address().unwrap_or(offer.invitation.local.ip());
+        let local = Local {
+            address,
+            port: session.port(),
+            laws: Vec::new(),
+            events: true,
+            session_id: random_u64() >> 1,
+            session_version: 1,
+        };
+        let guard = LegGuard { commands: shared.commands.clone(), leg: offer.leg, ended: false };
+        let setup = call::Setup {
+            id: id.clone(),
+            leg: offer.leg,
+            invitation: offer.invitation,
+            profile: Arc::new(profile),
+            local,
+            library: shared.library.clone(),
+            gateway: shared.gateway.clone(),
+            policy: shared.policy.clone(),
+            seed: seed(),
+        };
+        let call = Call::new(clock::now(), setup);
+        let replies = mpsc::channel(REPLIES_MAX);
+        Task { shared, id, call, session, guard, leg_events: offer.events, replies }
+    }
+
+    async fn serve(mut self, mut media_inbox: mpsc::Receiver<media::Event>) {
+        let mut leg_open = true;
+        loop {
+            if let Some(outcome) = self.carry_out().await {
+                self.guard.ended = true;
+                return self.conclude(&outcome);
+            }
+            let deadline = self.call.deadline().unwrap_or_else(far_future);
+            let input = tokio::select! {
+                event = self.leg_events.recv(), if leg_open => match event {
+                    Some(event) => Some(Input::Sip(event)),
+                    None => {
+                        // The SIP core gave the leg up: it has ended, whatever we missed.
+                        leg_open = false;
+                        let cause = crate::sip::Cause::PeerHungUp;
+                        let leg = self.guard.leg;
+                        Some(Input::Sip(crate::sip::Event::Ended { leg, cause }))
+                    }
+                },
+                Some(event) = media_inbox.recv() => Some(Input::Media(event)),
+                Some(reply) = self.replies.1.recv() => Some(reply),
+                () = tokio::time::sleep_until(deadline.into()) => None,
+            };
+            let (now, wall_ms) = (clock::now(), clock::wall_ms());
+            match input {
+                Some(input) => self.call.handle(now, wall_ms, input),
+                None => self.call.timeout(now, wall_ms),
+            }
+        }
+    }
+
+    /// Does what the call asks for; its outcome once it has ended.
+    async fn carry_out(&mut self) -> Option<Outcome> {
+        while let Some(output) = self.call.poll() {
+            match output {
+                Output::Sip(command) => {
+                    // A SIP core that has stopped has closed our mailbox too: `serve` sees it.
+                    let _ = self.shared.commands.send(command).await;
+                }
+                Output::Media(command) => self.session.command(command),
+                Output::Lookup(serial, query) => {
+                    let found = self.shared.directory.load().answer(&query);
+                    self.reply(async move { Input::Found(serial, found) });
+                }
+                Output::Record(serial, entry) => {
+                    let shared = self.shared.clone();
+                    self.reply(async move {
+                        let recorded = shared.store.record(entry, clock::wall_ms()).await;
+                        Input::Recorded(serial, recorded)
+                    });
+                }
+                Output::Send(serial, request, limit) => {
+                    let shared = self.shared.clone();
+                    self.reply(async move {
+                        let exchange: Exchange = shared.http.send(request, limit).await;
+                        Input::Exchanged(serial, exchange)
+                    });
+                }
+                Output::Synthesize(serial, name) => {
+                    let shared = self.shared.clone();
+                    self.reply(async move {
+                        Input::Named(serial, shared.synthesizer.name(&name).await)
+                    });
+                }
+                Output::Tell(telling) => self.tell(telling),
+                Output::Ended(outcome) => return Some(outcome),
+            }
+        }
+        None
+    }
+
+    /// Runs a request to the world beside the call. Its reply may find the call gone: a charge
+    /// whose call has ended is in the ledger, and the resolver finds it there.
+    fn reply(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let replies = self.replies.0.clone();
+        tokio::spawn(async move {
+            let input = work.await;
+            let _ = replies.send(input).await;
+        });
+    }
+
+    fn tell(&self, telling: Telling) {
+        if let Telling::Note(note) = &telling {
+            self.log(note);
+        }
+        self.shared.watch(Watched { call: self.id.clone(), telling });
+    }
+
+    /// Steps and outcomes, by our own ids: nothing a caller said or keyed.
+    fn log(&self, note: &Note) {
+        let call = &self.id;
+        match note {
+            Note::Step(step) => tracing::debug!(call, step, "step"),
+            Note::Identified { by, .. } => info!(call, by, "caller identified"),
+            Note::Consent { total, .. } => info!(call, %total, "consent"),
+            Note::Charging { reference, gateway } => info!(call, reference, gateway, "charging"),
+            Note::Verdict(verdict) => info!(call, verdict, "verdict"),
+            Note::Confirmation(confirmation) => info!(call, confirmation, "confirmed"),
+        }
+    }
+
+    fn conclude(&self, outcome: &Outcome) {
+        info!(call = self.id, outcome = ?outcome, "call ended");
+        self.shared.ended(&self.id, outcome);
+    }
+}
+
+fn media_setup(record: bool) -> media::Setup {
+    let mut rng = rand::rng();
+    media::Setup {
+        ssrc: rng.next_u32(),
+        sequence: rng.next_u32() as u16,
+        timestamp: rng.next_u32(),
+        record,
+        listen: false,
+    }
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}
+
+fn random_u64() -> u64 {
+    rand::rng().next_u64()
+}
+
+/// Letters only: an id can never be taken for a card number.
+fn call_id() -> String {
+    let letter = |bits: u64| char::from(b'a' + (bits % 26) as u8);
+    let mut bits = random_u64();
+    let mut next = || {
+        let c = letter(bits);
+        bits /= 26;
+        c
+    };
+    std::iter::repeat_with(&mut next).take(10).collect()
+}
+
+fn recording_name(id: &str) -> String {
+    format!("{}-{id}", clock::file_stamp())
+}
+
+fn far_future() -> Instant {
+    clock::now() + Duration::from_secs(86_400)
+}

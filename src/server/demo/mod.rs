@@ -1,0 +1,231 @@
+//! `ringtill demo`: a server on loopback and a scripted caller that pays two bills over real SIP
+//! and RTP, shown as it happens.
+
+use std::io::IsTerminal;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::console::Console;
+use super::dial::{self, Call};
+use super::{Server, Watched, clock, read_config};
+use crate::dial::script::{Keying, Script};
+use crate::gateway::bogus;
+use crate::ledger::reconcile::{self, Status};
+use crate::ledger::{Intent, State};
+use crate::media::Method;
+use crate::money::Money;
+use crate::sip::offer::Law;
+
+/// Options of `ringtill demo`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Keep serving after the two calls, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// Where configuration, accounts, ledger, recordings and reconciliation files are left
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+}
+
+const ACCOUNTS: &str = include_str!("accounts.csv");
+const JAMES: &str = include_str!("james.script");
+const STRANGER: &str = include_str!("stranger.script");
+
+/// One call of the demo and what must come of it.
+struct Scene {
+    title: &'static str,
+    from: &'static str,
+    script: &'static str,
+    keying: Keying,
+    account: &'static str,
+    amount: Money,
+}
+
+fn scenes() -> [Scene; 2] {
+    let keys = |method| Keying { method, on_ms: 80, off_ms: 80 };
+    [
+        Scene {
+            title: "1. James calls from a number we know, keys as RFC 4733 events",
+            from: "+13175550123",
+            script: JAMES,
+            keying: keys(Method::Events),
+            account: "1001",
+            amount: Money::usd(32_172),
+        },
+        Scene {
+            title: "2. A caller we do not know, keys as tones in the audio, one mistyped card",
+            from: "+13175550199",
+            script: STRANGER,
+            keying: keys(Method::InBand),
+            account: "1002",
+            amount: Money::usd(4_500),
+        },
+    ]
+}
+
+/// Runs the demo; success only if both payments were approved, posted and reconciled.
+pub async fn run(options: Options) -> ExitCode {
+    match Box::pin(play(&options)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("\nthe demo did not end well: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn play(options: &Options) -> Result<(), String> {
+    let stamp = || PathBuf::from(format!("demo-{}", clock::file_stamp()));
+    let folder = options.directory.clone().unwrap_or_else(stamp);
+    let config_file = write_files(&folder)?;
+    let config = read_config(&config_file)?;
+    // Warnings and errors only: what happens is told by the console.
+    let log = crate::config::Log { level: "warn".into(), ..config.log.clone() };
+    super::start_log(&log)?;
+    let (watcher, watched) = mpsc::channel(1_024);
+    let server = Server::start(config, Some(watcher)).await.map_err(|e| e.to_string())?;
+    let console = Console::new(clock::now(), std::io::stdout().is_terminal());
+    println!("Ringtill takes calls on sip:pay@{}", server.sip_address());
+    tokio::spawn(show(watched, Console::new(clock::now(), std::io::stdout().is_terminal())));
+    for scene in scenes() {
+        println!("{}", console.heading(scene.title));
+        place(&server, scene).await?;
+    }
+    let posted = post_all(&server, &folder.join("posting")).await?;
+    let problems = reconcile(&server, &posted).await?;
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    tell_what_next(&server, &folder, &posted, &console);
+    if options.stay {
+        println!("\nStill taking calls on sip:pay@{} until Ctrl-C.", server.sip_address());
+        server.serve_until_told(Duration::from_secs(60)).await;
+    } else {
+        server.stop().await;
+    }
+    Ok(())
+}
+
+/// A configuration and accounts that can be used after the demo as they are.
+fn write_files(folder: &Path) -> Result<PathBuf, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let folder = folder.canonicalize().map_err(failed)?;
+    let config = include_str!("ringtill.toml")
+        .replace("{port}", &free_port().map_err(failed)?.to_string())
+        .replace("{folder}", &folder.display().to_string());
+    let file = folder.join("ringtill.toml");
+    std::fs::write(folder.join("accounts.csv"), ACCOUNTS).map_err(failed)?;
+    std::fs::write(&file, config).map_err(failed)?;
+    Ok(file)
+}
+
+/// The SIP port, or any other when somebody has it.
+fn free_port() -> std::io::Result<u16> {
+    let socket = UdpSocket::bind("127.0.0.1:5060").or_else(|_| UdpSocket::bind("127.0.0.1:0"))?;
+    Ok(socket.local_addr()?.port())
+}
+
+async fn show(mut watched: mpsc::Receiver<Watched>, console: Console) {
+    while let Some(Watched { telling, .. }) = watched.recv().await {
+        if let Some(line) = console.line(clock::now(), &telling) {
+            println!("{line}");
+        }
+    }
+}
+
+async fn place(server: &Server, scene: Scene) -> Result<(), String> {
+    let library = server.library();
+    let script = Script::parse(scene.script, &|id| dial::knows(library, id));
+    let call = Call {
+        target: format!("sip:pay@{}", server.sip_address()),
+        from: Some(scene.from.into()),
+        headers: Vec::new(),
+        prompts: dial::indexes(library, &[Law::Mu]),
+        script: script.map_err(|error| error.to_string())?,
+        keying: scene.keying,
+        local: None,
+        call_max: Duration::from_secs(150),
+    };
+    dial::place(call, &mut |_, _| {}).await.map_err(|error| format!("the caller: {error}"))?;
+    // The money side may end after the caller's.
+    if !server.drained(Duration::from_secs(60)).await {
+        return Err("the call did not end".into());
+    }
+    Ok(())
+}
+
+/// Posts what is left; all files of the folder.
+async fn post_all(server: &Server, folder: &Path) -> Result<Vec<PathBuf>, String> {
+    while server.post().await?.is_some() {}
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "csv")).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Ledger, gateway and reconciliation file, three ways; what does not agree.
+async fn reconcile(server: &Server, files: &[PathBuf]) -> Result<Vec<String>, String> {
+    let ledger = server.store().intents().await.map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for file in files {
+        let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        rows.extend(reconcile::read(&bytes).map_err(|e| e.to_string())?.rows);
+    }
+    let sales: Vec<bogus::Charge> = match server.simulator() {
+        Some(host) => host.sales(),
+        None => Vec::new(),
+    };
+    let mut problems = Vec::new();
+    for scene in scenes() {
+        let found = ledger.iter().find(|(intent, _)| intent.account_id == scene.account);
+        match found {
+            Some((intent, State::Posted(_))) if intent.amount == scene.amount => {
+                problems.extend(compare(intent, &rows, &sales));
+            }
+            Some((_, state)) => problems.push(format!("{}: {state:?}", scene.account)),
+            None => problems.push(format!("{}: not in the ledger", scene.account)),
+        }
+    }
+    if sales.len() != ledger.len() || rows.len() != ledger.len() {
+        problems.push("ledger, gateway and file do not hold the same number of payments".into());
+    }
+    Ok(problems)
+}
+
+fn compare(intent: &Intent, rows: &[reconcile::Row], sales: &[bogus::Charge]) -> Option<String> {
+    let approved = |row: &&reconcile::Row| row.status == Status::Approved;
+    let in_file = rows.iter().filter(approved).filter(|row| row.intent == *intent).count();
+    let charged = |sale: &&bogus::Charge| {
+        sale.reference == intent.id
+            && sale.outcome == bogus::Outcome::Approved
+            && Some(sale.total) == intent.amount.checked_add(intent.fee)
+    };
+    let at_gateway = sales.iter().filter(charged).count();
+    let agree = (in_file, at_gateway) == (1, 1);
+    (!agree).then(|| format!("{}: {at_gateway} at the gateway, {in_file} in the file", intent.id))
+}
+
+fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &Console) {
+    let address = server.sip_address();
+    let shown = folder.display();
+    println!("{}", console.heading("Both payments approved, posted and reconciled."));
+    println!("  recordings      {shown}/recordings   (card data is silence)");
+    for file in posted {
+        println!("  reconciliation  {}", file.display());
+    }
+    println!("  ledger          {shown}/ledger.db");
+    println!("{}", console.heading("Try next"));
+    println!("  ringtill serve -c {shown}/ringtill.toml");
+    println!("  a softphone:    call sip:pay@{address}, UDP, no registration, PCMU, DTMF RFC 2833");
+    println!("                  account 1003, ZIP 46220, card 4111 1111 1111 1111, any later date");
+    println!("  ringtill dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\"");
+    println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -i 127.0.0.1 -p 5070 -m 1");
+}

@@ -1,0 +1,292 @@
+//! Payments whose outcome is unknown are looked up at their gateway until it is known; never sent
+//! again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::clock;
+use super::http_client::HttpClient;
+use super::store::{Store, StoreError, Unresolved};
+use crate::gateway::{Exchange, Found, Gateway, Request, Verdict};
+use crate::ledger::{Entry, Recorded, State};
+
+pub struct Resolver {
+    store: Arc<Store>,
+    gateways: Vec<Arc<dyn Gateway>>,
+    client: HttpClient,
+}
+
+/// What one round of lookups did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Now known: approved, declined, held or never charged.
+    pub resolved: usize,
+    /// To be asked again.
+    pub deferred: usize,
+    /// Given up on: a person must decide.
+    pub manual: usize,
+}
+
+const LOOKUP_LIMIT: Duration = Duration::from_secs(20);
+const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// A gateway that says it never processed a sale is believed only this long after we lost sight
+/// of it: until then the request may still be on its way.
+pub const ABSENT_AFTER_MS: i64 = 60_000;
+
+impl Resolver {
+    pub fn new(store: Arc<Store>, gateways: Vec<Arc<dyn Gateway>>, client: HttpClient) -> Resolver {
+        Resolver { store, gateways, client }
+    }
+
+    /// Looks up whatever is due, for ever. It may be dropped at any time.
+    pub async fn run(&self) {
+        loop {
+            match self.step(clock::wall_ms()).await {
+                Ok(round) if round != Round::default() => {
+                    info!(resolved = round.resolved, deferred = round.deferred, "looked up");
+                    if round.manual > 0 {
+                        error!(payments = round.manual, "no answer in 72 hours: decide by hand");
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => error!(%error, "cannot look up unknown payments"),
+            }
+            tokio::time::sleep(ROUND_EVERY).await;
+        }
+    }
+
+    /// One round at `now_ms` (Unix).
+    pub async fn step(&self, now_ms: i64) -> Result<Round, StoreError> {
+        let send = |request| {
+            let client = self.client.clone();
+            async move { client.send(request, LOOKUP_LIMIT).await }
+        };
+        round(&self.store, &self.gateways, now_ms, send).await
+    }
+}
+
+/// Looks up everything due, one after the other, sending by `send`.
+async fn round<F: Future<Output = Exchange>>(
+    store: &Store,
+    gateways: &[Arc<dyn Gateway>],
+    now_ms: i64,
+    mut send: impl FnMut(Request) -> F,
+) -> Result<Round, StoreError> {
+    let mut round = Round::default();
+    for due in store.unresolved(now_ms).await? {
+        let gateway = gateways.iter().find(|gateway| gateway.name() == due.intent.gateway);
+        let found = match gateway {
+            Some(gateway) => gateway.found(&send(gateway.lookup(&due.intent.id)).await),
+            None => {
+                warn!(gateway = due.intent.gateway, "an unknown payment needs this gateway");
+                Found::NotYet
+            }
+        };
+        let Some(to) = settled(found, &due, now_ms) else {
+            match store.defer(&due, now_ms).await? {
+                true => round.manual += 1,
+                false => round.deferred += 1,
+            }
+            continue;
+        };
+        let entry = Entry::Move { id: due.intent.id, to };
+        match store.record(entry, now_ms).await {
+            Recorded::Stored => round.resolved += 1,
+            Recorded::Failed(why) => return Err(StoreError::Database(why)),
+            // Somebody decided it meanwhile.
+            Recorded::Illegal | Recorded::Conflict => {}
+        }
+    }
+    Ok(round)
+}
+
+/// The state an answer leads to, `None` while it proves nothing.
+fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
+    match found {
+        Found::Settled(Verdict::Unknown(_) | Verdict::Config(_) | Verdict::NotSent(_)) => None,
+        Found::Settled(verdict) => Some(State::from(&verdict)),
+        Found::Absent if now_ms - due.since_ms >= ABSENT_AFTER_MS => {
+            Some(State::NotCharged("the gateway never received it".into()))
+        }
+        Found::Absent | Found::NotYet => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Dialect;
+    use crate::gateway::Sale;
+    use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
+    use crate::instrument::{Card, Expiry, Pan};
+    use crate::ledger::{Intent, sample};
+    use crate::secret::Secret;
+    use crate::server::bogus::BogusHost;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    /// 2026-06-01T00:00:00Z
+    const NOW: i64 = 1_780_272_000_000;
+
+    fn gateway(base_url: &str) -> Arc<dyn Gateway> {
+        let api_key = Secret::new("key".to_string());
+        Arc::new(Bogus::open(Settings { base_url: base_url.into(), api_key }).unwrap())
+    }
+
+    fn card(number: &str) -> Card {
+        let expiry = Expiry::parse("1239", jiff::civil::date(2026, 6, 1)).unwrap();
+        Card { pan: Pan::parse(number).unwrap(), expiry, cvv: None, zip: None }
+    }
+
+    struct Bench {
+        _directory: tempfile::TempDir,
+        store: Store,
+        simulator: Simulator,
+        gateways: Vec<Arc<dyn Gateway>>,
+    }
+
+    impl Bench {
+        async fn new() -> Bench {
+            let directory = tempfile::tempdir().unwrap();
+            let place = directory.path().join("ledger.db");
+            let store = Store::open(place.to_str().unwrap()).await.unwrap();
+            let gateways = vec![gateway("https://gateway.example")];
+            Bench { _directory: directory, store, simulator: Simulator::new("key", 1), gateways }
+        }
+
+        /// A payment as the script makes it: consent, sending, whatever came back.
+        async fn pay(&mut self, n: u64, number: &str, now_ms: i64) -> Intent {
+            let intent = Intent { created_ms: now_ms, ..sample::intent(n, &format!("A{n}")) };
+            self.record(Entry::Consent(Box::new(intent.clone())), now_ms).await;
+            self.step(&intent, State::Sending, now_ms).await;
+            let card = card(number);
+            let sale = Sale {
+                reference: &intent.id,
+                total: intent.total().unwrap(),
+                fee: intent.fee,
+                card: &card,
+                account_id: &intent.account_id,
+            };
+            let request = self.gateways[0].sale(&sale);
+            let verdict = self.gateways[0].verdict(&self.simulator.exchange(now_ms, request));
+            self.step(&intent, State::from(&verdict), now_ms).await;
+            intent
+        }
+
+        async fn record(&self, entry: Entry, now_ms: i64) {
+            assert_eq!(self.store.record(entry, now_ms).await, Recorded::Stored);
+        }
+
+        async fn step(&self, intent: &Intent, to: State, now_ms: i64) {
+            self.record(Entry::Move { id: intent.id.clone(), to }, now_ms).await;
+        }
+
+        async fn round(&mut self, now_ms: i64) -> Round {
+            let simulator = &mut self.simulator;
+            let send = |request| std::future::ready(simulator.exchange(now_ms, request));
+            round(&self.store, &self.gateways, now_ms, send).await.unwrap()
+        }
+
+        async fn state(&self, intent: &Intent) -> State {
+            self.store.intent(&intent.id).await.unwrap().unwrap().1
+        }
+    }
+
+    const GOOD: &str = "4111111111111111";
+    const DECLINED: &str = "4000000000000002";
+
+    #[tokio::test]
+    async fn a_lost_answer_is_found_by_reference() {
+        let mut bench = Bench::new().await;
+        bench.simulator.fail_next(Fault::CloseAfterProcessing);
+        let paid = bench.pay(1, GOOD, NOW).await;
+        bench.simulator.fail_next(Fault::Garbled);
+        let declined = bench.pay(2, DECLINED, NOW).await;
+        assert_eq!(bench.state(&paid).await.name(), "unknown");
+        assert_eq!(bench.round(NOW + 1_999).await, Round::default());
+        assert_eq!(bench.round(NOW + 2_000).await, Round { resolved: 2, ..Round::default() });
+        assert_eq!(bench.state(&paid).await.name(), "approved");
+        assert_eq!(bench.state(&declined).await.name(), "declined");
+        assert_eq!(bench.simulator.sales().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn absent_is_believed_only_after_a_minute() {
+        let mut bench = Bench::new().await;
+        bench.simulator.fail_next(Fault::CloseUnprocessed);
+        let lost = bench.pay(1, GOOD, NOW).await;
+        bench.simulator.fail_next(Fault::Late);
+        let late = bench.pay(2, GOOD, NOW).await;
+        let deferred = Round { deferred: 2, ..Round::default() };
+        assert_eq!(bench.round(NOW + 2_000).await, deferred);
+        assert_eq!(bench.round(NOW + 7_000).await, deferred);
+        // The late one was processed ten seconds after we lost sight of it.
+        let one = Round { resolved: 1, deferred: 1, manual: 0 };
+        assert_eq!(bench.round(NOW + 22_000).await, one);
+        assert_eq!(bench.state(&late).await.name(), "approved");
+        assert_eq!(bench.round(NOW + 82_000).await, Round { resolved: 1, ..Round::default() });
+        assert_eq!(bench.state(&lost).await.name(), "not_charged");
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_in_three_days_a_person_decides() {
+        let mut bench = Bench::new().await;
+        bench.simulator.fail_next(Fault::CloseAfterProcessing);
+        let intent = bench.pay(1, GOOD, NOW).await;
+        bench.gateways = Vec::new();
+        assert_eq!(bench.round(NOW + 2_000).await, Round { deferred: 1, ..Round::default() });
+        let days = 72 * 3_600_000;
+        assert_eq!(bench.round(NOW + days).await, Round { manual: 1, ..Round::default() });
+        assert_eq!(bench.state(&intent).await, State::Manual);
+    }
+
+    /// Random faults on sales and lookups: in the end the ledger says what the gateway's books say.
+    #[tokio::test]
+    async fn ledger_and_gateway_agree_in_the_end() {
+        for seed in 0..4 {
+            let mut bench = Bench::new().await;
+            let mut rng = StdRng::seed_from_u64(seed);
+            bench.simulator.fail_randomly(seed, 60);
+            let mut now_ms = NOW;
+            let mut intents = Vec::new();
+            for n in 1..=40 {
+                let number = if rng.random_bool(0.3) { DECLINED } else { GOOD };
+                intents.push(bench.pay(n, number, now_ms).await);
+                now_ms += rng.random_range(0..5_000);
+                bench.round(now_ms).await;
+            }
+            for _ in 0..300 {
+                now_ms += 60_000;
+                bench.round(now_ms).await;
+            }
+            for intent in &intents {
+                let state = bench.state(intent).await;
+                let mut sales = bench.simulator.sales().iter();
+                let sale = sales.find(|sale| sale.reference == intent.id);
+                let want = match sale.map(|sale| sale.outcome) {
+                    None => "not_charged",
+                    Some(Outcome::Approved) => "approved",
+                    Some(_) => "declined",
+                };
+                assert_eq!(state.name(), want, "seed {seed} {}: {sale:?}", intent.id);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_works_over_real_sockets() {
+        let mut bench = Bench::new().await;
+        bench.simulator.fail_next(Fault::CloseAfterProcessing);
+        let intent = bench.pay(1, GOOD, NOW).await;
+        let Bench { _directory, store, simulator, .. } = bench;
+        let host = BogusHost::start(simulator).await.unwrap();
+        let client = HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).unwrap();
+        let store = Arc::new(store);
+        let resolver = Resolver::new(store.clone(), vec![gateway(&host.base_url())], client);
+        let round = resolver.step(NOW + 2_000).await.unwrap();
+        assert_eq!(round, Round { resolved: 1, ..Round::default() });
+        assert_eq!(store.intent(&intent.id).await.unwrap().unwrap().1.name(), "approved");
+    }
+}

@@ -1,0 +1,280 @@
+//! Reconciliation files out of the ledger. Sequence and rows are fixed in one transaction before
+//! a byte is written, so that a crash at any point leads to the same file again.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sqlx::Row as _;
+
+use super::row::{add_step, read};
+use super::{Store, StoreError};
+use crate::ledger::State;
+use crate::ledger::reconcile::{self, Posting, Row};
+
+/// More rows than this go into the next file.
+const ROWS_MAX: i64 = 50_000;
+
+impl Store {
+    /// Writes the biller's next reconciliation file into `directory`, of one currency, and marks
+    /// what it holds as posted; `None` if nothing became final since the last one. An unfinished
+    /// file is finished first. Beside the file a `<name>.done` says that it is whole.
+    pub async fn post(
+        &self,
+        directory: &Path,
+        biller: &str,
+        now_ms: i64,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        let _one_at_a_time = self.posting.lock().await;
+        let Some(posting) = self.fix(biller, now_ms).await? else { return Ok(None) };
+        let path = {
+            let (directory, posting) = (directory.to_path_buf(), posting.clone());
+            tokio::task::spawn_blocking(move || deliver(&directory, &posting))
+                .await
+                .map_err(|error| StoreError::File(format!("writing panicked: {error}")))??
+        };
+        self.finish(&posting, now_ms).await?;
+        Ok(Some(path))
+    }
+
+    /// The file that was begun and not finished, or a new one of everything final and in no file.
+    pub(super) async fn fix(
+        &self,
+        biller: &str,
+        now_ms: i64,
+    ) -> Result<Option<Posting>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let query = "select sequence, created_ms from posting \
+                     where biller = $1 and written_ms = 0 order by sequence";
+        let begun = sqlx::query(query).bind(biller).fetch_optional(&mut *tx).await?;
+        let (sequence, created_ms): (i64, i64) = match begun {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?),
+            None => {
+                let query = "select coalesce(max(sequence), 0) + 1 from posting where biller = $1";
+                let sequence = sqlx::query_scalar(query).bind(biller).fetch_one(&mut *tx).await?;
+                let query = sqlx::query(TAKE).bind(biller).bind(sequence).bind(ROWS_MAX);
+                if query.execute(&mut *tx).await?.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let query = "insert into posting (biller, sequence, created_ms, written_ms) \
+                             values ($1, $2, $3, 0)";
+                let query = sqlx::query(query).bind(biller).bind(sequence).bind(now_ms);
+                query.execute(&mut *tx).await?;
+                (sequence, now_ms)
+            }
+        };
+        let query = "select * from intent where biller = $1 and file_sequence = $2 \
+                     order by created_ms, id";
+        let mut rows = Vec::new();
+        for row in sqlx::query(query).bind(biller).bind(sequence).fetch_all(&mut *tx).await? {
+            let (intent, state) = read(&row)?;
+            rows.extend(Row::of(&intent, &state));
+        }
+        tx.commit().await?;
+        let sequence = sequence.unsigned_abs();
+        Ok(Some(Posting { biller: biller.into(), sequence, created_ms, rows }))
+    }
+
+    /// Marks what a delivered file holds.
+    pub(super) async fn finish(&self, posting: &Posting, now_ms: i64) -> Result<(), StoreError> {
+        let sequence = i64::try_from(posting.sequence).unwrap_or(i64::MAX);
+        let mut tx = self.pool.begin().await?;
+        for row in &posting.rows {
+            let Some(approval) = &row.approval else { continue };
+            let query = "update intent set state = 'posted' where id = $1 and state = 'approved'";
+            let query = sqlx::query(query).bind(&row.intent.id);
+            if query.execute(&mut *tx).await?.rows_affected() == 1 {
+                let posted = State::Posted(approval.clone());
+                add_step(&mut tx, &row.intent.id, &posted, now_ms).await?;
+            }
+        }
+        sqlx::query("update posting set written_ms = $3 where biller = $1 and sequence = $2")
+            .bind(&posting.biller)
+            .bind(sequence)
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Puts what is final and in no file into file $2: of the oldest one's currency, at most $3 rows.
+const TAKE: &str = "\
+update intent set file_sequence = $2 where id in ( \
+    select id from intent where biller = $1 and file_sequence = 0 \
+        and state in ('approved', 'posted', 'declined', 'not_charged') \
+        and currency = ( \
+            select currency from intent where biller = $1 and file_sequence = 0 \
+                and state in ('approved', 'posted', 'declined', 'not_charged') \
+            order by created_ms, id limit 1) \
+    order by created_ms, id limit $3)";
+
+/// Writes the file so that it is there whole or not at all. What stands there already with the
+/// same bytes is left alone; anything else under its name is never overwritten.
+pub(super) fn deliver(directory: &Path, posting: &Posting) -> Result<PathBuf, StoreError> {
+    let name = reconcile::file_name(&posting.biller, posting.sequence, posting.created_ms);
+    let name = name.ok_or_else(|| {
+        let biller = &posting.biller;
+        StoreError::File(format!("the biller `{biller}` needs a name of letters, digits, - and _"))
+    })?;
+    let path = directory.join(&name);
+    let bytes = reconcile::write(posting);
+    if fs::read(&path).is_ok_and(|present| present != bytes) {
+        let path = path.display();
+        return Err(StoreError::File(format!("{path} exists with other content; move it away")));
+    }
+    write_whole(directory, &name, &bytes).map_err(|error| {
+        let directory = directory.display();
+        StoreError::File(format!("cannot write to {directory}: {error}; make it writable for us"))
+    })?;
+    Ok(path)
+}
+
+fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let temporary = directory.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    sync_directory(directory)?;
+    File::create(directory.join(format!("{name}.done")))?.sync_all()?;
+    sync_directory(directory)
+}
+
+/// Makes a rename in it survive a power cut.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    match cfg!(unix) {
+        true => File::open(directory)?.sync_all(),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{put, store};
+    use super::*;
+    use crate::ledger::reconcile::Status;
+    use crate::ledger::sample;
+    use crate::money::Money;
+
+    /// 2026-06-01T00:00:00Z
+    const NOW: i64 = 1_780_272_000_000;
+    const BILLER: &str = "acme-water";
+
+    async fn filled(directory: &tempfile::TempDir) -> Store {
+        let store = store(directory).await;
+        let approved = State::Approved(sample::approval());
+        put(&store, 1, &[State::Sending, approved.clone()]).await;
+        put(&store, 2, &[State::Sending, State::Declined("no".into())]).await;
+        put(&store, 3, &[State::Sending, State::Unknown("?".into())]).await;
+        put(&store, 4, &[State::NotCharged("hung up".into())]).await;
+        put(&store, 5, &[State::Sending, approved]).await;
+        store
+    }
+
+    fn files(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_became_final_is_posted_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        let store = filled(&directory).await;
+        let path = store.post(&out, BILLER, NOW).await.unwrap().unwrap();
+        let name = "payments-acme-water-20260601-000001.csv";
+        assert_eq!(path, out.join(name));
+        assert_eq!(files(&out), [name.to_string(), format!("{name}.done")]);
+        let posting = reconcile::read(&fs::read(&path).unwrap()).unwrap();
+        let rows: Vec<_> =
+            posting.rows.iter().map(|row| (row.intent.id.as_str(), row.status)).collect();
+        assert_eq!(
+            rows,
+            [
+                ("intent-1", Status::Approved),
+                ("intent-2", Status::Declined),
+                ("intent-4", Status::NotCharged),
+                ("intent-5", Status::Approved)
+            ]
+        );
+        let received: i64 = posting.rows.iter().filter_map(Row::received).map(|m| m.minor).sum();
+        assert_eq!(Money::usd(received), Money::usd(2 * 32_372));
+        let states: Vec<_> =
+            store.intents().await.unwrap().iter().map(|(_, state)| state.name()).collect();
+        assert_eq!(states, ["posted", "declined", "unknown", "not_charged", "posted"]);
+        assert_eq!(store.post(&out, BILLER, NOW + 1).await.unwrap(), None);
+        assert_eq!(store.post(&out, "other", NOW + 1).await.unwrap(), None);
+
+        // The unknown one is settled later: a second file, next number, that one row.
+        let to = State::Approved(sample::approval());
+        store.record(crate::ledger::Entry::Move { id: "intent-3".into(), to }, NOW).await;
+        let path = store.post(&out, BILLER, NOW + 86_400_000).await.unwrap().unwrap();
+        assert!(path.ends_with("payments-acme-water-20260602-000002.csv"), "{path:?}");
+        let posting = reconcile::read(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!((posting.sequence, posting.rows.len()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_crash_at_any_point_leads_to_the_same_bytes() {
+        let mut seen = Vec::new();
+        for crash_after in ["nothing", "fix", "tmp", "rename", "deliver"] {
+            let directory = tempfile::tempdir().unwrap();
+            let out = directory.path().join("out");
+            let first = filled(&directory).await;
+            fs::create_dir_all(&out).unwrap();
+            if crash_after != "nothing" {
+                let posting = first.fix(BILLER, NOW).await.unwrap().unwrap();
+                let bytes = reconcile::write(&posting);
+                let name = reconcile::file_name(BILLER, 1, NOW).unwrap();
+                match crash_after {
+                    "tmp" => fs::write(out.join(format!("{name}.tmp")), &bytes[..10]).unwrap(),
+                    "rename" => fs::write(out.join(&name), &bytes).unwrap(),
+                    "deliver" => drop(deliver(&out, &posting).unwrap()),
+                    _ => {}
+                }
+                // Became final after the rows were fixed: must wait for the next file.
+                let to = State::Approved(sample::approval());
+                first.record(crate::ledger::Entry::Move { id: "intent-3".into(), to }, NOW).await;
+            }
+            std::mem::forget(first);
+            let second = store(&directory).await;
+            // A day later, but the file keeps the day it was begun on.
+            let later = if crash_after == "nothing" { NOW } else { NOW + 86_400_000 };
+            let path = second.post(&out, BILLER, later).await.unwrap().unwrap();
+            seen.push((path.file_name().unwrap().to_owned(), fs::read(&path).unwrap()));
+            assert_eq!(files(&out).len(), 2, "{crash_after}: {:?}", files(&out));
+            let posted = second.intents().await.unwrap();
+            let posted = posted.iter().filter(|(_, state)| state.name() == "posted").count();
+            assert_eq!(posted, 2, "{crash_after}");
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[tokio::test]
+    async fn a_foreign_file_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(&directory).await;
+        let name = reconcile::file_name(BILLER, 1, NOW).unwrap();
+        fs::write(directory.path().join(&name), "someone's").unwrap();
+        let error = store.post(directory.path(), BILLER, NOW).await.err().unwrap().to_string();
+        assert!(error.contains("exists with other content; move it away"), "{error}");
+        assert_eq!(fs::read(directory.path().join(&name)).unwrap(), b"someone's");
+        fs::remove_file(directory.path().join(&name)).unwrap();
+        assert!(store.post(directory.path(), BILLER, NOW + 1).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_written_is_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(&directory).await;
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = store.post(&file, BILLER, NOW).await.err().unwrap().to_string();
+        assert!(error.contains("cannot write to") && error.contains("make it writable"), "{error}");
+    }
+}

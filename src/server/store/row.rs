@@ -1,0 +1,132 @@
+//! Intents and their steps as rows of the database.
+
+use sqlx::any::AnyRow;
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+
+use super::StoreError;
+use crate::gateway::Approval;
+use crate::instrument::{Brand, Last4};
+use crate::ledger::journal::predecessors;
+use crate::ledger::{Intent, State};
+use crate::money::{Currency, Money};
+
+/// Moves an intent if it is in a state that `to` may follow; false if not.
+pub(super) async fn move_to(
+    tx: &mut Transaction<'_, Any>,
+    id: &str,
+    to: &State,
+    now_ms: i64,
+) -> Result<bool, sqlx::Error> {
+    let from: Vec<String> = predecessors(to).iter().map(|name| format!("'{name}'")).collect();
+    if from.is_empty() {
+        return Ok(false);
+    }
+    let extra = match to {
+        State::Approved(_) => ", gateway_reference = $4, auth_code = $5, avs = $6, cvv = $7",
+        State::Unknown(_) => ", unknown_ms = $4, lookups = 0, lookup_ms = $5",
+        _ => "",
+    };
+    // Posting repeats the approval it posts: another one is a mistake.
+    let only = match to {
+        State::Posted(_) => {
+            "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7"
+        }
+        _ => "",
+    };
+    let from = from.join(", ");
+    let sql = format!(
+        "update intent set state = $2, detail = $3{extra} where id = $1 and state in ({from}) {only}"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(to.name()).bind(detail(to));
+    let query = match to {
+        State::Approved(approval) | State::Posted(approval) => query
+            .bind(&approval.gateway_reference)
+            .bind(&approval.auth_code)
+            .bind(approval.avs.as_deref().unwrap_or_default())
+            .bind(approval.cvv.as_deref().unwrap_or_default()),
+        State::Unknown(_) => query.bind(now_ms).bind(now_ms + lookup_wait_ms(0)),
+        _ => query,
+    };
+    let moved = query.execute(&mut **tx).await?.rows_affected() == 1;
+    if moved {
+        add_step(tx, id, to, now_ms).await?;
+    }
+    Ok(moved)
+}
+
+pub(super) async fn add_step(
+    tx: &mut Transaction<'_, Any>,
+    id: &str,
+    state: &State,
+    now_ms: i64,
+) -> Result<(), sqlx::Error> {
+    let query = "insert into step (intent_id, position, state, detail, at_ms) \
+                 select $1, coalesce(max(position), 0) + 1, $2, $3, $4 from step \
+                 where intent_id = $1";
+    let query = sqlx::query(query).bind(id).bind(state.name()).bind(detail(state)).bind(now_ms);
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+pub(super) fn detail(state: &State) -> &str {
+    match state {
+        State::Declined(why) | State::Held(why) | State::Unknown(why) | State::NotCharged(why) => {
+            why
+        }
+        _ => "",
+    }
+}
+
+pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
+    let id: String = row.try_get("id")?;
+    let foreign = |what: &str| {
+        StoreError::Database(format!("intent {id} has a {what} this version does not know"))
+    };
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let some = |column: &str| text(column).map(|text| Some(text).filter(|text| !text.is_empty()));
+    let currency = Currency::from_code(&text("currency")?).ok_or_else(|| foreign("currency"))?;
+    let brand = text("brand")?;
+    let brand = Brand::ALL.into_iter().find(|known| known.name() == brand);
+    let intent = Intent {
+        id: id.clone(),
+        confirmation: text("confirmation")?,
+        biller: text("biller")?,
+        account_id: text("account_id")?,
+        amount: Money::new(row.try_get("amount_minor")?, currency),
+        fee: Money::new(row.try_get("fee_minor")?, currency),
+        brand: brand.ok_or_else(|| foreign("brand"))?,
+        last4: Last4::parse(&text("last4")?).ok_or_else(|| foreign("last4"))?,
+        gateway: text("gateway")?,
+        call_id: text("call_id")?,
+        created_ms: row.try_get("created_ms")?,
+    };
+    let approval = Approval {
+        gateway_reference: text("gateway_reference")?,
+        auth_code: text("auth_code")?,
+        avs: some("avs")?,
+        cvv: some("cvv")?,
+    };
+    let detail = text("detail")?;
+    let state = match text("state")?.as_str() {
+        "consented" => State::Consented,
+        "sending" => State::Sending,
+        "approved" => State::Approved(approval),
+        "declined" => State::Declined(detail),
+        "held" => State::Held(detail),
+        "unknown" => State::Unknown(detail),
+        "not_charged" => State::NotCharged(detail),
+        "manual" => State::Manual,
+        "posted" => State::Posted(approval),
+        _ => return Err(foreign("state")),
+    };
+    Ok((intent, state))
+}
+
+/// Waits before each of the first lookups of an unknown outcome; then [`LOOKUP_EVERY_MS`].
+const LOOKUP_MS: [i64; 4] = [2_000, 5_000, 15_000, 60_000];
+const LOOKUP_EVERY_MS: i64 = 5 * 60_000;
+
+pub(super) fn lookup_wait_ms(lookups: i64) -> i64 {
+    let nth = usize::try_from(lookups).unwrap_or_default();
+    LOOKUP_MS.get(nth).copied().unwrap_or(LOOKUP_EVERY_MS)
+}

@@ -1,0 +1,479 @@
+//! Every caller there can be, up to a number of misbehaviours: the script is run over `Line` with
+//! each choice the caller, the store and the gateway have, and the money rules are checked at the
+//! end of every call.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ringtill::account::{Account, Caller, Query};
+use ringtill::dialogue::{Heard, Question};
+use ringtill::gateway::{self, Approval, Exchange, Fixable, Found, Gateway, Sale, Verdict};
+use ringtill::instrument::{Brand, Last4};
+use ringtill::ledger::journal::Journal;
+use ringtill::ledger::{Entry, Intent, Recorded, State};
+use ringtill::money::Money;
+use ringtill::payment::{Desk, Flow, Note, Outcome, Reply, Request, Settings, Step, script};
+use ringtill::prompt::Prompt;
+use ringtill::secret::Keys;
+use zeroize::Zeroizing;
+
+const CALLS_MIN: u64 = 100_000;
+const MISBEHAVIOURS_MAX: u32 = 4;
+const STEPS_MAX: u32 = 400;
+const NOW_MS: i64 = 1_795_400_000_000; // 23 November 2026
+
+fn main() -> ExitCode {
+    let mut calls = 0;
+    for scene in scenes() {
+        let mut choices = Choices::default();
+        let before = calls;
+        loop {
+            run(&scene, &mut choices);
+            calls += 1;
+            if !choices.advance() {
+                break;
+            }
+        }
+        println!("{}: {} calls", scene.name, calls - before);
+    }
+    assert!(calls >= CALLS_MIN, "only {calls} calls");
+    println!("test result: ok. {calls} calls enumerated; 0 failed");
+    ExitCode::SUCCESS
+}
+
+/// Walks a tree of choices depth first: each run follows one path, then the last choice that has
+/// another way is changed. The first way of a choice is good behaviour and costs nothing.
+#[derive(Default)]
+struct Choices {
+    path: Vec<(usize, usize)>,
+    at: usize,
+    misbehaved: u32,
+}
+
+impl Choices {
+    fn pick(&mut self, ways: usize) -> usize {
+        let ways = if self.misbehaved < MISBEHAVIOURS_MAX { ways } else { 1 };
+        if self.at == self.path.len() {
+            self.path.push((0, ways));
+        }
+        let (way, _) = self.path[self.at];
+        self.at += 1;
+        self.misbehaved += u32::from(way > 0);
+        way
+    }
+
+    /// The next path; false when all have been walked.
+    fn advance(&mut self) -> bool {
+        (self.at, self.misbehaved) = (0, 0);
+        while let Some((way, ways)) = self.path.pop() {
+            if way + 1 < ways {
+                self.path.push((way + 1, ways));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// One kind of caller.
+struct Scene {
+    name: &'static str,
+    caller: Caller,
+    settings: Settings,
+    accounts: Vec<Account>,
+    /// The account has a payment whose outcome is open.
+    open_payment: bool,
+}
+
+fn scenes() -> Vec<Scene> {
+    let settings = Settings { fee: Money::usd(200), ..Settings::default() };
+    let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
+    let number = Some("+13175550123".into());
+    let known = Caller { number, trusted: true, ..Caller::default() };
+    let unknown = Caller::default();
+    let passed_on = Caller { account: Some("1001".into()), ..Caller::default() };
+    let scene = |name, caller: &Caller, settings: &Settings, accounts: Vec<Account>| Scene {
+        name,
+        caller: caller.clone(),
+        settings: settings.clone(),
+        accounts,
+        open_payment: false,
+    };
+    let owing = account("1001", 32_172);
+    let shared_phone = vec![owing.clone(), account("1002", 100)];
+    vec![
+        scene("known by caller id", &known, &settings, vec![owing.clone()]),
+        scene("account and ZIP", &unknown, &brief, vec![owing.clone()]),
+        scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
+        scene("phone shared by two accounts", &known, &brief, shared_phone),
+        scene("nothing due", &known, &brief, vec![account("1001", 0)]),
+        Scene { open_payment: true, ..scene("open payment", &known, &brief, vec![owing]) },
+    ]
+}
+
+fn account(id: &str, due: i64) -> Account {
+    Account {
+        id: id.into(),
+        name_first: Some("James".into()),
+        name_last: None,
+        phones: vec!["+13175550123".into()],
+        verify_zip: Some("46201".into()),
+        amount_due: Money::usd(due),
+        past_due: None,
+        min_payment: None,
+        max_payment: None,
+        due_date: None,
+    }
+}
+
+const EARLIER: &str = "earlier";
+
+fn earlier_intent(scene: &Scene) -> Intent {
+    Intent {
+        id: EARLIER.into(),
+        confirmation: "100000009".into(),
+        biller: scene.settings.biller.clone(),
+        account_id: scene.accounts[0].id.clone(),
+        amount: Money::usd(1),
+        fee: Money::usd(0),
+        brand: Brand::Visa,
+        last4: Last4::parse("1111").unwrap(),
+        gateway: "words".into(),
+        call_id: EARLIER.into(),
+        created_ms: NOW_MS,
+    }
+}
+
+fn run(scene: &Scene, choices: &mut Choices) {
+    let mut journal = Journal::new();
+    if scene.open_payment {
+        journal.record(Entry::Consent(Box::new(earlier_intent(scene))));
+    }
+    let mut world = World {
+        scene,
+        choices,
+        journal,
+        truth: Truth::default(),
+        said: Vec::new(),
+        consented: None,
+        hung_up: false,
+        store_failed: false,
+    };
+    let desk = Desk {
+        settings: Arc::new(scene.settings.clone()),
+        gateway: Arc::new(Words),
+        caller: scene.caller.clone(),
+        call_id: "call".into(),
+    };
+    let mut flow = Flow::new([7; 32], |line| script(line, desk));
+    let mut step = flow.start(NOW_MS);
+    let mut steps = 0;
+    let outcome = loop {
+        for note in flow.notes() {
+            world.note(note);
+        }
+        match step {
+            Step::Ended(outcome) => break outcome,
+            Step::Request(request) => {
+                steps += 1;
+                assert!(steps < STEPS_MAX, "the call does not end: {:?}", world.choices.path);
+                let reply = world.serve(request);
+                step = flow.resume(NOW_MS, reply);
+            }
+        }
+    };
+    world.check(&outcome);
+}
+
+/// What the gateway really did, by reference.
+#[derive(Default)]
+struct Truth {
+    /// Reference -> (what it decided, minor units).
+    processed: BTreeMap<String, (&'static str, i64)>,
+    /// Sale requests of which at least one byte arrived, by reference.
+    arrived: BTreeMap<String, u32>,
+}
+
+impl Truth {
+    fn approved(&self) -> Vec<(&str, i64)> {
+        let all = self.processed.iter();
+        all.filter(|(_, (word, _))| *word == "approved").map(|(r, (_, m))| (&**r, *m)).collect()
+    }
+}
+
+/// Caller, accounts, store and gateway of one call.
+struct World<'a> {
+    scene: &'a Scene,
+    choices: &'a mut Choices,
+    journal: Journal,
+    truth: Truth,
+    said: Vec<&'static str>,
+    consented: Option<i64>,
+    hung_up: bool,
+    /// A write to the ledger was reported as failed.
+    store_failed: bool,
+}
+
+impl World<'_> {
+    fn note(&mut self, note: Note) {
+        if let Note::Consent { amount, fee, total, .. } = note {
+            assert_eq!(amount.checked_add(fee), Some(total));
+            self.consented = Some(total.minor);
+        }
+    }
+
+    fn serve(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Ask(question) => Reply::Ask(self.answer(&question)),
+            Request::Say { prompts, .. } => {
+                self.hear(&prompts);
+                Reply::Say
+            }
+            Request::Lookup(query) => Reply::Lookup(self.find(&query)),
+            Request::Name(_) => Reply::Name(self.choices.pick(2) == 0),
+            Request::Record(entry) => Reply::Record(self.record(entry)),
+            Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
+            Request::Wait(_) => Reply::Wait,
+            Request::Transfer => Reply::Transfer(!self.hung_up && self.choices.pick(2) == 0),
+        }
+    }
+
+    /// The right answer first, then every other thing a caller may do.
+    fn answer(&mut self, question: &Question) -> Heard {
+        self.hear(&question.notice);
+        if self.hung_up {
+            return Heard::Hangup;
+        }
+        let keyed: &[&str] = match question.name {
+            "account" => &["1001", "9999"],
+            "verify" => &["46201", "00000"],
+            "choice" => &["1", "2", "3"],
+            "amount" => &["2500"],
+            "confirm" | "consent" => &["1", "2"],
+            "card" => &["4111111111111111", "5555555555554444"],
+            "expiry" => &["1230"],
+            "cvv" => &["123"],
+            "zip" => &["46201"],
+            "retry" => &["1"],
+            "repeat" => &["9"],
+            other => panic!("no caller knows the question `{other}`"),
+        };
+        for keys in keyed {
+            assert!(question.grammar.check(keys).is_ok(), "{}: {keys}", question.name);
+        }
+        // Silence at the end is how a satisfied caller leaves the read-out.
+        let silence_is_good = question.name == "repeat";
+        let way = self.choices.pick(keyed.len() + 4 + usize::from(silence_is_good));
+        let way = match (silence_is_good, way) {
+            (true, 0) => return Heard::Failed,
+            (true, way) => way - 1,
+            (false, way) => way,
+        };
+        match (keyed.get(way), way.saturating_sub(keyed.len())) {
+            (Some(keyed), _) => Heard::Keyed(keyed.bytes().collect::<Keys>()),
+            (None, 0) => Heard::Back,
+            (None, 1) => Heard::Agent,
+            (None, 2) => Heard::Failed,
+            (None, _) => {
+                self.hung_up = true;
+                Heard::Hangup
+            }
+        }
+    }
+
+    fn hear(&mut self, prompts: &[Prompt]) {
+        for prompt in prompts {
+            if let Prompt::Phrase(id) = prompt {
+                self.said.push(id);
+            }
+        }
+    }
+
+    fn find(&self, query: &Query) -> Vec<Account> {
+        let fits = |account: &&Account| match query {
+            Query::Phone(phone) => account.phones.contains(phone),
+            Query::Verified { account: id, zip } => {
+                account.id == *id && account.verify_zip.as_ref() == Some(zip)
+            }
+        };
+        self.scene.accounts.iter().filter(fits).cloned().collect()
+    }
+
+    fn record(&mut self, entry: Entry) -> Recorded {
+        match self.choices.pick(3) {
+            0 => return self.journal.record(entry),
+            1 => {}
+            // Stored, but nobody could say so.
+            _ => {
+                self.journal.record(entry);
+            }
+        }
+        self.store_failed = true;
+        Recorded::Failed("injected".into())
+    }
+
+    fn gateway(&mut self, request: &gateway::Request) -> Exchange {
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        let words: Vec<&str> = body.split(' ').collect();
+        match words[0] {
+            "sale" => self.sale(words[1], words[2].parse().unwrap()),
+            "lookup" => self.look_up(words[1]),
+            other => panic!("the script must not {other}"),
+        }
+    }
+
+    fn sale(&mut self, reference: &str, minor: i64) -> Exchange {
+        let durable = self.journal.intent(reference).map(|(_, state)| state);
+        assert_eq!(durable, Some(&State::Sending), "the request leaves before the ledger knows");
+        assert_eq!(self.consented, Some(minor), "charged what was not consented to");
+        const REPLIES: [&str; 7] = ["approved", "hard", "soft", "cvv", "number", "held", "config"];
+        const NOT_SENT: usize = 7;
+        const LOST_BEFORE: usize = 8;
+        const LOST_AFTER: usize = 9;
+        const GARBLED_AFTER: usize = 10;
+        let way = self.choices.pick(11);
+        if way == NOT_SENT {
+            return Exchange::NotSent("refused".into());
+        }
+        let arrived = self.truth.arrived.entry(reference.to_string()).or_default();
+        *arrived += 1;
+        assert_eq!(*arrived, 1, "a request that had left was sent again");
+        let decision = match way {
+            LOST_BEFORE => return Exchange::NoAnswer("closed".into()),
+            LOST_AFTER | GARBLED_AFTER => "approved",
+            way => REPLIES[way],
+        };
+        self.truth.processed.insert(reference.to_string(), (decision, minor));
+        match way {
+            LOST_AFTER => Exchange::NoAnswer("closed".into()),
+            GARBLED_AFTER => response("<html>"),
+            _ => response(decision),
+        }
+    }
+
+    fn look_up(&mut self, reference: &str) -> Exchange {
+        if self.choices.pick(2) == 1 {
+            return Exchange::NoAnswer("closed".into());
+        }
+        response(self.truth.processed.get(reference).map_or("absent", |(word, _)| word))
+    }
+
+    /// The money rules.
+    fn check(&self, outcome: &Outcome) {
+        let path = format!("{}: {:?} -> {outcome:?}", self.scene.name, self.choices.path);
+        let charged = self.truth.approved();
+        assert!(charged.len() <= 1, "charged twice: {path}");
+        let said = |id| self.said.contains(&id);
+        let paid = matches!(outcome, Outcome::Paid { .. });
+        let pending = matches!(outcome, Outcome::Pending { .. });
+        assert_eq!(paid, said("result.approved"), "told otherwise than recorded: {path}");
+        if paid {
+            assert_eq!(charged.len(), 1, "told of a payment that is none: {path}");
+        }
+        if charged.len() == 1 {
+            assert!(paid || pending, "an approval got lost: {path}");
+            let denied = said("consent.cancelled") || said("result.not_charged");
+            assert!(!denied, "told that nothing was charged: {path}");
+            assert!(!self.scene.open_payment, "charged beside an open payment: {path}");
+        }
+        self.check_ledger(paid, pending, &path);
+    }
+
+    /// The ledger agrees with the gateway, or leaves open what the server will look up.
+    fn check_ledger(&self, paid: bool, pending: bool, path: &str) {
+        let intents = self.journal.intents();
+        for (intent, state) in intents.iter().filter(|(intent, _)| intent.id != EARLIER) {
+            let truth = self.truth.processed.get(&intent.id);
+            let approved = truth.is_some_and(|(word, _)| *word == "approved");
+            match state {
+                State::Approved(_) => {
+                    assert!(approved && paid, "the ledger invents a payment: {path}");
+                    assert_eq!(truth.map(|t| t.1), Some(intent.amount.minor + intent.fee.minor));
+                }
+                State::Declined(_) | State::NotCharged(_) => {
+                    assert!(!approved, "the ledger lost a payment: {path}");
+                }
+                State::Held(_) | State::Unknown(_) => {
+                    assert!(pending || self.store_failed, "left open without a cause: {path}");
+                }
+                State::Consented | State::Sending => {
+                    assert!(self.store_failed, "left open without a cause: {path}");
+                }
+                State::Manual | State::Posted(_) => panic!("not the script's to decide: {path}"),
+            }
+        }
+        for (reference, _) in self.truth.approved() {
+            assert!(self.journal.intent(reference).is_some(), "not in the ledger: {path}");
+        }
+    }
+}
+
+/// A gateway whose replies are words, so that a test can write them.
+struct Words;
+
+impl Gateway for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
+
+    fn sale(&self, sale: &Sale<'_>) -> gateway::Request {
+        assert!(sale.card.pan.expose().len() >= 13);
+        request(&format!("sale {} {}", sale.reference, sale.total.minor))
+    }
+
+    fn verdict(&self, exchange: &Exchange) -> Verdict {
+        match exchange {
+            Exchange::NotSent(why) => Verdict::NotSent(why.clone()),
+            Exchange::NoAnswer(why) => Verdict::Unknown(why.clone()),
+            Exchange::Response(response) => match response.body().as_slice() {
+                b"approved" => Verdict::Approved(approval()),
+                b"hard" => Verdict::DeclinedHard,
+                b"soft" => Verdict::DeclinedSoft,
+                b"cvv" => Verdict::Fixable(Fixable::Cvv),
+                b"number" => Verdict::Fixable(Fixable::Number),
+                b"held" => Verdict::Held("review".into()),
+                b"config" => Verdict::Config("wrong key".into()),
+                _ => Verdict::Unknown("unreadable answer".into()),
+            },
+        }
+    }
+
+    fn lookup(&self, reference: &str) -> gateway::Request {
+        request(&format!("lookup {reference}"))
+    }
+
+    fn found(&self, exchange: &Exchange) -> Found {
+        match exchange {
+            Exchange::Response(response) if response.body() == b"absent" => Found::Absent,
+            Exchange::Response(_) => match self.verdict(exchange) {
+                Verdict::Unknown(_) => Found::NotYet,
+                verdict => Found::Settled(verdict),
+            },
+            _ => Found::NotYet,
+        }
+    }
+
+    fn void(&self, reference: &str) -> gateway::Request {
+        request(&format!("void {reference}"))
+    }
+
+    fn refund(&self, reference: &str, amount: Money) -> gateway::Request {
+        request(&format!("refund {reference} {}", amount.minor))
+    }
+}
+
+fn request(body: &str) -> gateway::Request {
+    let (head, ()) = http::Request::post("https://gateway.invalid/").body(()).unwrap().into_parts();
+    gateway::Request { head, body: Zeroizing::new(body.as_bytes().to_vec()) }
+}
+
+fn approval() -> Approval {
+    let gateway_reference = "g1".to_string();
+    Approval { gateway_reference, auth_code: "A1".into(), avs: None, cvv: None }
+}
+
+fn response(body: &str) -> Exchange {
+    Exchange::Response(http::Response::new(body.as_bytes().to_vec()))
+}

@@ -1,0 +1,151 @@
+//! Starts `ringtill serve` in a folder of its own and stops it again.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const RINGTILL: &str = env!("CARGO_BIN_EXE_ringtill");
+
+pub const ACCOUNTS: &str = "\
+account_id,name_first,name_last,phone1,verify_zip,amount_due,due_date
+1001,James,Walker,+13175550123,46201,321.72,2026-12-05
+1002,Maria,Lopez,+13175550144,46204,88.10,2026-12-01
+";
+
+/// A running server; killed when dropped.
+pub struct Binary {
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+    child: Child,
+    lines: Receiver<String>,
+    pub log: Vec<String>,
+}
+
+/// Calls share two cores with a media thread that must not be late: one at a time.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Binary {
+    /// Starts with `more` added to the configuration, and waits until it takes calls.
+    pub fn start(log_level: &str, more: &str) -> Binary {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = free_port();
+        fs::write(folder.path().join("accounts.csv"), ACCOUNTS).expect("written");
+        let config = config(folder.path(), port, log_level, more);
+        fs::write(folder.path().join("ringtill.toml"), config).expect("written");
+        let mut child = Command::new(RINGTILL)
+            .args(["serve", "-c", "ringtill.toml"])
+            .current_dir(folder.path())
+            .stderr(Stdio::piped())
+            .stdout(File::create(folder.path().join("stdout")).expect("created"))
+            .spawn()
+            .expect("the binary starts");
+        let (send, lines) = mpsc::channel();
+        let stderr = child.stderr.take().expect("piped");
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        let mut binary = Binary { folder, port, child, lines, log: Vec::new() };
+        binary.wait_for("taking calls");
+        binary
+    }
+
+    /// Reads the log until a line contains `part`.
+    pub fn wait_for(&mut self, part: &str) -> String {
+        let until = deadline(Duration::from_secs(60));
+        loop {
+            let left = until.saturating_duration_since(now());
+            let line = self
+                .lines
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("`{part}` is not in the log:\n{}", self.log.join("\n")));
+            self.log.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// SIGTERM, then waits for the end; the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(told.success());
+        let until = deadline(Duration::from_secs(60));
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                self.log.extend(self.lines.iter());
+                return status.code();
+            }
+            assert!(now() < until, "it does not stop:\n{}", self.log.join("\n"));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Everything below its folder, as bytes.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        files(self.folder.path())
+    }
+}
+
+impl Drop for Binary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.push((path.clone(), fs::read(&path).expect("readable")));
+        }
+    }
+    all
+}
+
+fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "[sip]\nlisten = \"127.0.0.1:{port}\"\n\n[media]\nports = [31000, 31999]\n\n\
+         [store]\nfile = \"{folder}/ledger.db\"\n\n[accounts]\nfile = \"{folder}/accounts.csv\"\n\n\
+         [posting]\ndirectory = \"{folder}/posting\"\ninterval_s = 1\n\n\
+         [recording]\ndirectory = \"{folder}/recordings\"\n\n\
+         [payment]\nbiller = \"testco\"\nfee = \"2.00\"\n\n[log]\nlevel = \"{log_level}\"\n\n\
+         [[trunk]]\nname = \"loopback\"\nsources = [\"127.0.0.1/32\"]\ntrust_caller_id = true\n\n\
+         {more}"
+    )
+}
+
+/// A UDP port nobody has right now.
+pub fn free_port() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("an address").port()
+}
+
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+pub fn deadline(limit: Duration) -> Instant {
+    now() + limit
+}
