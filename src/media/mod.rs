@@ -1,10 +1,9 @@
 //! Sound: one call's media as a state machine, in 20 ms frames of 160 samples at 8 kHz.
-//! In reading order.
 
 pub mod frame; // 20 ms of PCM
 pub mod codec; // G.711 both laws
-pub mod digit; // one Digit from both detectors
 pub mod tone; // in-band DTMF, streaming
+pub mod digit; // one Digit from both detectors
 pub mod ear; // what the caller says and keys, in order
 pub mod playout; // what is on the wire now, barge-in, keys we send
 pub mod recording; // both directions, sensitive windows replaced

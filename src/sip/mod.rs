@@ -1,5 +1,4 @@
 //! Signalling, RFC 3261: datagrams in, calls offered; commands in, datagrams out.
-//! Reading order: wire, address, model, timer, transaction, dialog, offer, profile, refer, agent.
 
 pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes
 mod address; // URI, name-addr, Via: what `rsip` gets wrong
