@@ -519,3 +519,6 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests;
