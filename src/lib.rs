@@ -9,21 +9,21 @@
 //! input), `poll() -> Option<Output>` until it returns `None`, and `deadline() -> Option<Instant>`,
 //! when to call `handle` again even if nothing comes in.
 
-pub mod instrument;
+pub mod secret; // Secret<T>, Keys: print as ***, zeroed on drop
 pub mod money; // Money: minor units and a currency
-pub mod secret; // Secret<T>, Keys: print as ***, zeroed on drop // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only if valid
+pub mod instrument; // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only if valid
 
-pub mod account; // who is calling and what they owe
-pub mod call; // one call: dialogue and script over a SIP leg and a media stream
-pub mod dial;
+pub mod sip; // signalling, RFC 3261: INVITE in, call offered
+pub mod rtp; // media packets: reorder, telephone-event, who may send to us
+pub mod media; // sound: 20 ms frames, codecs, DTMF, playout, recording
+pub mod prompt; // what we say: catalogue, numbers aloud, clips, names
 pub mod dialogue; // one question and its answer: barge-in, noinput, nomatch, attempts, * # 0 9
+pub mod account; // who is calling and what they owe
 pub mod gateway; // processors: request out, verdict back
 pub mod ledger; // what was intended and what happened; reconciliation
-pub mod media; // sound: 20 ms frames, codecs, DTMF, playout, recording
 pub mod payment; // the call as a script: greet, authenticate, amount, card, charge, receipt
-pub mod prompt; // what we say: catalogue, numbers aloud, clips, names
-pub mod rtp; // media packets: reorder, telephone-event, who may send to us
-pub mod sip; // signalling, RFC 3261: INVITE in, call offered // the scripted caller: our test phone
+pub mod call; // one call: dialogue and script over a SIP leg and a media stream
+pub mod dial; // the scripted caller: our test phone
 
 pub mod config; // ringtill.toml: each module's own settings, put together
 pub mod server; // the world: sockets, threads, the store, the gateway's HTTPS, the console

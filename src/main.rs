@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
-use ringtill::sip::offer::Law;
 use ringtill::server::{self, Server, demo, dial, prompts};
+use ringtill::sip::offer::Law;
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]
@@ -173,7 +173,7 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match arguments.command {
-            Command::Demo(options) => demo::run(options).await,
+            Command::Demo(options) => Box::pin(demo::run(options)).await,
             Command::Serve { file } => serve(&file.config).await,
             Command::Check { file } => check(&file.config),
             Command::Dial(arguments) => call(arguments).await,

@@ -28,7 +28,8 @@ impl Money {
         Money::new(minor, Currency::USD)
     }
 
-    /// Reads `321.72`, `321.7`, `321` or `-5.00`, with an optional leading `$` and thousands commas.
+    /// Reads `321.72`, `321.7`, `321` or `-5.00`, with an optional leading `$` and thousands
+    /// commas.
     pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
         let text = text.trim();
         let (negative, text) = match text.strip_prefix('-') {

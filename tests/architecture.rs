@@ -36,6 +36,15 @@ struct Source {
     text: String,
 }
 
+impl Source {
+    /// Whole files of tests, declared under `#[cfg(test)]` by their parent.
+    fn is_test(&self) -> bool {
+        self.path
+            .components()
+            .any(|part| matches!(part.as_os_str().to_str(), Some("tests.rs" | "tests")))
+    }
+}
+
 #[test]
 fn modules_use_only_what_is_declared_above_them() {
     let order = declared_order();
@@ -64,7 +73,8 @@ fn modules_use_only_what_is_declared_above_them() {
 #[test]
 fn only_the_server_touches_the_world() {
     let mut wrong = Vec::new();
-    let pure = |source: &&Source| source.module != "server" && source.module != "main";
+    let world = |source: &Source| source.module == "server" || source.module == "main";
+    let pure = |source: &&Source| !world(source) && !source.is_test();
     for source in sources().iter().filter(pure) {
         for (number, line) in code_lines(&source.text) {
             for name in WORLD.iter().filter(|name| line.contains(**name)) {
@@ -86,7 +96,10 @@ fn files_open_with_a_description_and_stay_readable() {
         if text.lines().count() > LINES_MAX {
             wrong.push(format!("{path}: more than {LINES_MAX} lines: split it by meaning"));
         }
-        for (number, line) in text.lines().enumerate() {
+        // A table or a format in a comment is as wide as it is; what is quoted stays whole.
+        let table = |line: &str| line.trim_start().starts_with("//") && line.contains(['|', '<']);
+        let wide = |line: &str| table(line) || line.contains('"') || line.ends_with('\\');
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !wide(line)) {
             if line.chars().count() > COLUMNS_MAX {
                 wrong.push(format!("{path}:{}: more than {COLUMNS_MAX} columns", number + 1));
             }

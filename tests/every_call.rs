@@ -1,6 +1,7 @@
 //! Every caller there can be, up to a number of misbehaviours: the script is run over `Line` with
 //! each choice the caller, the store and the gateway have, and the money rules are checked at the
 //! end of every call.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -8,7 +9,9 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller, Query};
 use ringtill::dialogue::{Heard, Question};
-use ringtill::gateway::{self, Approval, Exchange, Fixable, Found, Gateway, Sale, Verdict};
+use ringtill::gateway::{
+    self, Approval, Exchange, Fixable, Found, Gateway, Reversal, Sale, Verdict,
+};
 use ringtill::instrument::{Brand, Last4};
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Intent, Recorded, State};
@@ -456,6 +459,10 @@ impl Gateway for Words {
 
     fn void(&self, reference: &str) -> gateway::Request {
         request(&format!("void {reference}"))
+    }
+
+    fn reversal(&self, _: &Exchange) -> Reversal {
+        panic!("the script undoes nothing")
     }
 
     fn refund(&self, reference: &str, amount: Money) -> gateway::Request {

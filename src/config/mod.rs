@@ -36,7 +36,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sip {
-    /// UDP address for SIP.
+    /// UDP address for SIP. Unset, nobody but this machine reaches us.
     pub listen: SocketAddr,
     /// Address peers reach us at, when it differs from `listen` (NAT, or listening on all).
     pub public_address: Option<IpAddr>,
@@ -51,7 +51,7 @@ pub struct Sip {
 impl Default for Sip {
     fn default() -> Sip {
         Sip {
-            listen: SocketAddr::from(([0, 0, 0, 0], 5060)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5060)),
             public_address: None,
             calls_max: 500,
             call_minutes_max: 30,

@@ -15,11 +15,30 @@ fn problems(text: &str) -> Vec<String> {
 
 #[test]
 fn an_empty_file_is_a_configuration_for_this_machine_alone() {
-    // Listening on all addresses, the one thing that cannot be guessed is ours.
-    let config = parse("[sip]\nlisten = \"127.0.0.1:5060\"\n").expect("defaults hold");
+    let config = parse("").expect("defaults hold");
     assert!(config.trunk("127.0.0.1".parse().unwrap()).is_some());
     assert!(config.trunk("203.0.113.9".parse().unwrap()).is_none());
-    assert_eq!(problems("").len(), 1);
+}
+
+/// What the commented example says is what happens without it.
+#[test]
+fn the_example_states_the_defaults() {
+    let text = include_str!("../../ringtill.toml");
+    let mut example = parse(text).unwrap_or_else(|_| panic!("{}", problems(text).join("\n")));
+    example.trunks[0].name = "generic".into();
+    assert_eq!(format!("{example:?}"), format!("{:?}", parse("").expect("defaults hold")));
+    // Every key that is commented out is right too.
+    let all: Vec<&str> = text
+        .lines()
+        .map(|line| {
+            let key = line
+                .strip_prefix("# ")
+                .filter(|rest| rest.contains(" = ") || rest.starts_with('['));
+            key.unwrap_or(line)
+        })
+        .collect();
+    let all = all.join("\n");
+    assert_eq!(problems(&all), [""; 0], "{all}");
 }
 
 #[test]

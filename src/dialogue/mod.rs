@@ -11,8 +11,8 @@ use crate::prompt::Prompt;
 use crate::secret::Keys;
 
 pub mod field; // a question with its prompts and grammar
-pub mod grammar;
-pub mod hold; // what is said while the gateway thinks // what counts as an answer
+pub mod grammar; // what counts as an answer
+pub mod hold; // what is said while the gateway thinks
 
 pub use field::{Field, Question, Secrecy, Style};
 pub use grammar::{Check, Extent, Grammar, Reject};

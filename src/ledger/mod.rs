@@ -4,8 +4,8 @@ use crate::gateway::{Approval, Verdict};
 use crate::instrument::{Brand, Last4};
 use crate::money::Money;
 
-pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod journal; // the state machine: which entry may follow which
+pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod reconcile; // the biller's file: header, rows, trailer
 
 /// One payment, from consent to its end. No card data: brand and last four only.

@@ -1,15 +1,13 @@
 //! Sound: one call's media as a state machine, in 20 ms frames of 160 samples at 8 kHz.
-//! Reading order: frame, codec (G.711), tone (in-band DTMF), digit (one `Digit` from both
-//! detectors), playout (what is on the wire now), recording, ear (who listens), stream (composes these for one call).
 
-pub mod codec;
-pub mod digit;
-pub mod ear;
-pub mod frame;
-pub mod playout;
-pub mod recording;
-pub mod stream;
-pub mod tone;
+pub mod frame; // 20 ms of PCM
+pub mod codec; // G.711 both laws
+pub mod tone; // in-band DTMF, streaming
+pub mod digit; // one Digit from both detectors
+pub mod ear; // what the caller says and keys, in order
+pub mod playout; // what is on the wire now, barge-in, keys we send
+pub mod recording; // both directions, sensitive windows replaced
+pub mod stream; // composes these for one call
 
 pub use digit::{Digit, Source};
 pub use playout::Clip;

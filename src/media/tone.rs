@@ -12,7 +12,7 @@ mod bank;
 mod fit;
 
 use bank::{Bank, HOP, Hop, Sums, TONES};
-use fit::{Fit, WINDOW, Window};
+use fit::{BEFORE, Fit, WINDOW, Window};
 
 use super::codec;
 
@@ -25,8 +25,17 @@ const FREQUENCY_OFF_MAX: f32 = 0.022;
 /// How much louder the low tone may be, and the high tone, in dB.
 const TWIST_LOW_MAX_DB: f32 = 10.0;
 const TWIST_HIGH_MAX_DB: f32 = 8.0;
-/// What the two tones may leave unexplained.
+/// What the two tones may leave unexplained, as a share of the energy. A key begins at once; what
+/// swells or goes on may be a voice, and so may what is far off frequency: those must be purer.
 const RESIDUAL_MAX: f32 = 0.09;
+const RESIDUAL_DOUBTFUL_MAX: f32 = 0.045;
+const RESIDUAL_SWELLING_MAX: f32 = 0.015;
+/// Further off frequency than this counts as far.
+const FREQUENCY_FAR: f32 = 0.012;
+/// Growing more than this from the window's first hop to its last is doubtful.
+const GROWTH_MAX: f32 = 0.2;
+/// More of the tones than this before the window counts as swelling.
+const BEFORE_MAX: f32 = 0.25;
 /// How much of the tones must be there at either edge: tells 23 ms from 25.
 const EDGE_MIN: f32 = 0.5;
 /// How far each tone's strength may differ in either third of the window.
@@ -50,11 +59,13 @@ const RELEASE: u32 = 20;
 const ECHO_SAMPLES: u32 = 640;
 const ECHO_MIN: f32 = 0.1;
 
+const RING: usize = WINDOW + BEFORE;
+
 /// Hears keys in the sound of one call.
 pub struct Detector {
     bank: Bank,
     /// The last hops, a ring.
-    hops: [Hop; WINDOW],
+    hops: [Hop; RING],
     /// How many hops there have been since the last hole too long to bridge.
     count: usize,
     /// Position of the oldest of them in the ring.
@@ -103,7 +114,7 @@ impl Detector {
         let silent = Hop { start: 0, samples: [0.0; HOP], energy: 0.0, sums: Sums::default() };
         Detector {
             bank: Bank::new(),
-            hops: [silent; WINDOW],
+            hops: [silent; RING],
             count: 0,
             oldest: 0,
             held: None,
@@ -135,11 +146,11 @@ impl Detector {
     /// One hop further; a new key and where its tone began.
     fn hop(&mut self, hop: Hop) -> Option<(Digit, u32)> {
         self.hops[self.oldest] = hop;
-        self.oldest = (self.oldest + 1) % WINDOW;
-        self.count = (self.count + 1).min(WINDOW);
+        self.oldest = (self.oldest + 1) % RING;
+        self.count = (self.count + 1).min(RING);
         self.watch_held();
-        let window: Window<'_> =
-            std::array::from_fn(|nth| &self.hops[(self.oldest + nth) % WINDOW]);
+        let nth = |nth: usize| &self.hops[(self.oldest + nth) % RING];
+        let window: Window<'_> = std::array::from_fn(|at| nth(BEFORE + at));
         let span = hop.start.wrapping_sub(window[0].start);
         if self.count < WINDOW || span >= SPAN_MAX {
             return None;
@@ -149,7 +160,10 @@ impl Detector {
         if self.held.as_ref().is_some_and(held) {
             return None;
         }
-        let fit = best_fit(&window, &candidate, span);
+        let before = Some(nth(0)).filter(|hop| {
+            self.count == RING && window[0].start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
+        });
+        let fit = best_fit(&window, before, &candidate, span);
         if !is_key(&fit, &candidate) {
             return None;
         }
@@ -168,7 +182,7 @@ impl Detector {
     fn watch_held(&mut self) {
         let lost = std::mem::take(&mut self.lost);
         let Some(held) = &mut self.held else { return };
-        let newest = |nth: usize| &self.hops[(self.oldest + WINDOW - 1 - nth) % WINDOW];
+        let newest = |nth: usize| &self.hops[(self.oldest + RING - 1 - nth) % RING];
         let now = newest(0).start;
         let mut sums = Sums::default();
         let mut hops = 0;
@@ -255,8 +269,8 @@ fn strongest(powers: &[f32]) -> usize {
 
 /// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
 /// neighbouring frequencies are tried as well.
-fn best_fit(window: &Window<'_>, candidate: &Candidate, span: u32) -> Fit {
-    let best = fit::fit(window, candidate.hz);
+fn best_fit(window: &Window<'_>, before: Option<&Hop>, candidate: &Candidate, span: u32) -> Fit {
+    let best = fit::fit(window, before, candidate.hz);
     if span < (WINDOW * HOP) as u32 {
         return best;
     }
@@ -264,7 +278,7 @@ fn best_fit(window: &Window<'_>, candidate: &Candidate, span: u32) -> Fit {
     let mut best = best;
     for low in [-turn, 0.0, turn] {
         for high in [-turn, 0.0, turn] {
-            let other = fit::fit(window, [candidate.hz[0] + low, candidate.hz[1] + high]);
+            let other = fit::fit(window, before, [candidate.hz[0] + low, candidate.hz[1] + high]);
             if other.residual < best.residual {
                 best = other;
             }
@@ -275,12 +289,19 @@ fn best_fit(window: &Window<'_>, candidate: &Candidate, span: u32) -> Fit {
 
 fn is_key(fit: &Fit, candidate: &Candidate) -> bool {
     let off = |hz: f32, nominal: f32| (hz / nominal - 1.0).abs();
+    let off =
+        off(fit.low.hz, TONES[candidate.row]).max(off(fit.high.hz, TONES[4 + candidate.column]));
+    let residual_max = if fit.before.is_some_and(|gain| gain > BEFORE_MAX) {
+        RESIDUAL_SWELLING_MAX
+    } else if off > FREQUENCY_FAR || fit.edges[2] - fit.edges[1] > GROWTH_MAX {
+        RESIDUAL_DOUBTFUL_MAX
+    } else {
+        RESIDUAL_MAX
+    };
     let twist_db = 10.0 * (fit.low.power / fit.high.power).log10();
-    let weakest = fit.low.power.min(fit.high.power);
-    fit.residual < RESIDUAL_MAX
-        && weakest >= power_of(LEVEL_MIN_DBM0)
-        && off(fit.low.hz, TONES[candidate.row]) <= FREQUENCY_OFF_MAX
-        && off(fit.high.hz, TONES[4 + candidate.column]) <= FREQUENCY_OFF_MAX
+    fit.residual < residual_max
+        && off <= FREQUENCY_OFF_MAX
+        && fit.low.power.min(fit.high.power) >= power_of(LEVEL_MIN_DBM0)
         && (-TWIST_HIGH_MAX_DB..=TWIST_LOW_MAX_DB).contains(&twist_db)
         && fit.edges.iter().all(|&gain| gain >= EDGE_MIN)
         && [fit.low, fit.high].iter().all(|sine| {

@@ -180,7 +180,8 @@ impl Future for Pending<'_> {
     }
 }
 
-/// What the flow does when it is run.
+/// What the flow does when it is run. Requests are large and steps are not kept: no box.
+#[expect(clippy::large_enum_variant)]
 pub enum Step {
     Request(Request),
     Ended(Outcome),

@@ -11,14 +11,14 @@ use crate::instrument::{Brand, Last4};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
-mod amount;
+pub mod line; // the seam: requests out, replies in
+pub mod settings; // what the biller accepts and charges
+mod greet;
 mod authenticate;
+mod amount;
 mod card;
 mod charge;
-mod greet;
-pub mod line; // the seam: requests out, replies in
 mod receipt;
-pub mod settings; // what the biller accepts and charges
 
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use settings::Settings;

@@ -39,8 +39,8 @@ impl Default for Settings {
         Settings {
             biller: "biller".into(),
             fee: Money::usd(0),
-            min_payment: Money::usd(1_00),
-            max_payment: Money::usd(5_000_00),
+            min_payment: Money::usd(100),
+            max_payment: Money::usd(500_000),
             cards: Brand::ALL.to_vec(),
             cvv: true,
             zip: true,

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use crate::money::Money;
 
 pub mod catalog; // phrase ids and their text, per language
+pub mod numerals; // money, numbers, digits and dates as pieces
 pub mod clip; // FLAC or WAV -> 8 kHz, both laws, once at start
 pub mod library; // catalogue and clips put together
-pub mod numerals; // money, numbers, digits and dates as pieces
 pub mod synthesis; // names by an external command
 
 pub use library::Library;

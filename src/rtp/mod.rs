@@ -1,8 +1,7 @@
 //! Media packets: what arrives on a call's port, put in order and believed or not.
-//! In the order a packet meets them: packet (headers), latch (who may send to us), reorder
-//! (in sequence, with gaps named), telephone_event (keyed digits).
+//! In reading order.
 
-pub mod latch;
-pub mod packet;
-pub mod reorder;
-pub mod telephone_event;
+pub mod packet; // RTP headers, RFC 3550 §5.1
+pub mod reorder; // in sequence, with gaps named
+pub mod telephone_event; // keyed digits, RFC 4733
+pub mod latch; // who may send to us

@@ -68,7 +68,9 @@ impl Console {
 fn note_line(note: &Note) -> Option<(Who, String)> {
     Some(match note {
         Note::Step(_) => return None,
-        Note::Identified { account, by } => (Who::Note, format!("account {account}, known by {by}")),
+        Note::Identified { account, by } => {
+            (Who::Note, format!("account {account}, known by {by}"))
+        }
         Note::Consent { amount, fee, total, brand, last4 } => {
             let card = format!("{} ending {}", brand.name(), last4.as_str());
             (Who::Note, format!("consent to {amount} + {fee} fee = {total} on {card}"))

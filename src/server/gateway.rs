@@ -30,7 +30,9 @@ pub fn check(config: &Config) -> Result<(), String> {
     configured(config).map(drop)
 }
 
-fn configured(config: &Config) -> Result<Option<(Arc<dyn Gateway>, HttpClient)>, String> {
+type Configured = (Arc<dyn Gateway>, HttpClient);
+
+fn configured(config: &Config) -> Result<Option<Configured>, String> {
     let settings = &config.gateway;
     let Some(table) = &settings.settings else { return Ok(None) };
     let table = with_secrets(table)?;
@@ -56,7 +58,8 @@ async fn simulated() -> Result<Opened, String> {
     table.insert("base_url".into(), Value::String(host.base_url()));
     table.insert("api_key".into(), Value::String(KEY.into()));
     let gateway = gateway::open("bogus", table).map_err(|error| error.to_string())?;
-    let http = HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
+    let http =
+        HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
     Ok(Opened { gateway, http, simulator: Some(host) })
 }
 
@@ -95,7 +98,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "sk_live_1\n").unwrap();
         let path = file.path().display();
-        let table: Table = format!("api_key = {{ file = \"{path}\" }}\nurl = \"x\"").parse().unwrap();
+        let table: Table =
+            format!("api_key = {{ file = \"{path}\" }}\nurl = \"x\"").parse().unwrap();
         let resolved = with_secrets(&table).unwrap();
         assert_eq!(resolved["api_key"].as_str(), Some("sk_live_1"));
         assert_eq!(resolved["url"].as_str(), Some("x"));

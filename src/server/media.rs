@@ -1,224 +1,294 @@
-//! The media threads: plain threads that own the RTP sockets and the streams, with a bounded
-//! queue of commands in and a bounded mailbox per call out.
+//! The media threads: they own every call's RTP socket and [`Stream`], and run each of them once
+//! in 20 ms. No epoll and no lock on the way; what reaches tokio is tried, never waited for.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use rand::TryRng;
+use rand::rngs::SysRng;
 use tokio::sync::mpsc;
 
 use super::clock;
-use crate::media::{self, Command, Event, Stream};
+use crate::media::{Command, Event, Setup, Stream};
 use crate::sip::profile::Latch;
 
-mod ports; // which ports are free
-mod recorder; // recordings to disk, beside the media threads
-mod turns; // the loop of one thread
+mod lateness;
+mod ports;
+mod recorder;
+mod thread;
 
+pub use lateness::Lateness;
 use ports::Ports;
 use recorder::Recorder;
+use thread::{Call, Order, Worker};
 
-/// What the operator decides.
+/// Orders that may wait for a media thread; it takes them once per millisecond.
+const ORDERS_MAX: usize = 4096;
+/// 64 KiB: a third of a second of G.711 at the kernel's rate of counting.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Expedited forwarding, RFC 3246, as the IP header carries it.
+const EXPEDITED: u32 = 46 << 2;
+
 pub struct Settings {
-    /// Address RTP is received on.
+    /// Where RTP is received and sent from: our address as peers reach it.
     pub address: IpAddr,
-    /// Two ports a call.
+    /// Ports to use, an even one for RTP with the odd one above it per call.
     pub ports: RangeInclusive<u16>,
+    /// One per 2,500 calls.
     pub threads: usize,
+    /// Where recordings go; `None`: no call is recorded.
     pub recording_directory: Option<PathBuf>,
 }
 
-/// A call's media to be opened.
+/// A call to be given media.
 pub struct OpenCall {
-    /// File name of the recording, without its ending.
+    /// Names the recording; characters a file name should not have become `_`.
     pub name: String,
-    pub setup: media::Setup,
+    pub setup: Setup,
     pub latch: Latch,
+    /// Where the call's events go. A key that finds it full waits; received audio is dropped.
     pub events: mpsc::Sender<Event>,
 }
 
-/// All media threads. Dropping it ends them.
-pub struct Media {
-    address: IpAddr,
-    ports: Arc<Mutex<Ports>>,
-    threads: Vec<Thread>,
-    recorder: Option<Recorder>,
-    counters: Arc<Counters>,
-    calls: AtomicU64,
+/// Why a call gets no media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Every port is in use, rests after use, or is taken by another program.
+    Ports,
+    /// The media thread does not keep up.
+    Orders,
 }
-
-struct Thread {
-    commands: SyncSender<turns::Order>,
-    handle: Option<JoinHandle<()>>,
-    load: Arc<AtomicUsize>,
-}
-
-/// Of all threads, since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub packets_in: AtomicU64,
-    pub packets_out: AtomicU64,
-    /// Turns that began more than 5 ms after their time.
-    pub turns_late: AtomicU64,
-    /// The latest of them, in microseconds.
-    pub lateness_max_us: AtomicU64,
-    /// Events a call's mailbox had no room for.
-    pub events_dropped: AtomicU64,
-    /// Recorded frames the writer had no room for.
-    pub frames_dropped: AtomicU64,
-    /// Packets from somewhere else than the peer, of calls that have ended.
-    pub foreign: AtomicU64,
-}
-
-/// No call can be opened: every port is in use or resting.
-#[derive(Debug)]
-pub struct Full;
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("every RTP port is in use; widen [media] ports")
+        f.write_str(match self {
+            Full::Ports => "no free media port: widen the configured port range",
+            Full::Orders => "the media thread does not keep up: use more threads or fewer calls",
+        })
     }
 }
 
-/// One call's media. Dropping it closes the sockets and ends the recording.
-pub struct Session {
-    port: u16,
-    call: u64,
-    commands: SyncSender<turns::Order>,
-    ports: Arc<Mutex<Ports>>,
+impl std::error::Error for Full {}
+
+/// What all calls together met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub calls: usize,
+    /// Frames of recordings that could not be written.
+    pub recording_dropped: u64,
+    /// Commands that found a media thread's queue full.
+    pub commands_dropped: u64,
 }
 
-/// Commands that may wait for a thread: it takes them every millisecond.
-const ORDERS_MAX: usize = 8_192;
-/// A call's packets that may wait for its next turn: 64 KiB hold more than a second.
-const RECEIVE_BUFFER: usize = 64 * 1024;
-/// Expedited forwarding (RFC 3246), in the upper six bits of the TOS byte.
-const DSCP_EF: u32 = 46 << 2;
+/// All media. Dropping it closes every call and joins the threads.
+pub struct Media {
+    address: IpAddr,
+    workers: Vec<Handle>,
+    ports: Arc<Mutex<Ports>>,
+    recorder: Option<Recorder>,
+    stop: Arc<AtomicBool>,
+    next_call: AtomicU64,
+    counts: Arc<Counts>,
+}
+
+struct Handle {
+    orders: SyncSender<Order>,
+    calls: Arc<AtomicUsize>,
+    lateness: Arc<lateness::Histogram>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    recording_dropped: AtomicU64,
+    commands_dropped: AtomicU64,
+}
 
 impl Media {
     pub fn start(settings: Settings) -> io::Result<Media> {
-        let Settings { address, ports, threads, recording_directory } = settings;
-        // An address we do not have is told now, not to the first caller.
-        UdpSocket::bind((address, 0))?;
-        let counters = Arc::new(Counters::default());
-        let recorder = recording_directory.map(Recorder::start).transpose()?;
-        let thread = |number: usize| {
-            let (commands, inbox) = sync_channel(ORDERS_MAX);
-            let load = Arc::new(AtomicUsize::new(0));
-            let turns = turns::Turns::new(
-                inbox,
-                load.clone(),
-                counters.clone(),
-                recorder.as_ref().map(Recorder::sender),
-            );
-            let name = format!("media-{number}");
-            let handle = thread::Builder::new().name(name).spawn(move || turns.run())?;
-            Ok(Thread { commands, handle: Some(handle), load })
+        // An address that is not ours is told now, not to the first caller.
+        UdpSocket::bind((settings.address, 0))?;
+        let counts = Arc::new(Counts::default());
+        let recorder = match settings.recording_directory {
+            Some(directory) => Some(Recorder::start(directory)?),
+            None => None,
         };
-        let threads = (0..threads.max(1)).map(thread).collect::<io::Result<Vec<Thread>>>()?;
-        let ports = Arc::new(Mutex::new(Ports::new(ports)));
-        Ok(Media { address, ports, threads, recorder, counters, calls: AtomicU64::new(0) })
+        let seed = SysRng.try_next_u64().map_err(io::Error::other)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut media = Media {
+            address: settings.address,
+            workers: Vec::new(),
+            ports: Arc::new(Mutex::new(Ports::new(settings.ports, seed))),
+            recorder,
+            stop,
+            next_call: AtomicU64::new(1),
+            counts,
+        };
+        for nth in 0..settings.threads.max(1) {
+            let worker = media.worker(nth)?;
+            media.workers.push(worker);
+        }
+        Ok(media)
     }
 
-    /// Binds a pair of ports and gives the call to the thread with the fewest.
+    /// Gives a call a port pair and a stream.
     pub fn open(&self, call: OpenCall) -> Result<Session, Full> {
-        let (port, rtp, rtcp) = self.bind()?;
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let thread = self.threads.iter().min_by_key(|thread| thread.load.load(Ordering::Relaxed));
-        let thread = thread.ok_or(Full)?;
-        thread.load.fetch_add(1, Ordering::Relaxed);
-        let OpenCall { name, setup, latch, events } = call;
-        let stream = Box::new(Stream::new(setup, latch, clock::now()));
-        if setup.record
-            && let Some(recorder) = &self.recorder
-        {
-            recorder.open(number, &name);
-        }
-        let line = turns::Line::new(number, rtp, rtcp, stream, latch, events);
-        let session = Session {
-            port,
-            call: number,
-            commands: thread.commands.clone(),
-            ports: self.ports.clone(),
+        let now = clock::now();
+        let id = self.next_call.fetch_add(1, Ordering::Relaxed);
+        let (port, socket, control) = self.bind(now)?;
+        let open = Arc::new(AtomicBool::new(true));
+        let recording = match &self.recorder {
+            Some(recorder) if call.setup.record => recorder.open(id, &call.name),
+            _ => None,
         };
-        session.order(turns::Order::Open(Box::new(line)));
+        let setup = Setup { record: recording.is_some(), ..call.setup };
+        let order = Order::Open(Box::new(Call {
+            id,
+            name: call.name,
+            socket,
+            _control: control,
+            connected: None,
+            latch: call.latch,
+            stream: Stream::new(setup, call.latch, now),
+            events: call.events,
+            waiting: None,
+            recording,
+            open: Arc::clone(&open),
+        }));
+        let session = |orders: SyncSender<Order>| Session {
+            port,
+            id,
+            orders,
+            open,
+            ports: Arc::clone(&self.ports),
+            counts: Arc::clone(&self.counts),
+        };
+        let emptiest = self.workers.iter().min_by_key(|w| w.calls.load(Ordering::Relaxed));
+        let worker = emptiest.ok_or(Full::Orders)?;
+        // Built first: if the order is refused, dropping it gives the ports back.
+        let session = session(worker.orders.clone());
+        worker.orders.try_send(order).map_err(|_| Full::Orders)?;
         Ok(session)
     }
 
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn totals(&self) -> Totals {
+        Totals {
+            calls: self.workers.iter().map(|w| w.calls.load(Ordering::Relaxed)).sum(),
+            recording_dropped: self.counts.recording_dropped.load(Ordering::Relaxed),
+            commands_dropped: self.counts.commands_dropped.load(Ordering::Relaxed),
+        }
     }
 
-    fn bind(&self) -> Result<(u16, UdpSocket, UdpSocket), Full> {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        // Ports that somebody else holds are passed over.
-        for _ in 0..ports.len() {
-            let port = ports.take(clock::now()).ok_or(Full)?;
-            let pair = socket(self.address, port).and_then(|rtp| {
-                Ok((rtp, socket(self.address, port + 1)?))
-            });
-            match pair {
-                Ok((rtp, rtcp)) => return Ok((port, rtp, rtcp)),
-                Err(_) => ports.give_back(port, clock::now()),
+    /// How late the threads' turns were since the start.
+    pub fn lateness(&self) -> Lateness {
+        Lateness::of(self.workers.iter().map(|worker| worker.lateness.as_ref()))
+    }
+
+    fn worker(&self, nth: usize) -> io::Result<Handle> {
+        let (orders, inbox) = sync_channel(ORDERS_MAX);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let lateness = Arc::new(lateness::Histogram::default());
+        let worker = Worker::new(
+            inbox,
+            Arc::clone(&calls),
+            Arc::clone(&lateness),
+            Arc::clone(&self.stop),
+            Arc::clone(&self.counts),
+        );
+        let thread =
+            std::thread::Builder::new().name(format!("media-{nth}")).spawn(|| worker.run())?;
+        Ok(Handle { orders, calls, lateness, thread: Some(thread) })
+    }
+
+    /// A free port pair. A pair that another program holds is passed over.
+    fn bind(&self, now: Instant) -> Result<(u16, UdpSocket, UdpSocket), Full> {
+        const ATTEMPTS: usize = 64;
+        for _ in 0..ATTEMPTS {
+            let port = lock(&self.ports).take(now).ok_or(Full::Ports)?;
+            let bound = bind(self.address, port)
+                .and_then(|socket| Ok((socket, UdpSocket::bind((self.address, port + 1))?)));
+            match bound {
+                Ok((socket, control)) => return Ok((port, socket, control)),
+                Err(_) => lock(&self.ports).give_back(now, port),
             }
         }
-        Err(Full)
+        Err(Full::Ports)
     }
 }
 
 impl Drop for Media {
     fn drop(&mut self) {
-        for thread in &mut self.threads {
-            let _ = thread.commands.send(turns::Order::Stop);
-            if let Some(handle) = thread.handle.take() {
-                let _ = handle.join();
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a media thread panicked");
             }
         }
+        // Last, so that what the threads recorded is written.
+        self.recorder.take();
     }
 }
 
+/// One call's media as seen from outside. Dropping it closes the call.
+pub struct Session {
+    port: u16,
+    id: u64,
+    orders: SyncSender<Order>,
+    open: Arc<AtomicBool>,
+    ports: Arc<Mutex<Ports>>,
+    counts: Arc<Counts>,
+}
+
 impl Session {
-    /// The RTP port; RTCP is the next one.
+    /// Our RTP port, for the SDP; RTCP is the next one.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// Reaches the stream within a millisecond. When the media thread is so far behind that its
+    /// queue is full the command is dropped, counted and logged; when it is gone so is the call.
     pub fn command(&self, command: Command) {
-        self.order(turns::Order::Command(self.call, command));
-    }
-
-    /// Waits for room, a millisecond at most; a thread that is gone has no calls either.
-    fn order(&self, order: turns::Order) {
-        let _ = self.commands.send(order);
+        let refused = self.orders.try_send(Order::Command(self.id, command));
+        if matches!(refused, Err(TrySendError::Full(_))) {
+            self.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("the media thread does not keep up: a command was dropped");
+        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.order(turns::Order::Close(self.call));
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.give_back(self.port, clock::now());
+        self.open.store(false, Ordering::Relaxed);
+        lock(&self.ports).give_back(clock::now(), self.port);
     }
 }
 
-fn socket(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
-    let address = SocketAddr::new(address, port);
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+fn bind(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((address, port))?;
     socket.set_nonblocking(true)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    if address.is_ipv4() {
-        // Without the right to mark packets they go unmarked.
-        let _ = socket.set_tos_v4(DSCP_EF);
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let options = socket2::SockRef::from(&socket);
+    // Neither is worth refusing a call for.
+    let _ = options.set_recv_buffer_size(RECEIVE_BUFFER);
+    let _ = match address {
+        IpAddr::V4(_) => options.set_tos_v4(EXPEDITED),
+        IpAddr::V6(_) => options.set_tclass_v6(EXPEDITED),
+    };
+    Ok(socket)
+}
+
+/// A poisoned pool is still a pool: nothing in it can be half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -325,9 +325,7 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
     })
 }
 
-async fn start_sip(
-    config: &Config,
-) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
+async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
     let listen = config.sip.listen;
     let contact = config.public_address().unwrap_or(listen.ip());
     let settings = crate::sip::agent::Settings {

@@ -30,7 +30,8 @@ const RENDER_RATE: u32 = 16_000;
 #[folder = "prompts/"]
 struct Bundled;
 
-/// Loads the bundled voice with the operator's own files over it. Takes a fifth of a second unoptimised.
+/// Loads the bundled voice with the operator's own files over it. Takes a fifth of a second
+/// unoptimised.
 pub fn load(settings: &Settings) -> Result<Library, Vec<Problem>> {
     let mut layers = vec![bundled(&settings.language)];
     if layers[0].files.is_empty() {

@@ -1,15 +1,14 @@
 //! Signalling, RFC 3261: datagrams in, calls offered; commands in, datagrams out.
-//! Reading order: wire, address, model, timer, transaction, dialog, offer, profile, refer, agent.
 
+pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes
 mod address; // URI, name-addr, Via: what `rsip` gets wrong
-pub mod agent; // the user agent: UAS and UAC
-pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod model; // messages over `rsip`, and our own name-addr, tel: and number parsing
+mod timer; // which key is due next
+pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
+pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod offer; // SDP offer/answer, RFC 3264
 pub mod profile; // how one trunk or PBX differs, as TOML
 pub mod refer; // blind transfer out, RFC 3515
-mod timer; // which key is due next
-pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
-pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes
+pub mod agent; // the user agent: UAS and UAC
 
 pub use agent::{Agent, Cause, Command, Event, Input, Invitation, Leg, Output};

@@ -45,7 +45,8 @@ pub struct Negotiated {
     /// Where to send. `None` on hold (`c=0.0.0.0` or port 0).
     pub remote: Option<SocketAddr>,
     pub law: Law,
-    /// Payload type and clock rate of telephone-event as the peer wants to receive it (what we send).
+    /// Payload type and clock rate of telephone-event as the peer wants to receive it: what we
+    /// send.
     pub events_out: Option<(u8, u32)>,
     /// Payload type and clock rate of telephone-event as we asked to receive it.
     pub events_in: Option<(u8, u32)>,

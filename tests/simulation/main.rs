@@ -1,6 +1,7 @@
 //! Whole calls on a virtual clock: SIP and RTP bytes pass between the test phone and Ringtill over
 //! a network that loses, delays and reorders by a seed. A failing seed is printed and replays with
 //! `RINGTILL_SEED=<seed> cargo test --test simulation`.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

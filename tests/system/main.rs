@@ -1,5 +1,6 @@
 //! The real binary: called by SIPp, fed with garbage, told wrong configurations, searched for card
 //! numbers. One binary of tests, since each link takes a while.
+#![allow(clippy::unwrap_used)]
 
 mod bad_input;
 mod binary;

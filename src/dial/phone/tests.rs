@@ -287,6 +287,18 @@ fn calls_end_well_on_a_bad_line() {
 }
 
 #[test]
+fn keys_reach_a_server_without_telephone_event_as_tones() {
+    for (seed, law) in [(8, Law::Mu), (9, Law::A)] {
+        let mut world = world(seed, law, CARD, Method::InBand);
+        world.jitter_ms = 30;
+        assert_eq!(world.run(), Ok(()), "seed {seed}: {:#?}", world.reports);
+        assert_eq!(world.server.keys, "4111111111111111#1", "seed {seed}");
+        let shown = "keys 16 digits ending in 1111 + # as tones".to_string();
+        assert!(world.reports.contains(&shown), "{:#?}", world.reports);
+    }
+}
+
+#[test]
 fn keys_can_interrupt_a_prompt() {
     let script = "hear-start card.ask, key 4111111111111111#, hear consent.accept, hangup";
     let mut world = world(3, Law::Mu, script, Method::Events);

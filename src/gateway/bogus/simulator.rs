@@ -1,7 +1,8 @@
 //! The simulated processor behind the bogus gateway: it keeps sales, honours idempotency keys,
 //! voids and refunds by rule, and fails on demand. Sans-IO: requests in, actions out.
 //!
-//! Trigger cards stand in `charge.rs`. A total, in minor units, that goes wrong on its way (with any card that is approved):
+//! Trigger cards stand in `charge.rs`. A total, in minor units, that goes wrong on its way (with
+//! any card that is approved):
 //!
 //! | total | what happens |
 //! |---|---|

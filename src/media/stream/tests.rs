@@ -373,3 +373,105 @@ fn a_new_ssrc_of_the_same_peer_is_followed() {
     pair.turns(30);
     assert_eq!((pair.b.keys.as_str(), pair.b.stream.counters().ssrc_changes), ("12", 1));
 }
+
+#[test]
+fn keys_as_tones_are_told_once_in_both_laws() {
+    for law in [Law::Mu, Law::A] {
+        let negotiated = |remote| Negotiated { law, ..negotiated(remote) };
+        let mut pair = Pair::with(negotiated(B), negotiated(A));
+        pair.press(CARD, Method::InBand, 60);
+        pair.turns(120);
+        assert_eq!((pair.b.keys.as_str(), pair.a.pressed), (CARD, 1), "{law:?}");
+        assert!(pair.b.sources.iter().all(|source| *source == Source::Tone));
+    }
+}
+
+#[test]
+fn keys_as_tones_survive_single_losses_and_jitter() {
+    for offset in 0..29 {
+        let mut pair = Pair::new();
+        pair.lose = |nth| nth % 29 == 0;
+        pair.jitter_ms = |nth| nth * 7919 % 45;
+        pair.turns(offset);
+        pair.press(CARD, Method::InBand, 100);
+        pair.turns(200);
+        assert_eq!(pair.b.keys, CARD, "offset {offset}");
+    }
+}
+
+#[test]
+fn keys_as_tones_interrupt_a_prompt() {
+    let mut pair = Pair::new();
+    pair.play(7, &[0x90; 80_000], true);
+    pair.press("5", Method::InBand, 60);
+    pair.turns(10);
+    assert_eq!((pair.b.keys.as_str(), &pair.b.ended[..]), ("5", &[(PlayId(7), false)][..]));
+}
+
+#[test]
+fn a_press_that_comes_as_tone_and_event_is_one() {
+    // A gateway that lets 60 ms of tone through before it notices, then says it with an event.
+    let mut pair = Pair::new();
+    pair.turns(5);
+    let start = pair.a.stream.out.timestamp;
+    pair.press("5", Method::InBand, 60);
+    pair.turns(8);
+    assert_eq!(pair.b.keys, "5");
+    let (sequence, ssrc) = (pair.a.stream.out.sequence, pair.a.stream.out.ssrc);
+    for (nth, duration) in [640u16, 800, 960].into_iter().enumerate() {
+        let sequence = sequence.wrapping_add(nth as u16);
+        let marker = nth == 0;
+        let header = Header { marker, payload_type: 101, sequence, timestamp: start, ssrc };
+        let mut event = header.bytes().to_vec();
+        event.extend_from_slice(&[5, 10, duration.to_be_bytes()[0], duration.to_be_bytes()[1]]);
+        pair.b.stream.receive(pair.now, A.into(), &event);
+    }
+    pair.b.settle();
+    assert_eq!(pair.b.keys, "5");
+    // From now on tones are echoes.
+    pair.a.stream.out.sequence = sequence.wrapping_add(3);
+    pair.press("6", Method::InBand, 60);
+    pair.turns(10);
+    assert_eq!(pair.b.keys, "5");
+    pair.press("7", Method::Events, 60);
+    pair.turns(10);
+    assert_eq!(pair.b.keys, "57");
+}
+
+/// The keys a listener makes out in one channel of a recording.
+fn keys_in(recorded: &[Stereo], channel: usize) -> String {
+    let mut detector = crate::media::tone::Detector::new();
+    let frames = recorded.iter().map(|stereo| &stereo[channel * SAMPLES..][..SAMPLES]);
+    let hits = frames.filter_map(|frame| detector.push(Law::Mu, frame));
+    hits.map(|hit| char::from(hit.digit.expose())).collect()
+}
+
+#[test]
+fn keys_cannot_be_heard_in_the_recording_of_a_sensitive_window() {
+    for law in [Law::Mu, Law::A] {
+        let negotiated = |remote| Negotiated { law, ..negotiated(remote) };
+        let mut pair = Pair::with(negotiated(B), negotiated(A));
+        pair.play(1, &[0x90; 1600], false);
+        pair.press("123", Method::InBand, 60);
+        pair.turns(30);
+        // The window opens 100 ms after the first key has begun, and closes right after the last.
+        pair.press(CARD, Method::InBand, 60);
+        pair.turns(5);
+        pair.b.stream.command(pair.now, Command::Sensitive(true));
+        while pair.b.keys.len() < 3 + CARD.len() {
+            pair.turn();
+        }
+        pair.b.stream.command(pair.now, Command::Sensitive(false));
+        pair.turns(60);
+        pair.press("456", Method::InBand, 60);
+        pair.turns(40);
+        pair.b.stream.close();
+        pair.b.settle();
+        assert_eq!(pair.b.keys, format!("123{CARD}456"));
+        assert_eq!(keys_in(&pair.b.recorded, 0), "123456", "{law:?}");
+        // One frame per turn: the timeline is kept.
+        assert_eq!(pair.b.recorded.len() as u64, pair.b.stream.counters().sent);
+        // Our own keys do not stay in our recording either.
+        assert_eq!(keys_in(&pair.b.recorded, 1), "");
+    }
+}

@@ -8,6 +8,9 @@ pub const WINDOW: usize = 10;
 /// A window, oldest hop first. There may be holes between hops; time is known.
 pub type Window<'a> = [&'a Hop; WINDOW];
 
+/// How many hops before the window [`Fit::before`] looks.
+pub const BEFORE: usize = 3;
+
 /// Corrections of amplitude and frequency before the fit is judged.
 const STEPS: usize = 3;
 
@@ -20,6 +23,8 @@ pub struct Fit {
     /// How much of the fitted sines is present in the first 1.25 and 2.5 ms and in the last 2.5
     /// and 1.25 ms; 1 is all of it.
     pub edges: [f32; 4],
+    /// How much of them sounded already 7.5 to 5 ms before the window; `None` if not known.
+    pub before: Option<f32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +56,9 @@ struct Slope {
     time_im: f32,
 }
 
-/// Fits sines near these frequencies; the nearer the better: 10 Hz converge to a tenth.
-pub fn fit(window: &Window<'_>, near_hz: [f32; 2]) -> Fit {
+/// Fits sines near these frequencies; the nearer the better: 10 Hz converge to a tenth. `before`
+/// is the hop that ended 5 ms before the window, if there is one.
+pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: [f32; 2]) -> Fit {
     let times = times(window);
     let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
     let samples = (WINDOW * HOP) as f32;
@@ -69,7 +75,13 @@ pub fn fit(window: &Window<'_>, near_hz: [f32; 2]) -> Fit {
             wave.im += 2.0 * slope.im / samples;
         }
     }
-    judge(window, &times, &waves)
+    let mut fit = judge(window, &times, &waves);
+    fit.before = before.map(|hop| {
+        let turns = waves.map(|wave| Turns::new(wave.omega));
+        let time = times[0] - (BEFORE * HOP) as f32;
+        gain(&hop.samples, &model(&waves, &turns, time), fit.low.power + fit.high.power)
+    });
+    fit
 }
 
 /// The middle of each hop, counted from the middle of the window, in samples.
@@ -190,6 +202,7 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> Fit {
         high: sine(&waves[1], &thirds[1]),
         residual: left / energy.max(f32::MIN_POSITIVE),
         edges,
+        before: None,
     }
 }
 
@@ -238,7 +251,8 @@ mod tests {
                 for amplitudes in [[0.3, 0.3], [0.3, 0.15], [0.05, 0.12]] {
                     let hz = [770.0 * (1.0 + offset), 1477.0 * (1.0 + offset)];
                     let hops = window(hz, amplitudes, skip);
-                    let fit = fit(&std::array::from_fn(|at| &hops[at]), [hz[0] + 5.0, hz[1] - 5.0]);
+                    let fit =
+                        fit(&std::array::from_fn(|at| &hops[at]), None, [hz[0] + 5.0, hz[1] - 5.0]);
                     let about = format!("{offset} {amplitudes:?} {skip} {fit:?}");
                     assert!((fit.low.hz - hz[0]).abs() < tolerance, "{about}");
                     assert!((fit.high.hz - hz[1]).abs() < tolerance, "{about}");
@@ -255,7 +269,7 @@ mod tests {
     fn a_millisecond_missing_at_an_edge_shows() {
         let mut hops = window([770.0, 1336.0], [0.3, 0.3], 0);
         hops[0].samples[..8].fill(0.0);
-        let early = fit(&std::array::from_fn(|at| &hops[at]), [770.0, 1336.0]);
+        let early = fit(&std::array::from_fn(|at| &hops[at]), None, [770.0, 1336.0]);
         assert!(early.edges[0] < 0.4 && early.edges[3] > 0.9, "{early:?}");
     }
 }

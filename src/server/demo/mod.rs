@@ -2,7 +2,6 @@
 //! and RTP, shown as it happens.
 
 use std::io::IsTerminal;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use super::console::Console;
 use super::dial::{self, Call};
 use super::{Server, Watched, clock, read_config};
+use crate::config::Log;
 use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus;
 use crate::ledger::reconcile::{self, Status};
@@ -31,6 +31,9 @@ pub struct Options {
     directory: Option<PathBuf>,
 }
 
+/// Where softphones look for a SIP server.
+const SIP_PORT: u16 = 5060;
+
 const ACCOUNTS: &str = include_str!("accounts.csv");
 const JAMES: &str = include_str!("james.script");
 const STRANGER: &str = include_str!("stranger.script");
@@ -46,7 +49,7 @@ struct Scene {
 }
 
 fn scenes() -> [Scene; 2] {
-    let keys = |method| Keying { method, on_ms: 90, off_ms: 90 };
+    let keys = |method| Keying { method, on_ms: 80, off_ms: 80 };
     [
         Scene {
             title: "1. James calls from a number we know, keys as RFC 4733 events",
@@ -54,7 +57,7 @@ fn scenes() -> [Scene; 2] {
             script: JAMES,
             keying: keys(Method::Events),
             account: "1001",
-            amount: Money::usd(321_72),
+            amount: Money::usd(32_172),
         },
         Scene {
             title: "2. A caller we do not know, keys as tones in the audio, one mistyped card",
@@ -62,14 +65,14 @@ fn scenes() -> [Scene; 2] {
             script: STRANGER,
             keying: keys(Method::InBand),
             account: "1002",
-            amount: Money::usd(45_00),
+            amount: Money::usd(4_500),
         },
     ]
 }
 
 /// Runs the demo; success only if both payments were approved, posted and reconciled.
 pub async fn run(options: Options) -> ExitCode {
-    match play(&options).await {
+    match Box::pin(play(&options)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("\nthe demo did not end well: {why}");
@@ -81,13 +84,10 @@ pub async fn run(options: Options) -> ExitCode {
 async fn play(options: &Options) -> Result<(), String> {
     let stamp = || PathBuf::from(format!("demo-{}", clock::file_stamp()));
     let folder = options.directory.clone().unwrap_or_else(stamp);
-    let config_file = write_files(&folder)?;
-    let config = read_config(&config_file)?;
     // Warnings and errors only: what happens is told by the console.
-    let log = crate::config::Log { level: "warn".into(), ..config.log.clone() };
-    super::start_log(&log)?;
+    super::start_log(&Log { level: "warn".into(), ..Log::default() })?;
     let (watcher, watched) = mpsc::channel(1_024);
-    let server = Server::start(config, Some(watcher)).await.map_err(|e| e.to_string())?;
+    let server = start(&folder, watcher).await?;
     let console = Console::new(clock::now(), std::io::stdout().is_terminal());
     println!("Ringtill takes calls on sip:pay@{}", server.sip_address());
     tokio::spawn(show(watched, Console::new(clock::now(), std::io::stdout().is_terminal())));
@@ -110,24 +110,30 @@ async fn play(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// Starts on the SIP port, or on any other when somebody has it.
+async fn start(folder: &Path, watcher: mpsc::Sender<Watched>) -> Result<Server, String> {
+    let config = read_config(&write_files(folder, SIP_PORT)?)?;
+    if let Ok(server) = Server::start(config, Some(watcher.clone())).await {
+        return Ok(server);
+    }
+    let config = read_config(&write_files(folder, 0)?)?;
+    let server = Server::start(config, Some(watcher)).await.map_err(|error| error.to_string())?;
+    write_files(folder, server.sip_address().port())?;
+    Ok(server)
+}
+
 /// A configuration and accounts that can be used after the demo as they are.
-fn write_files(folder: &Path) -> Result<PathBuf, String> {
+fn write_files(folder: &Path, port: u16) -> Result<PathBuf, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     std::fs::create_dir_all(folder).map_err(failed)?;
     let folder = folder.canonicalize().map_err(failed)?;
     let config = include_str!("ringtill.toml")
-        .replace("{port}", &free_port().map_err(failed)?.to_string())
+        .replace("{port}", &port.to_string())
         .replace("{folder}", &folder.display().to_string());
     let file = folder.join("ringtill.toml");
     std::fs::write(folder.join("accounts.csv"), ACCOUNTS).map_err(failed)?;
     std::fs::write(&file, config).map_err(failed)?;
     Ok(file)
-}
-
-/// The SIP port, or any other when somebody has it.
-fn free_port() -> std::io::Result<u16> {
-    let socket = UdpSocket::bind("127.0.0.1:5060").or_else(|_| UdpSocket::bind("127.0.0.1:0"))?;
-    Ok(socket.local_addr()?.port())
 }
 
 async fn show(mut watched: mpsc::Receiver<Watched>, console: Console) {
@@ -227,6 +233,5 @@ fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &
     println!("  a softphone:    call sip:pay@{address}, UDP, no registration, PCMU, DTMF RFC 2833");
     println!("                  account 1003, ZIP 46220, card 4111 1111 1111 1111, any later date");
     println!("  ringtill dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\"");
-    println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -m 1   (from a checkout)");
+    println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -i 127.0.0.1 -p 5070 -m 1");
 }
-
