@@ -3,6 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use crate::gateway::Fixable;
 use crate::instrument::Brand;
 use crate::money::{Currency, Money};
 
@@ -55,6 +56,15 @@ impl Default for Settings {
 impl Settings {
     pub fn currency(&self) -> Currency {
         self.min_payment.currency
+    }
+
+    /// Whether callers are asked for this field of their card.
+    pub(super) fn asks(&self, field: Fixable) -> bool {
+        match field {
+            Fixable::Number | Fixable::Expiry => true,
+            Fixable::Cvv => self.cvv,
+            Fixable::Zip => self.zip,
+        }
     }
 }
 
