@@ -159,8 +159,14 @@ fn run(scene: &Scene, choices: &mut Choices) {
         journal,
         truth: Truth::default(),
         said: Vec::new(),
+        noted: Vec::new(),
+        numbers_said: Vec::new(),
         consented: None,
+        last_asked: None,
+        last_reference: String::new(),
+        asked_since_sale: true,
         hung_up: false,
+        transferred: false,
         store_failed: false,
     };
     let desk = Desk {
@@ -212,21 +218,32 @@ struct World<'a> {
     journal: Journal,
     truth: Truth,
     said: Vec<&'static str>,
-    consented: Option<i64>,
+    noted: Vec<Note>,
+    /// Digits read aloud in groups: confirmation numbers and references.
+    numbers_said: Vec<String>,
+    /// What the caller said yes to, until a charge of it was refused: minor units, card.
+    consented: Option<(i64, String)>,
+    /// The last question, if the caller went back from it.
+    last_asked: Option<&'static str>,
+    last_reference: String,
+    asked_since_sale: bool,
     hung_up: bool,
+    transferred: bool,
     /// A write to the ledger was reported as failed.
     store_failed: bool,
 }
 
 impl World<'_> {
     fn note(&mut self, note: Note) {
-        if let Note::Consent { amount, fee, total, .. } = note {
-            assert_eq!(amount.checked_add(fee), Some(total));
-            self.consented = Some(total.minor);
+        if let Note::Consent { amount, fee, total, brand, last4 } = &note {
+            assert_eq!(amount.checked_add(*fee), Some(*total));
+            self.consented = Some((total.minor, format!("{} {}", brand.name(), last4.as_str())));
         }
+        self.noted.push(note);
     }
 
     fn serve(&mut self, request: Request) -> Reply {
+        assert!(!self.transferred, "the script goes on after the caller was handed over");
         match request {
             Request::Ask(question) => Reply::Ask(self.answer(&question)),
             Request::Say { prompts, .. } => {
@@ -238,7 +255,10 @@ impl World<'_> {
             Request::Record(entry) => Reply::Record(self.record(entry)),
             Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
             Request::Wait(_) => Reply::Wait,
-            Request::Transfer => Reply::Transfer(!self.hung_up && self.choices.pick(2) == 0),
+            Request::Transfer => {
+                self.transferred = !self.hung_up && self.choices.pick(2) == 0;
+                Reply::Transfer(self.transferred)
+            }
         }
     }
 
@@ -248,6 +268,9 @@ impl World<'_> {
         if self.hung_up {
             return Heard::Hangup;
         }
+        self.asked_since_sale = true;
+        let went_back = self.last_asked.take();
+        assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
         let keyed: &[&str] = match question.name {
             "account" => &["1001", "9999"],
             "verify" => &["46201", "00000"],
@@ -275,7 +298,11 @@ impl World<'_> {
         };
         match (keyed.get(way), way.saturating_sub(keyed.len())) {
             (Some(keyed), _) => Heard::Keyed(keyed.bytes().collect::<Keys>()),
-            (None, 0) => Heard::Back,
+            (None, 0) => {
+                // There is nothing before the account number.
+                self.last_asked = (question.name != "account").then_some(question.name);
+                Heard::Back
+            }
             (None, 1) => Heard::Agent,
             (None, 2) => Heard::Failed,
             (None, _) => {
@@ -287,8 +314,10 @@ impl World<'_> {
 
     fn hear(&mut self, prompts: &[Prompt]) {
         for prompt in prompts {
-            if let Prompt::Phrase(id) = prompt {
-                self.said.push(id);
+            match prompt {
+                Prompt::Phrase(id) => self.said.push(id),
+                Prompt::Groups { digits, .. } => self.numbers_said.push(digits.clone()),
+                _ => {}
             }
         }
     }
@@ -320,22 +349,25 @@ impl World<'_> {
         let body = String::from_utf8(request.body.to_vec()).unwrap();
         let words: Vec<&str> = body.split(' ').collect();
         match words[0] {
-            "sale" => self.sale(words[1], words[2].parse().unwrap()),
+            "sale" => self.sale(words[1], words[2].parse().unwrap(), &words[3..].join(" ")),
             "lookup" => self.look_up(words[1]),
             other => panic!("the script must not {other}"),
         }
     }
 
-    fn sale(&mut self, reference: &str, minor: i64) -> Exchange {
+    fn sale(&mut self, reference: &str, minor: i64, card: &str) -> Exchange {
         let durable = self.journal.intent(reference).map(|(_, state)| state);
         assert_eq!(durable, Some(&State::Sending), "the request leaves before the ledger knows");
-        assert_eq!(self.consented, Some(minor), "charged what was not consented to");
-        const REPLIES: [&str; 7] = ["approved", "hard", "soft", "cvv", "number", "held", "config"];
-        const NOT_SENT: usize = 7;
-        const LOST_BEFORE: usize = 8;
-        const LOST_AFTER: usize = 9;
-        const GARBLED_AFTER: usize = 10;
-        let way = self.choices.pick(11);
+        let consented = self.consented.clone();
+        assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
+        self.check_new(reference);
+        const REPLIES: [&str; 8] =
+            ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
+        const NOT_SENT: usize = 8;
+        const LOST_BEFORE: usize = 9;
+        const LOST_AFTER: usize = 10;
+        const GARBLED_AFTER: usize = 11;
+        let way = self.choices.pick(12);
         if way == NOT_SENT {
             return Exchange::NotSent("refused".into());
         }
@@ -348,6 +380,9 @@ impl World<'_> {
             way => REPLIES[way],
         };
         self.truth.processed.insert(reference.to_string(), (decision, minor));
+        if !matches!(decision, "cvv" | "zip") {
+            self.consented = None;
+        }
         match way {
             LOST_AFTER => Exchange::NoAnswer("closed".into()),
             GARBLED_AFTER => response("<html>"),
@@ -355,9 +390,20 @@ impl World<'_> {
         }
     }
 
+    /// A new charge is for something the caller has said since the last one.
+    fn check_new(&mut self, reference: &str) {
+        let again = self.last_reference == reference;
+        assert!(again || self.asked_since_sale, "the same card was charged again unasked");
+        self.asked_since_sale = false;
+        self.last_reference = reference.to_string();
+    }
+
     fn look_up(&mut self, reference: &str) -> Exchange {
-        if self.choices.pick(2) == 1 {
-            return Exchange::NoAnswer("closed".into());
+        match self.choices.pick(3) {
+            0 => {}
+            1 => return Exchange::NoAnswer("closed".into()),
+            // Our credentials were withdrawn meanwhile: that says nothing of the sale.
+            _ => return response("config"),
         }
         response(self.truth.processed.get(reference).map_or("absent", |(word, _)| word))
     }
@@ -368,6 +414,11 @@ impl World<'_> {
         let charged = self.truth.approved();
         assert!(charged.len() <= 1, "charged twice: {path}");
         let said = |id| self.said.contains(&id);
+        let charges = self.noted.iter().filter(|note| matches!(note, Note::Charging { .. }));
+        let charges_max = usize::from(self.scene.settings.declines_max);
+        assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
+        let handed_over = self.transferred && !said("result.approved");
+        assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
         let paid = matches!(outcome, Outcome::Paid { .. });
         let pending = matches!(outcome, Outcome::Pending { .. });
         assert_eq!(paid, said("result.approved"), "told otherwise than recorded: {path}");
@@ -381,6 +432,25 @@ impl World<'_> {
             assert!(!self.scene.open_payment, "charged beside an open payment: {path}");
         }
         self.check_ledger(paid, pending, &path);
+        self.check_number(outcome, &path);
+    }
+
+    /// The number in the outcome, on the console and in the caller's ear is the ledger's.
+    fn check_number(&self, outcome: &Outcome, path: &str) {
+        let told = match outcome {
+            Outcome::Paid { confirmation } | Outcome::Pending { confirmation } => confirmation,
+            _ => return assert!(self.numbers_said.is_empty(), "a number for nothing: {path}"),
+        };
+        let same = self.numbers_said.iter().all(|said| said == told);
+        assert!(same && !self.numbers_said.is_empty(), "another number was said: {path}");
+        let sent = self.noted.iter().rev().find_map(|note| match note {
+            Note::Charging { reference, .. } => self.journal.intent(reference),
+            _ => None,
+        });
+        let number = sent.map(|(intent, _)| &intent.confirmation);
+        assert_eq!(number, Some(told), "the number of another payment: {path}");
+        let noted = self.noted.contains(&Note::Confirmation(told.clone()));
+        assert_eq!(noted, matches!(outcome, Outcome::Paid { .. }), "{path}");
     }
 
     /// The ledger agrees with the gateway, or leaves open what the server will look up.
@@ -422,7 +492,9 @@ impl Gateway for Words {
 
     fn sale(&self, sale: &Sale<'_>) -> gateway::Request {
         assert!(sale.card.pan.expose().len() >= 13);
-        request(&format!("sale {} {}", sale.reference, sale.total.minor))
+        let (brand, last4) = (sale.card.pan.brand().name(), sale.card.pan.last4());
+        let (reference, minor) = (sale.reference, sale.total.minor);
+        request(&format!("sale {reference} {minor} {brand} {}", last4.as_str()))
     }
 
     fn verdict(&self, exchange: &Exchange) -> Verdict {
@@ -434,6 +506,7 @@ impl Gateway for Words {
                 b"hard" => Verdict::DeclinedHard,
                 b"soft" => Verdict::DeclinedSoft,
                 b"cvv" => Verdict::Fixable(Fixable::Cvv),
+                b"zip" => Verdict::Fixable(Fixable::Zip),
                 b"number" => Verdict::Fixable(Fixable::Number),
                 b"held" => Verdict::Held("review".into()),
                 b"config" => Verdict::Config("wrong key".into()),

@@ -116,6 +116,18 @@ pub enum Found {
     NotYet,
 }
 
+impl Found {
+    /// What this proves of the sale. A verdict on the lookup itself (not sent, wrong credentials)
+    /// proves nothing, and neither does absence by itself: the sale may still be on its way.
+    pub fn verdict(self) -> Option<Verdict> {
+        match self {
+            Found::Settled(Verdict::Unknown(_) | Verdict::Config(_) | Verdict::NotSent(_)) => None,
+            Found::Settled(verdict) => Some(verdict),
+            Found::Absent | Found::NotYet => None,
+        }
+    }
+}
+
 /// What became of a void or refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reversal {

@@ -87,6 +87,9 @@ pub const STOPPED_BEFORE_SENDING: &str = "the server stopped before anything was
 /// Why an intent found `Sending` at start is unknown.
 pub const STOPPED_WHILE_SENDING: &str = "the server stopped while the request was on its way";
 
+/// Why an intent whose call died is unknown, or was not charged.
+pub const CALL_LOST: &str = "the call was lost before an outcome was recorded";
+
 /// A ledger in memory with the rules of the real one.
 #[derive(Default)]
 pub struct Journal {

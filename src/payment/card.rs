@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Desk, Leave, Line, today};
+use super::{Desk, Leave, Line, Settings, today};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::{CardNumber, ExpiryDate, SecurityCode, ZipCode};
 use crate::gateway::Fixable;
@@ -30,11 +30,15 @@ impl Draft {
         draft
     }
 
-    /// One field back from the end.
-    pub(super) fn back(card: Card) -> Draft {
+    /// A complete card, one field back from the end.
+    pub(super) fn back(card: Card, settings: &Settings) -> Draft {
         let mut draft = Draft::from(card);
-        draft.drop_last();
+        draft.step_back(settings);
         draft
+    }
+
+    pub(super) fn has_number(&self) -> bool {
+        self.pan.is_some()
     }
 
     fn from(card: Card) -> Draft {
@@ -42,13 +46,34 @@ impl Draft {
         Draft { pan: Some(pan), expiry: Some(expiry), cvv, zip }
     }
 
-    /// Forgets the field asked last; false when nothing was known.
-    fn drop_last(&mut self) -> bool {
-        self.zip.take().is_some()
-            || self.cvv.take().is_some()
-            || self.expiry.take().is_some()
-            || self.pan.take().is_some()
+    /// The first field that is asked for and not known.
+    fn missing(&self, settings: &Settings) -> Option<Fixable> {
+        asked(settings).find(|field| match field {
+            Fixable::Number => self.pan.is_none(),
+            Fixable::Expiry => self.expiry.is_none(),
+            Fixable::Cvv => self.cvv.is_none(),
+            Fixable::Zip => self.zip.is_none(),
+        })
     }
+
+    /// Forgets the field before the missing one; false at the number.
+    fn step_back(&mut self, settings: &Settings) -> bool {
+        let missing = self.missing(settings);
+        match asked(settings).take_while(|field| Some(*field) != missing).last() {
+            None => return false,
+            Some(Fixable::Number) => *self = Draft::default(),
+            Some(Fixable::Expiry) => self.expiry = None,
+            Some(Fixable::Cvv) => self.cvv = None,
+            Some(Fixable::Zip) => self.zip = None,
+        }
+        true
+    }
+}
+
+/// The fields the biller wants, in the order they are asked.
+fn asked(settings: &Settings) -> impl Iterator<Item = Fixable> {
+    let all = [Fixable::Number, Fixable::Expiry, Fixable::Cvv, Fixable::Zip];
+    all.into_iter().filter(|field| settings.asks(*field))
 }
 
 /// Asks for what the draft lacks. [`Leave::Back`]: the caller went back past the number.
@@ -57,7 +82,7 @@ pub(super) async fn take(line: &mut Line, desk: &Desk, mut draft: Draft) -> Resu
         match ask_next(line, desk, &mut draft).await {
             Ok(true) => {}
             Ok(false) => break,
-            Err(Leave::Back) if draft.drop_last() => {}
+            Err(Leave::Back) if draft.step_back(&desk.settings) => {}
             Err(leave) => return Err(leave),
         }
     }
@@ -70,26 +95,28 @@ pub(super) async fn take(line: &mut Line, desk: &Desk, mut draft: Draft) -> Resu
 /// Asks for the first missing field; false when none is missing.
 async fn ask_next(line: &mut Line, desk: &Desk, draft: &mut Draft) -> Result<bool, Leave> {
     let settings = &desk.settings;
-    let Some(pan) = &draft.pan else {
-        let grammar = CardNumber { accepted: settings.cards.clone() };
-        let field = Field::number("card", "card.ask", grammar).help("card.ask_help").sensitive();
-        draft.pan = Some(line.ask(&field).await?);
-        return Ok(true);
-    };
-    if draft.expiry.is_none() {
-        let grammar = ExpiryDate { today: today(line.wall_ms()) };
-        let field = Field::number("expiry", "expiry.ask", grammar).sensitive();
-        draft.expiry = Some(line.ask(&field).await?);
-    } else if settings.cvv && draft.cvv.is_none() {
-        let brand = pan.brand();
-        let ask = if brand.cvv_len() == 4 { "cvv.ask_four" } else { "cvv.ask_three" };
-        let field = Field::number("cvv", ask, SecurityCode { brand }).sensitive();
-        draft.cvv = Some(line.ask(&field).await?);
-    } else if settings.zip && draft.zip.is_none() {
-        let field = Field::number("zip", "zip.ask", ZipCode).sensitive();
-        draft.zip = Some(line.ask(&field).await?);
-    } else {
-        return Ok(false);
+    match draft.missing(settings) {
+        None => return Ok(false),
+        Some(Fixable::Number) => {
+            let grammar = CardNumber { accepted: settings.cards.clone() };
+            let field = Field::number("card", "card.ask", grammar).help("card.ask_help");
+            draft.pan = Some(line.ask(&field.sensitive()).await?);
+        }
+        Some(Fixable::Expiry) => {
+            let grammar = ExpiryDate { today: today(line.wall_ms()) };
+            let field = Field::number("expiry", "expiry.ask", grammar).sensitive();
+            draft.expiry = Some(line.ask(&field).await?);
+        }
+        Some(Fixable::Cvv) => {
+            let brand = draft.pan.as_ref().ok_or(Leave::Failed)?.brand();
+            let ask = if brand.cvv_len() == 4 { "cvv.ask_four" } else { "cvv.ask_three" };
+            let field = Field::number("cvv", ask, SecurityCode { brand }).sensitive();
+            draft.cvv = Some(line.ask(&field).await?);
+        }
+        Some(Fixable::Zip) => {
+            let field = Field::number("zip", "zip.ask", ZipCode).sensitive();
+            draft.zip = Some(line.ask(&field).await?);
+        }
     }
     Ok(true)
 }

@@ -7,8 +7,9 @@ use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
-use crate::gateway::{Exchange, Fixable, Found, Sale, Verdict};
+use crate::gateway::{Exchange, Fixable, Sale, Verdict};
 use crate::instrument::Card;
+use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
 use crate::prompt::Prompt;
@@ -92,7 +93,7 @@ pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &C
             verdict = found;
         }
     }
-    line.note(Note::Verdict(spoken_of(&verdict)));
+    line.note(Note::Verdict(described(&verdict)));
     conclude(line, &id, confirmation, verdict).await
 }
 
@@ -144,8 +145,9 @@ async fn look_up(line: &mut Line, desk: &Desk, id: &str) -> Option<Verdict> {
     for wait_s in [2, 5] {
         line.wait(Duration::from_secs(wait_s)).await;
         let exchange = line.send(desk.gateway.lookup(id), limit).await;
-        if let Found::Settled(verdict) = desk.gateway.found(&exchange) {
-            return Some(verdict);
+        let found = desk.gateway.found(&exchange).verdict();
+        if found.is_some() {
+            return found;
         }
     }
     None
@@ -154,20 +156,17 @@ async fn look_up(line: &mut Line, desk: &Desk, id: &str) -> Option<Verdict> {
 /// Writes the outcome down and says how the caller is told. If the ledger cannot take it, the
 /// intent stays open there and is looked up again: what is spoken remains true.
 async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verdict) -> Settled {
-    let (state, settled) = match verdict {
-        Verdict::Approved(approval) => {
+    let state = State::from(&verdict);
+    let settled = match verdict {
+        Verdict::Approved(_) => {
             line.note(Note::Confirmation(confirmation.clone()));
-            (State::Approved(approval), Settled::Approved { confirmation })
+            Settled::Approved { confirmation }
         }
-        Verdict::DeclinedHard => (State::Declined("hard".into()), Settled::DeclinedHard),
-        Verdict::DeclinedSoft => (State::Declined("soft".into()), Settled::DeclinedSoft),
-        Verdict::Fixable(field) => {
-            (State::Declined(format!("{field:?}").to_lowercase()), Settled::Fixable(field))
-        }
-        Verdict::Held(why) => (State::Held(why), Settled::Held { confirmation }),
-        Verdict::NotSent(why) | Verdict::Config(why) => {
-            (State::NotCharged(why), Settled::NotCharged)
-        }
+        Verdict::DeclinedHard => Settled::DeclinedHard,
+        Verdict::DeclinedSoft => Settled::DeclinedSoft,
+        Verdict::Fixable(field) => Settled::Fixable(field),
+        Verdict::Held(_) => Settled::Held { confirmation },
+        Verdict::NotSent(_) | Verdict::Config(_) => Settled::NotCharged,
         // Already journalled as unknown.
         Verdict::Unknown(_) => return Settled::Pending { confirmation },
     };
@@ -217,8 +216,9 @@ fn reference(line: &mut Line, wall_ms: i64) -> String {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
 }
 
-fn spoken_of(verdict: &Verdict) -> String {
-    match verdict {
+/// A verdict for people; what the gateway wrote itself is masked, for it may quote a card.
+fn described(verdict: &Verdict) -> String {
+    masked(&match verdict {
         Verdict::Approved(approval) => format!("approved, code {}", approval.auth_code),
         Verdict::DeclinedHard => "declined, card cannot be used".into(),
         Verdict::DeclinedSoft => "declined".into(),
@@ -229,7 +229,7 @@ fn spoken_of(verdict: &Verdict) -> String {
         Verdict::NotSent(_) => "not sent".into(),
         Verdict::Unknown(_) => "no definitive answer".into(),
         Verdict::Config(why) => format!("gateway set-up: {why}"),
-    }
+    })
 }
 
 fn brand_phrase(brand: crate::instrument::Brand) -> &'static str {

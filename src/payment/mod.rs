@@ -103,6 +103,7 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
             }
         },
     };
+    let mut charges_left = desk.settings.declines_max;
     loop {
         line.note(Note::Step("amount"));
         let amount = match amount::choose(line, desk, &account).await {
@@ -116,46 +117,49 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
             }
             Err(leave) => return Err(leave),
         };
-        match pay(line, desk, &account, amount).await {
+        match pay(line, desk, &account, amount, &mut charges_left).await {
             Err(Leave::Back) => continue,
             ended => return ended,
         }
     }
 }
 
-/// Card, consent and charge, again after a decline until the biller's patience ends.
+/// Card, consent and charge, again after a decline until the biller's patience with this call ends.
 async fn pay(
     line: &mut Line,
     desk: &Desk,
     account: &Account,
     amount: Money,
+    charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
     let order = charge::Order::new(desk, account, amount).ok_or(Leave::Failed)?;
     let mut draft = card::Draft::default();
     let mut consented = None;
-    for _ in 0..desk.settings.declines_max {
-        let card = loop {
-            line.note(Note::Step("card"));
-            let card = card::take(line, desk, draft).await?;
-            let this = (card.pan.brand(), card.pan.last4());
-            if consented == Some(this) {
-                break card;
-            }
+    while *charges_left > 0 {
+        line.note(Note::Step("card"));
+        let card = card::take(line, desk, draft).await?;
+        let this = (card.pan.brand(), card.pan.last4());
+        if consented != Some(this) {
             match charge::consent(line, &order, &card).await {
-                Ok(true) => {
-                    consented = Some(this);
-                    break card;
-                }
+                Ok(true) => consented = Some(this),
                 Ok(false) => {
                     drop(card);
                     line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
                     return Ok(Outcome::Cancelled);
                 }
-                Err(Leave::Back) => draft = card::Draft::back(card),
+                Err(Leave::Back) => {
+                    draft = card::Draft::back(card, &desk.settings);
+                    continue;
+                }
                 Err(leave) => return Err(leave),
             }
+        }
+        *charges_left -= 1;
+        let settled = match charge::charge(line, desk, &order, &card).await {
+            // What was never asked cannot be asked again.
+            Settled::Fixable(field) if !desk.settings.asks(field) => Settled::DeclinedSoft,
+            settled => settled,
         };
-        let settled = charge::charge(line, desk, &order, &card).await;
         draft = match settled {
             Settled::Fixable(field) => card::Draft::without(card, field),
             _ => {
@@ -164,7 +168,9 @@ async fn pay(
                 card::Draft::default()
             }
         };
-        match receipt::tell(line, settled).await? {
+        // A yes is for one card, and for one that was not declined.
+        consented = consented.filter(|_| draft.has_number());
+        match receipt::tell(line, settled, *charges_left > 0).await? {
             receipt::Next::End(outcome) => return Ok(outcome),
             receipt::Next::TryAgain => {}
         }

@@ -13,7 +13,12 @@ pub(super) enum Next {
     TryAgain,
 }
 
-pub(super) async fn tell(line: &mut Line, settled: Settled) -> Result<Next, Leave> {
+/// `may_retry`: another charge may be tried on this call.
+pub(super) async fn tell(
+    line: &mut Line,
+    settled: Settled,
+    may_retry: bool,
+) -> Result<Next, Leave> {
     line.note(Note::Step("receipt"));
     match settled {
         Settled::Approved { confirmation } => {
@@ -44,10 +49,10 @@ pub(super) async fn tell(line: &mut Line, settled: Settled) -> Result<Next, Leav
                 Fixable::Zip => "zip.invalid",
             };
             line.tell(phrases([phrase])).await;
-            Ok(Next::TryAgain)
+            if may_retry { Ok(Next::TryAgain) } else { Err(Leave::Failed) }
         }
-        Settled::DeclinedSoft => another_card(line, "result.declined").await,
-        Settled::DeclinedHard => another_card(line, "result.declined_hard").await,
+        Settled::DeclinedSoft => another_card(line, "result.declined", may_retry).await,
+        Settled::DeclinedHard => another_card(line, "result.declined_hard", may_retry).await,
     }
 }
 
@@ -90,7 +95,15 @@ fn read_out(result: &'static str, number: &'static str, digits: &str) -> Vec<Pro
     vec![Prompt::Phrase(result), Prompt::Phrase(number), groups]
 }
 
-async fn another_card(line: &mut Line, result: &'static str) -> Result<Next, Leave> {
+async fn another_card(
+    line: &mut Line,
+    result: &'static str,
+    may_retry: bool,
+) -> Result<Next, Leave> {
+    if !may_retry {
+        line.tell(phrases([result])).await;
+        return Err(Leave::Failed);
+    }
     let field = Field::menu("retry", phrases(["retry.other_card"]), Menu(vec![('1', ())]));
     line.ask(&field.notice(phrases([result]))).await?;
     Ok(Next::TryAgain)

@@ -1,8 +1,11 @@
 //! What the biller accepts and charges: `[payment]` in the configuration.
 
-use serde::de::Error;
+use std::fmt;
+
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::gateway::Fixable;
 use crate::instrument::Brand;
 use crate::money::{Currency, Money};
 
@@ -56,13 +59,36 @@ impl Settings {
     pub fn currency(&self) -> Currency {
         self.min_payment.currency
     }
+
+    /// Whether callers are asked for this field of their card.
+    pub(super) fn asks(&self, field: Fixable) -> bool {
+        match field {
+            Fixable::Number | Fixable::Expiry => true,
+            Fixable::Cvv => self.cvv,
+            Fixable::Zip => self.zip,
+        }
+    }
 }
 
 fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match Money::parse(&text, Currency::USD) {
-        Ok(money) if money.minor >= 0 => Ok(money),
-        _ => Err(D::Error::custom(format!("`{text}` is no amount: write \"2.00\""))),
+    deserializer.deserialize_str(Amount)
+}
+
+/// Amounts are text: a TOML float would not be exact, and an integer could mean cents.
+struct Amount;
+
+impl Visitor<'_> for Amount {
+    type Value = Money;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an amount in quotes, such as \"2.00\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Money, E> {
+        match Money::parse(text, Currency::USD) {
+            Ok(money) if money.minor >= 0 => Ok(money),
+            _ => Err(E::custom(format!("`{text}` is no amount: write \"2.00\""))),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Payments whose outcome is unknown are looked up at their gateway until it is known; never sent
-//! again.
+//! again. Payments whose call was lost on the way become unknown here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tracing::{error, info, warn};
 
 use super::clock;
 use super::http_client::HttpClient;
-use super::store::{Store, StoreError, Unresolved};
-use crate::gateway::{Exchange, Found, Gateway, Request, Verdict};
+use super::store::{Recovered, Store, StoreError, Unresolved};
+use crate::gateway::{Exchange, Found, Gateway, Request};
 use crate::ledger::{Entry, Recorded, State};
 
 pub struct Resolver {
@@ -35,6 +35,10 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// of it: until then the request may still be on its way.
 pub const ABSENT_AFTER_MS: i64 = 60_000;
 
+/// An intent that has been on its way for longer than this has no call any more: consent, three
+/// tries of `payment.gateway_limit_ms` (60 s at most) and the writes between them take less.
+pub const LOST_AFTER_MS: i64 = 5 * 60_000;
+
 impl Resolver {
     pub fn new(store: Arc<Store>, gateways: Vec<Arc<dyn Gateway>>, client: HttpClient) -> Resolver {
         Resolver { store, gateways, client }
@@ -59,6 +63,11 @@ impl Resolver {
 
     /// One round at `now_ms` (Unix).
     pub async fn step(&self, now_ms: i64) -> Result<Round, StoreError> {
+        let lost = self.store.recover_lost(now_ms - LOST_AFTER_MS, now_ms).await?;
+        if lost != Recovered::default() {
+            let Recovered { not_charged, unknown } = lost;
+            error!(fault = "ringtill", not_charged, unknown, "calls were lost while paying");
+        }
         let send = |request| {
             let client = self.client.clone();
             async move { client.send(request, LOOKUP_LIMIT).await }
@@ -105,12 +114,10 @@ async fn round<F: Future<Output = Exchange>>(
 /// The state an answer leads to, `None` while it proves nothing.
 fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
     match found {
-        Found::Settled(Verdict::Unknown(_) | Verdict::Config(_) | Verdict::NotSent(_)) => None,
-        Found::Settled(verdict) => Some(State::from(&verdict)),
         Found::Absent if now_ms - due.since_ms >= ABSENT_AFTER_MS => {
             Some(State::NotCharged("the gateway never received it".into()))
         }
-        Found::Absent | Found::NotYet => None,
+        found => found.verdict().map(|verdict| State::from(&verdict)),
     }
 }
 
@@ -118,8 +125,8 @@ fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
 mod tests {
     use super::*;
     use crate::gateway::Dialect;
-    use crate::gateway::Sale;
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
+    use crate::gateway::{Sale, Verdict};
     use crate::instrument::{Card, Expiry, Pan};
     use crate::ledger::{Intent, sample};
     use crate::secret::Secret;
@@ -273,6 +280,39 @@ mod tests {
                 assert_eq!(state.name(), want, "seed {seed} {}: {sale:?}", intent.id);
             }
         }
+    }
+
+    /// A call task died between `Sending` and the verdict, another one before; the server lives.
+    #[tokio::test]
+    async fn payments_of_lost_calls_do_not_wait_for_a_restart() {
+        let bench = Bench::new().await;
+        let intents: Vec<Intent> = (1..=3)
+            .map(|n| Intent { created_ms: NOW, ..sample::intent(n, &format!("A{n}")) })
+            .collect();
+        for intent in &intents {
+            bench.record(Entry::Consent(Box::new(intent.clone())), NOW).await;
+        }
+        bench.step(&intents[1], State::Sending, NOW).await;
+        // This one is alive: its last step is young, though its consent is old.
+        bench.step(&intents[2], State::Sending, NOW + 1_000).await;
+        let store = Arc::new(bench.store);
+        let client = HttpClient::new(&[]).unwrap();
+        let resolver = Resolver::new(store.clone(), Vec::new(), client);
+        let states = async || {
+            let all = store.intents().await.unwrap();
+            all.iter().map(|(_, state)| state.name()).collect::<Vec<_>>()
+        };
+        resolver.step(NOW + LOST_AFTER_MS).await.unwrap();
+        assert_eq!(states().await, ["consented", "sending", "sending"]);
+        resolver.step(NOW + LOST_AFTER_MS + 1).await.unwrap();
+        assert_eq!(states().await, ["not_charged", "unknown", "sending"]);
+        // A late verdict of a call that lives after all still counts.
+        let late = Entry::Move { id: intents[1].id.clone(), to: State::from(&approved()) };
+        assert_eq!(store.record(late, NOW + LOST_AFTER_MS + 2).await, Recorded::Stored);
+    }
+
+    fn approved() -> Verdict {
+        Verdict::Approved(sample::approval())
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlSafeStr};
 
-use crate::ledger::journal::{STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
+use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 
 mod posting; // reconciliation files: fixed, written, marked
@@ -65,7 +65,7 @@ pub struct Unresolved {
     pub lookups: i64,
 }
 
-/// What a start found and settled.
+/// What a start, or the search for lost calls, found and settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub not_charged: usize,
@@ -204,17 +204,36 @@ impl Store {
     /// At start, before any call: nothing was sent for what is `Consented`, anything may have
     /// happened to what is `Sending`.
     pub async fn recover(&self, now_ms: i64) -> Result<Recovered, StoreError> {
+        let all = i64::MAX;
+        self.settle_unfinished(all, [STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING], now_ms).await
+    }
+
+    /// The same for what has been `Consented` or `Sending` since before `before_ms`: the call
+    /// that would have recorded an outcome is gone, or its write failed.
+    pub async fn recover_lost(&self, before_ms: i64, now_ms: i64) -> Result<Recovered, StoreError> {
+        self.settle_unfinished(before_ms, [CALL_LOST, CALL_LOST], now_ms).await
+    }
+
+    async fn settle_unfinished(
+        &self,
+        before_ms: i64,
+        [not_sent, maybe_sent]: [&str; 2],
+        now_ms: i64,
+    ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
-        let query = "select id, state from intent where state in ('consented', 'sending')";
+        // In the words of the index of open intents, so that no history is read.
+        let query = "select id, state from intent \
+                     where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
+                     and (select max(at_ms) from step where intent_id = id) < $1";
         let mut recovered = Recovered::default();
-        for row in sqlx::query(query).fetch_all(&mut *tx).await? {
+        for row in sqlx::query(query).bind(before_ms).fetch_all(&mut *tx).await? {
             let (id, state): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let to = if state == "sending" {
                 recovered.unknown += 1;
-                State::Unknown(STOPPED_WHILE_SENDING.into())
+                State::Unknown(maybe_sent.into())
             } else {
                 recovered.not_charged += 1;
-                State::NotCharged(STOPPED_BEFORE_SENDING.into())
+                State::NotCharged(not_sent.into())
             };
             move_to(&mut tx, &id, &to, now_ms).await?;
         }
