@@ -13,7 +13,7 @@ use ringtill::sip::offer::Law;
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]
-#[command(version, about, after_help = "Try it first: ringtill demo")]
+#[command(version, after_help = "Try it first: ringtill demo")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -57,6 +57,7 @@ pub(super) fn config(
         trunks: reader.trunks(profile),
     };
     reader.cross_check(&config);
+    reader.problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
     if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
 }
 

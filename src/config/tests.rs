@@ -89,6 +89,7 @@ fn what_no_single_key_can_say_is_checked_too() {
         ("[payment]\nbiller = \"../etc\"\n", "file names"),
         ("[gateway]\nname = \"bogos\"\n", "no such gateway"),
         ("[agent]\nuri = \"agents@pbx\"\n", "SIP URI"),
+        ("[payment]\nfee = 2\n", "expected an amount in quotes, such as \"2.00\""),
         ("[media]\nthreads = 0\n", "1 to 64"),
         ("[media]\naddress = \"0.0.0.0\"\n", "no address of this machine"),
         ("[dialogue]\nfirst_key_ms = 18446744073709551\n", "1000 to 60000"),

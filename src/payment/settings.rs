@@ -1,6 +1,8 @@
 //! What the biller accepts and charges: `[payment]` in the configuration.
 
-use serde::de::Error;
+use std::fmt;
+
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::gateway::Fixable;
@@ -69,10 +71,24 @@ impl Settings {
 }
 
 fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match Money::parse(&text, Currency::USD) {
-        Ok(money) if money.minor >= 0 => Ok(money),
-        _ => Err(D::Error::custom(format!("`{text}` is no amount: write \"2.00\""))),
+    deserializer.deserialize_str(Amount)
+}
+
+/// Amounts are text: a TOML float would not be exact, and an integer could mean cents.
+struct Amount;
+
+impl Visitor<'_> for Amount {
+    type Value = Money;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an amount in quotes, such as \"2.00\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Money, E> {
+        match Money::parse(text, Currency::USD) {
+            Ok(money) if money.minor >= 0 => Ok(money),
+            _ => Err(E::custom(format!("`{text}` is no amount: write \"2.00\""))),
+        }
     }
 }
 

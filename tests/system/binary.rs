@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::ToSpan;
+
 pub const RINGTILL: &str = env!("CARGO_BIN_EXE_ringtill");
 
 pub const ACCOUNTS: &str = "\
@@ -36,9 +38,14 @@ pub fn one_at_a_time() -> MutexGuard<'static, ()> {
 impl Binary {
     /// Starts with `more` added to the configuration, and waits until it takes calls.
     pub fn start(log_level: &str, more: &str) -> Binary {
+        Binary::start_with(ACCOUNTS, log_level, more)
+    }
+
+    /// The same with an account file of the test's own.
+    pub fn start_with(accounts: &str, log_level: &str, more: &str) -> Binary {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
-        fs::write(folder.path().join("accounts.csv"), ACCOUNTS).expect("written");
+        fs::write(folder.path().join("accounts.csv"), accounts).expect("written");
         let config = config(folder.path(), port, log_level, more);
         fs::write(folder.path().join("ringtill.toml"), config).expect("written");
         let mut child = Command::new(RINGTILL)
@@ -80,11 +87,21 @@ impl Binary {
         self.folder.path().join(name)
     }
 
+    /// `TERM`, `HUP` and the like.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(told.success());
+    }
+
     /// SIGTERM, then waits for the end; the exit code.
     pub fn stop(&mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(told.success());
+        self.signal("TERM");
+        self.exit()
+    }
+
+    /// Waits for the end; the exit code.
+    pub fn exit(&mut self) -> Option<i32> {
         let until = deadline(Duration::from_secs(60));
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
@@ -116,13 +133,15 @@ pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         if path.is_dir() {
             all.extend(files(&path));
         } else {
-            all.push((path.clone(), fs::read(&path).expect("readable")));
+            // One that is gone again was a temporary name.
+            let bytes = fs::read(&path);
+            all.extend(bytes.ok().map(|bytes| (path, bytes)));
         }
     }
     all
 }
 
-fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
+pub fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
     let folder = folder.display();
     format!(
         "[sip]\nlisten = \"127.0.0.1:{port}\"\n\n[media]\nports = [31000, 31999]\n\n\
@@ -133,6 +152,14 @@ fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
          [[trunk]]\nname = \"loopback\"\nsources = [\"127.0.0.1/32\"]\ntrust_caller_id = true\n\n\
          {more}"
     )
+}
+
+/// November in five years, as a card says it: cards in tests must not expire.
+#[allow(clippy::disallowed_methods)]
+pub fn expiry() -> String {
+    let today = jiff::Timestamp::try_from(std::time::SystemTime::now()).expect("a time");
+    let later = today.to_zoned(jiff::tz::TimeZone::UTC).date() + 5.years();
+    format!("11{:02}", later.year() % 100)
 }
 
 /// A UDP port nobody has right now.

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod binary;
+mod caller;
 mod demo;
 mod secrets;
 mod sipp;

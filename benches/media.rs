@@ -1,0 +1,164 @@
+//! What a call costs: streams alone, then streams on real sockets, in CPU time per frame.
+//! `cargo bench --bench media`; figures of a busy machine are for comparison only.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringtill::media::stream::PACKET_MAX;
+use ringtill::media::{Clip, Command, Digit, Event, Method, PlayId, Setup, Stream};
+use ringtill::rtp::packet::Header;
+use ringtill::server::media::{Media, OpenCall, Settings};
+use ringtill::sip::offer::{Direction, Law, Negotiated};
+use ringtill::sip::profile::Latch;
+use tokio::sync::mpsc;
+
+mod cpu;
+
+use cpu::cpu_ns;
+
+const STREAMS: usize = 200;
+const TURNS: u32 = 250;
+const TURN: Duration = Duration::from_millis(20);
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
+
+fn main() {
+    println!("{STREAMS} streams, {TURNS} turns of 20 ms, one packet each way per turn:");
+    alone("silence in, silence out", &[0xff; 8000], false);
+    alone("voice in, prompt out", &voice(), true);
+    alone("digits in, prompt out", &digits(), true);
+    on_sockets(Duration::from_secs(5));
+}
+
+/// Streams without sockets: what decoding, detection and playout cost.
+fn alone(what: &str, sound: &[u8], prompt: bool) {
+    let start = Instant::now();
+    let mut streams: Vec<Stream> = (0..STREAMS).map(|_| stream(start, prompt)).collect();
+    let mut packet = [0; PACKET_MAX];
+    let mut incoming = [0; 172];
+    let mut keys = 0;
+    let before = cpu_ns();
+    for turn in 0..TURNS {
+        let now = start + TURN * turn;
+        let at = (turn as usize * 160) % (sound.len() - 159);
+        incoming[..12].copy_from_slice(&header(turn).bytes());
+        incoming[12..].copy_from_slice(&sound[at..at + 160]);
+        for stream in &mut streams {
+            stream.receive(now, PEER, &incoming);
+            stream.transmit(now, &mut packet);
+            while let Some(event) = stream.poll() {
+                keys += usize::from(matches!(event, Event::Key { .. }));
+            }
+        }
+    }
+    let frames = u64::from(TURNS) * STREAMS as u64;
+    let ns = (cpu_ns() - before) / frames;
+    let per_call = keys as f64 / STREAMS as f64;
+    println!("  {what:<26} {ns:>6} ns per frame each way, {per_call} keys per call");
+}
+
+/// Pairs of calls on loopback sockets, prompts playing both ways.
+fn on_sockets(time: Duration) {
+    let settings = Settings {
+        address: PEER.ip(),
+        ports: 40_000..=49_999,
+        threads: 1,
+        recording_directory: None,
+    };
+    let media = Media::start(settings).unwrap();
+    let mut calls = vec![];
+    for nth in 0..STREAMS {
+        let (events, inbox) = mpsc::channel(64);
+        let call =
+            OpenCall { name: format!("bench-{nth}"), setup: setup(), latch: Latch::Strict, events };
+        calls.push((media.open(call).unwrap(), inbox));
+    }
+    let ports: Vec<u16> = calls.iter().map(|(session, _)| session.port()).collect();
+    for (nth, (session, _)) in calls.iter().enumerate() {
+        session.command(negotiated(SocketAddr::new(PEER.ip(), ports[nth ^ 1])));
+        session.command(play());
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let (before, start) = (cpu_ns(), Instant::now());
+    std::thread::sleep(time);
+    let (cpu, wall) = ((cpu_ns() - before) as f64, start.elapsed().as_nanos() as f64);
+    let share = 100.0 * cpu / wall;
+    let late = media.lateness();
+    println!("{STREAMS} calls on sockets for {time:?}, tones listened for, prompts playing:");
+    println!("  {share:.1} % of a core, {:.1} % per 1000 calls", share * 1000.0 / STREAMS as f64);
+    println!("  turns late by p99 {:?}, max {:?}", late.p99, late.max);
+}
+
+fn setup() -> Setup {
+    Setup { ssrc: 1, sequence: 0, timestamp: 0, record: false, listen: false }
+}
+
+fn negotiated(remote: SocketAddr) -> Command {
+    Command::Negotiated(Negotiated {
+        remote: Some(remote),
+        law: Law::Mu,
+        events_out: Some((101, 8000)),
+        events_in: Some((101, 8000)),
+        ptime_ms: 20,
+        direction: Direction::SendRecv,
+    })
+}
+
+fn play() -> Command {
+    let sound: Arc<[u8]> = voice().repeat(100).into();
+    let clips = vec![Clip { mu: Arc::clone(&sound), a: sound }];
+    Command::Play { id: PlayId(1), clips, barge_in: false }
+}
+
+fn stream(now: Instant, prompt: bool) -> Stream {
+    let mut stream = Stream::new(setup(), Latch::Strict, now);
+    stream.command(now, negotiated(PEER));
+    if prompt {
+        stream.command(now, play());
+    }
+    stream
+}
+
+fn header(turn: u32) -> Header {
+    let (sequence, timestamp) = (turn as u16, turn.wrapping_mul(160));
+    Header { marker: turn == 0, payload_type: 0, sequence, timestamp, ssrc: 9 }
+}
+
+/// A second and a half of something like voice: harmonics of a falling pitch under two formants
+/// that wander.
+fn voice() -> Vec<u8> {
+    let mut phase = 0.0f32;
+    (0..12_000)
+        .map(|n| {
+            let t = n as f32 / 12_000.0;
+            phase += std::f32::consts::TAU * (160.0 - 60.0 * t) / 8000.0;
+            let syllable = (t * 9.0 * std::f32::consts::PI).sin().abs();
+            let sum: f32 = (1..20)
+                .map(|h| {
+                    let hz = h as f32 * 130.0;
+                    let formant = |at: f32| 1.0 / (1.0 + ((hz - at) / 90.0).powi(2));
+                    let (low, high) =
+                        (500.0 + 250.0 * (t * 31.0).sin(), 1500.0 + 500.0 * (t * 23.0).sin());
+                    (formant(low) + 0.5 * formant(high)) * (phase * h as f32).sin()
+                })
+                .sum();
+            ringtill::media::codec::encode(Law::Mu, (sum * syllable * 6000.0) as i16)
+        })
+        .collect()
+}
+
+/// Sixteen digits of 80 ms as our own keypad makes them.
+fn digits() -> Vec<u8> {
+    let now = Instant::now();
+    let mut stream = stream(now, false);
+    let keys = "4111111111111111".chars().filter_map(Digit::from_key).collect();
+    stream.command(now, Command::Press { keys, method: Method::InBand, on_ms: 80, off_ms: 80 });
+    let mut sound = vec![];
+    for turn in 0..130 {
+        let mut packet = [0; PACKET_MAX];
+        let len = stream.transmit(now + TURN * turn, &mut packet).unwrap();
+        sound.extend_from_slice(&packet[12..len]);
+    }
+    sound
+}
