@@ -1,5 +1,5 @@
-//! Sound in hops of 2.5 ms, and each hop's correlation with the eight DTMF tones: hops combine
-//! coherently into windows of any length, so no tone straddles a block.
+//! Sound in hops of 2.5 ms, and each hop's correlation with the eight DTMF tones and with dial
+//! tones: hops combine coherently into windows of any length, so no tone straddles a block.
 
 use std::f32::consts::TAU;
 use std::sync::LazyLock;
@@ -11,9 +11,16 @@ pub const HOP: usize = 20;
 /// Radians per sample of 1 Hz.
 pub const RADIANS: f32 = TAU / 8000.0;
 
-/// The eight tones: rows, then columns.
-pub const TONES: [f32; 8] =
-    [LOW_HZ[0], LOW_HZ[1], LOW_HZ[2], LOW_HZ[3], HIGH_HZ[0], HIGH_HZ[1], HIGH_HZ[2], HIGH_HZ[3]];
+/// Rows, columns, and the dial tones of Europe (either of two) and North America (both of two).
+/// Whole hertz, all of them.
+pub const TONES: [f32; LINES] = [
+    LOW_HZ[0], LOW_HZ[1], LOW_HZ[2], LOW_HZ[3], HIGH_HZ[0], HIGH_HZ[1], HIGH_HZ[2], HIGH_HZ[3],
+    400.0, 425.0, 350.0, 440.0,
+];
+pub const LINES: usize = 12;
+/// Where in [`TONES`] dial tones begin.
+pub const DIAL_SINGLE: [usize; 2] = [8, 9];
+pub const DIAL_PAIR: [usize; 2] = [10, 11];
 
 /// 2.5 ms of sound; a full-scale sine has amplitude 1.
 #[derive(Clone, Copy)]
@@ -26,11 +33,11 @@ pub struct Hop {
     pub sums: Sums,
 }
 
-/// Eight complex numbers.
+/// A complex number per tone.
 #[derive(Clone, Copy, Default)]
 pub struct Sums {
-    pub re: [f32; 8],
-    pub im: [f32; 8],
+    pub re: [f32; LINES],
+    pub im: [f32; LINES],
 }
 
 /// Turns samples into hops.
@@ -74,7 +81,7 @@ impl Bank {
         let mut energy = 0.0;
         for (&sample, (re, im)) in self.samples.iter().zip(&tables.waves) {
             energy += sample * sample;
-            for tone in 0..8 {
+            for tone in 0..LINES {
                 sums.re[tone] += sample * re[tone];
                 sums.im[tone] += sample * im[tone];
             }
@@ -100,14 +107,14 @@ impl Bank {
 
 impl Sums {
     pub fn add(&mut self, other: &Sums) {
-        for tone in 0..8 {
+        for tone in 0..LINES {
             self.re[tone] += other.re[tone];
             self.im[tone] += other.im[tone];
         }
     }
 
     /// Squared magnitudes.
-    pub fn powers(&self) -> [f32; 8] {
+    pub fn powers(&self) -> [f32; LINES] {
         std::array::from_fn(|tone| self.re[tone].powi(2) + self.im[tone].powi(2))
     }
 }
@@ -116,7 +123,7 @@ const EXACT_FOR: u32 = 400;
 
 struct Tables {
     /// `e^-jwt` of each tone over one hop.
-    waves: [([f32; 8], [f32; 8]); HOP],
+    waves: [([f32; LINES], [f32; LINES]); HOP],
     /// What a phase turns by per hop.
     turn: Sums,
 }
@@ -129,7 +136,7 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
     turn: phases(HOP as u32),
 });
 
-/// `e^-jwt` of each tone at a position; they are whole hertz, so the phase repeats every second.
+/// `e^-jwt` of each tone at a position; with whole hertz the phase repeats every second.
 fn phases(position: u32) -> Sums {
     let angle = |tone: usize| {
         let cycles = u64::from(position) * TONES[tone] as u64 % 8000;
