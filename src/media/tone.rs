@@ -123,10 +123,9 @@ struct Candidate {
 
 impl Detector {
     pub fn new() -> Detector {
-        let silent = Hop { start: 0, samples: [0.0; HOP], energy: 0.0, sums: Sums::default() };
         Detector {
             bank: Bank::new(),
-            hops: [silent; RING],
+            hops: [Hop::SILENT; RING],
             count: 0,
             oldest: 0,
             held: None,
@@ -138,11 +137,13 @@ impl Detector {
     /// Takes sound as it arrives, at most 20 ms at once: no two keys can begin in it.
     pub fn push(&mut self, law: Law, codes: &[u8]) -> Option<Hit> {
         let samples = &SAMPLES[usize::from(law == Law::A)];
+        let mut codes = codes;
         let mut told = None;
-        for &code in codes {
-            let Some(hop) = self.bank.push(samples[usize::from(code)]) else { continue };
-            if let Some((digit, start)) = self.hop(hop) {
-                told = Some((digit, start));
+        while !codes.is_empty() {
+            let (taken, full) = self.bank.fill(samples, codes);
+            codes = &codes[taken..];
+            if full && let Some(key) = self.hop() {
+                told = Some(key);
             }
         }
         let (digit, start) = told?;
@@ -156,14 +157,21 @@ impl Detector {
     }
 
     /// One hop further; a new key and where its tone began.
-    fn hop(&mut self, hop: Hop) -> Option<(Digit, u32)> {
-        self.hops[self.oldest] = hop;
+    fn hop(&mut self) -> Option<(Digit, u32)> {
+        let newest = self.oldest;
+        self.bank.finish(&mut self.hops[newest]);
+        let mut half = self.hops[newest].sums;
+        for back in 1..WINDOW / 2 {
+            half.add(&self.hops[(newest + RING - back) % RING].sums);
+        }
+        self.hops[newest].half = half;
+        let now = self.hops[newest].start;
         self.oldest = (self.oldest + 1) % RING;
         self.count = (self.count + 1).min(RING);
         self.watch_held();
         let nth = |nth: usize| &self.hops[(self.oldest + nth) % RING];
         let window: Window<'_> = std::array::from_fn(|at| nth(BEFORE + at));
-        let span = hop.start.wrapping_sub(window[0].start);
+        let span = now.wrapping_sub(window[0].start);
         if self.count < WINDOW || span >= SPAN_MAX {
             return None;
         }
@@ -253,10 +261,7 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     if energy < *ENERGY_MIN {
         return None;
     }
-    let mut halves = [Sums::default(); 2];
-    for (nth, hop) in window.iter().enumerate() {
-        halves[nth * 2 / WINDOW].add(&hop.sums);
-    }
+    let halves = [&window[WINDOW / 2 - 1].half, &window[WINDOW - 1].half];
     let (first, second) = (halves[0].powers(), halves[1].powers());
     let power: [f32; LINES] = std::array::from_fn(|tone| first[tone] + second[tone]);
     let (row, column) = (strongest(&power[..4]), strongest(&power[4..8]));
@@ -276,7 +281,7 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     };
     let stride = middle(&window[WINDOW / 2..]) - middle(&window[..WINDOW / 2]);
     let hz = [row, 4 + column].map(|tone| {
-        let (a, b) = (&halves[0], &halves[1]);
+        let [a, b] = halves;
         let re = b.re[tone] * a.re[tone] + b.im[tone] * a.im[tone];
         let im = b.im[tone] * a.re[tone] - b.re[tone] * a.im[tone];
         TONES[tone] + im.atan2(re) / (TAU * stride / 8000.0)

@@ -31,6 +31,18 @@ pub struct Hop {
     pub energy: f32,
     /// Correlation with each tone, phases referred to one origin for all hops.
     pub sums: Sums,
+    /// `sums` of this hop and the four before, half a window.
+    pub half: Sums,
+}
+
+impl Hop {
+    pub const SILENT: Hop = Hop {
+        start: 0,
+        samples: [0.0; HOP],
+        energy: 0.0,
+        sums: Sums { re: [0.0; LINES], im: [0.0; LINES] },
+        half: Sums { re: [0.0; LINES], im: [0.0; LINES] },
+    };
 }
 
 /// A complex number per tone.
@@ -56,11 +68,16 @@ impl Bank {
         Bank { samples: [0.0; HOP], filled: 0, start: 0, phase: phases(0), exact_for: EXACT_FOR }
     }
 
-    /// Adds a sample; the hop it completes.
-    pub fn push(&mut self, sample: f32) -> Option<Hop> {
-        self.samples[self.filled] = sample;
-        self.filled += 1;
-        (self.filled == HOP).then(|| self.hop())
+    /// Takes samples from the front of `codes` up to the end of the hop; how many, and whether the
+    /// hop is full: then [`Bank::finish`] it.
+    pub fn fill(&mut self, samples: &[f32; 256], codes: &[u8]) -> (usize, bool) {
+        let room = &mut self.samples[self.filled..];
+        let taken = room.len().min(codes.len());
+        for (sample, &code) in room.iter_mut().zip(codes) {
+            *sample = samples[usize::from(code)];
+        }
+        self.filled += taken;
+        (taken, self.filled == HOP)
     }
 
     /// Leaves out `samples` of time, and the hop begun.
@@ -75,23 +92,22 @@ impl Bank {
         self.start.wrapping_add(self.filled as u32)
     }
 
-    fn hop(&mut self) -> Hop {
+    /// Writes the full hop to where it is kept.
+    pub fn finish(&mut self, hop: &mut Hop) {
         let tables = &*TABLES;
         let mut sums = Sums::default();
         let mut energy = 0.0;
-        for (&sample, (re, im)) in self.samples.iter().zip(&tables.waves) {
+        for (&sample, wave) in self.samples.iter().zip(&tables.waves) {
             energy += sample * sample;
             for tone in 0..LINES {
-                sums.re[tone] += sample * re[tone];
-                sums.im[tone] += sample * im[tone];
+                sums.re[tone] += sample * wave.re[tone];
+                sums.im[tone] += sample * wave.im[tone];
             }
         }
-        let hop = Hop {
-            start: self.start,
-            samples: self.samples,
-            energy,
-            sums: product(&sums, &self.phase),
-        };
+        hop.start = self.start;
+        hop.samples = self.samples;
+        hop.energy = energy;
+        hop.sums = product(&sums, &self.phase);
         self.filled = 0;
         self.start = self.start.wrapping_add(HOP as u32);
         self.exact_for -= 1;
@@ -101,7 +117,6 @@ impl Bank {
         } else {
             self.phase = product(&self.phase, &tables.turn);
         }
-        hop
     }
 }
 
@@ -123,16 +138,13 @@ const EXACT_FOR: u32 = 400;
 
 struct Tables {
     /// `e^-jwt` of each tone over one hop.
-    waves: [([f32; LINES], [f32; LINES]); HOP],
+    waves: [Sums; HOP],
     /// What a phase turns by per hop.
     turn: Sums,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
-    waves: std::array::from_fn(|sample| {
-        let phases = phases(sample as u32);
-        (phases.re, phases.im)
-    }),
+    waves: std::array::from_fn(|sample| phases(sample as u32)),
     turn: phases(HOP as u32),
 });
 
@@ -161,7 +173,10 @@ mod tests {
 
     #[test]
     fn hops_of_a_tone_add_up_coherently_even_across_a_hole() {
+        // Codes that stand for the samples of one second of 941 Hz, as far as a byte can.
+        let samples: [f32; 256] = std::array::from_fn(|code| code as f32 / 127.5 - 1.0);
         let mut bank = Bank::new();
+        let mut hop = Hop::SILENT;
         let mut total = Sums::default();
         let mut hops = 0;
         for n in 0..40_000u32 {
@@ -170,9 +185,14 @@ mod tests {
             }
             let at = if n >= 20_010 { n + 163 } else { n };
             let cycles = u64::from(at) * 941 % 8000;
-            let Some(hop) = bank.push((cycles as f32 * RADIANS).cos()) else { continue };
-            total.add(&hop.sums);
-            hops += 1;
+            let code = ((cycles as f32 * RADIANS).cos() * 127.5 + 127.5).round() as u8;
+            let (taken, full) = bank.fill(&samples, &[code]);
+            assert_eq!(taken, 1);
+            if full {
+                bank.finish(&mut hop);
+                total.add(&hop.sums);
+                hops += 1;
+            }
         }
         let expected = (hops * HOP as u32) as f32 / 2.0;
         let powers = total.powers();

@@ -247,20 +247,18 @@ fn dot(a: &[f32; HOP], b: &[f32; HOP]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bank::Bank;
     use super::*;
 
     /// A window of two sines; `skip` samples are missing after its fourth hop.
     fn window(hz: [f32; 2], amplitudes: [f32; 2], skip: u32) -> Vec<Hop> {
-        let mut bank = Bank::new();
-        let mut hops = vec![];
-        while hops.len() < WINDOW {
-            if hops.len() == 4 && skip > 0 && bank.position() == 80 {
-                bank.skip(skip);
+        let mut hops = vec![Hop::SILENT; WINDOW];
+        for (nth, hop) in hops.iter_mut().enumerate() {
+            hop.start = (nth * HOP) as u32 + if nth >= 4 { skip } else { 0 };
+            for (at, sample) in hop.samples.iter_mut().enumerate() {
+                let t = hop.start as f32 + at as f32;
+                let wave = |i: usize| amplitudes[i] * (hz[i] * RADIANS * t + 0.7).sin();
+                *sample = wave(0) + wave(1);
             }
-            let t = bank.position() as f32;
-            let sample = (0..2).map(|i| amplitudes[i] * (hz[i] * RADIANS * t + 0.7).sin()).sum();
-            hops.extend(bank.push(sample));
         }
         hops
     }
