@@ -125,7 +125,8 @@ fn header(turn: u32) -> Header {
     Header { marker: turn == 0, payload_type: 0, sequence, timestamp, ssrc: 9 }
 }
 
-/// A second and a half of something like voice: harmonics of a falling pitch under two formants.
+/// A second and a half of something like voice: harmonics of a falling pitch under two formants
+/// that wander.
 fn voice() -> Vec<u8> {
     let mut phase = 0.0f32;
     (0..12_000)
@@ -137,7 +138,9 @@ fn voice() -> Vec<u8> {
                 .map(|h| {
                     let hz = h as f32 * 130.0;
                     let formant = |at: f32| 1.0 / (1.0 + ((hz - at) / 90.0).powi(2));
-                    (formant(620.0) + 0.5 * formant(1250.0)) * (phase * h as f32).sin()
+                    let (low, high) =
+                        (500.0 + 250.0 * (t * 31.0).sin(), 1500.0 + 500.0 * (t * 23.0).sin());
+                    (formant(low) + 0.5 * formant(high)) * (phase * h as f32).sin()
                 })
                 .sum();
             ringtill::media::codec::encode(Law::Mu, (sum * syllable * 6000.0) as i16)

@@ -43,9 +43,11 @@ const THIRD_MIN: f32 = 0.6;
 const THIRD_MAX: f32 = 1.4;
 /// How far its phase may bend: a voice glides, a key does not.
 const BEND_MAX: f32 = 0.6;
-/// The gate: the share of energy in the best row and column, and the least in either.
+/// The gate: the share of energy in the best row and column, how much the one may have of the
+/// other (13 dB), and how far off they may seem to be: the fit decides on what is nearer.
 const GATE_SHARE: f32 = 0.55;
-const GATE_LEAST: f32 = 0.03;
+const GATE_TWIST: f32 = 20.0;
+const GATE_OFF_MAX: f32 = 0.03;
 /// A window may span one lost packet of 20 ms.
 const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
 
@@ -246,7 +248,8 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     // A pure tone's share is 1: each half sums to amplitude * samples / 4.
     let share = |tone: usize| power[tone] * 4.0 / ((WINDOW * HOP) as f32 * energy);
     let (low, high) = (share(row), share(4 + column));
-    if low + high < GATE_SHARE || low.min(high) < GATE_LEAST {
+    let twisted = low > GATE_TWIST * high || high > GATE_TWIST * low;
+    if low + high < GATE_SHARE || twisted {
         return None;
     }
     let middle = |hops: &[&Hop]| {
@@ -260,6 +263,11 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
         let im = b.im[tone] * a.re[tone] - b.re[tone] * a.im[tone];
         TONES[tone] + im.atan2(re) / (TAU * stride / 8000.0)
     });
+    let off = |at: usize, tone: usize| (hz[at] / TONES[tone] - 1.0).abs();
+    let whole = stride < (WINDOW * HOP) as f32 / 2.0 + 1.0;
+    if whole && off(0, row).max(off(1, 4 + column)) > GATE_OFF_MAX {
+        return None;
+    }
     Some(Candidate { row, column, hz, stride })
 }
 
