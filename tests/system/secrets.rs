@@ -131,26 +131,3 @@ fn recordings(binary: &Binary) -> Vec<Vec<u8>> {
     }
     recordings
 }
-
-/// Tones nobody asked for, a whole card number among them, are not recorded either.
-#[test]
-fn a_card_keyed_at_the_wrong_moment_is_not_recorded() {
-    let _turn = one_at_a_time();
-    let mut binary = Binary::start("info", "");
-    let [card, other, _] = cards();
-    // Into the notice of fee and total, which takes no keys.
-    let script = format!(
-        "hear-start greet.hello, key 1, {},
-         hear-start consent.payment, key {other}#, hear-start consent.accept 60, key 2,
-         hear-start consent.cancelled, hangup",
-        key_card(&card, "46201"),
-        other = other.number,
-    );
-    printed(dial(&binary, JAMES, "inband", &script), &binary);
-    binary.wait_for("call ended");
-    assert_eq!(binary.stop(), Some(0));
-    for wav in recordings(&binary) {
-        let [caller, _] = keys_in(&wav);
-        assert!(caller.len() <= 2, "{} keys are heard", caller.len());
-    }
-}
