@@ -21,6 +21,7 @@ use ringtill::prompt::{self, Library};
 use ringtill::sip::offer::Law;
 
 mod network;
+mod routing;
 mod server;
 
 use network::{Datagram, Network, Weather};
