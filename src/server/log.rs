@@ -1,7 +1,7 @@
 //! What the server writes about itself, to standard error. Other crates say no more than `info`:
 //! their finer lines quote what passes through them, and card data passes through some of them.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Subscriber, error};
@@ -30,7 +30,8 @@ where
 {
     let asked = EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
     let filter = asked.and(filter_fn(is_fit_to_print));
-    let lines = fmt::layer().with_writer(writer);
+    // Colours are for people: in a file they break searches.
+    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(writer);
     let lines = match log.format {
         LogFormat::Json => lines.json().boxed(),
         LogFormat::Text => lines.boxed(),
