@@ -11,7 +11,7 @@ use crate::sip::offer::Law;
 mod bank;
 mod fit;
 
-use bank::{Bank, HOP, Hop, Sums, TONES};
+use bank::{Bank, DIAL_PAIR, DIAL_SINGLE, HOP, Hop, LINES, Sums, TONES};
 use fit::{BEFORE, Fit, WINDOW, Window};
 
 use super::codec;
@@ -48,6 +48,12 @@ const BEND_MAX: f32 = 0.6;
 const GATE_SHARE: f32 = 0.55;
 const GATE_TWIST: f32 = 20.0;
 const GATE_OFF_MAX: f32 = 0.03;
+/// A dial tone is looked for if the key has this share and the dial tone that, if both are this
+/// much together; it is a pair if its low line has this much of the high one.
+const DIAL_KEYS_SHARE: f32 = 0.07;
+const DIAL_SHARE: f32 = 0.04;
+const DIAL_WHOLE: f32 = 0.7;
+const DIAL_TWIST: f32 = 0.2;
 /// A window may span one lost packet of 20 ms.
 const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
 
@@ -107,16 +113,19 @@ struct Candidate {
     row: usize,
     column: usize,
     hz: [f32; 2],
+    /// Whether they are most of what is heard.
+    alone: bool,
+    /// Lines of a dial tone that may sound as well.
+    dial: &'static [usize],
     /// Samples from the middle of the window's first half to that of the second.
     stride: f32,
 }
 
 impl Detector {
     pub fn new() -> Detector {
-        let silent = Hop { start: 0, samples: [0.0; HOP], energy: 0.0, sums: Sums::default() };
         Detector {
             bank: Bank::new(),
-            hops: [silent; RING],
+            hops: [Hop::SILENT; RING],
             count: 0,
             oldest: 0,
             held: None,
@@ -128,15 +137,22 @@ impl Detector {
     /// Takes sound as it arrives, at most 20 ms at once: no two keys can begin in it.
     pub fn push(&mut self, law: Law, codes: &[u8]) -> Option<Hit> {
         let samples = &SAMPLES[usize::from(law == Law::A)];
+        let mut codes = codes;
         let mut told = None;
-        for &code in codes {
-            let Some(hop) = self.bank.push(samples[usize::from(code)]) else { continue };
-            if let Some((digit, start)) = self.hop(hop) {
-                told = Some((digit, start));
+        while !codes.is_empty() {
+            let (taken, full) = self.bank.fill(samples, codes);
+            codes = &codes[taken..];
+            if full && let Some(key) = self.hop() {
+                told = Some(key);
             }
         }
         let (digit, start) = told?;
         Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
+    }
+
+    /// Whether a key that was told still sounds.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// This much sound never came.
@@ -146,14 +162,21 @@ impl Detector {
     }
 
     /// One hop further; a new key and where its tone began.
-    fn hop(&mut self, hop: Hop) -> Option<(Digit, u32)> {
-        self.hops[self.oldest] = hop;
+    fn hop(&mut self) -> Option<(Digit, u32)> {
+        let newest = self.oldest;
+        self.bank.finish(&mut self.hops[newest]);
+        let mut half = self.hops[newest].sums;
+        for back in 1..WINDOW / 2 {
+            half.add(&self.hops[(newest + RING - back) % RING].sums);
+        }
+        self.hops[newest].half = half;
+        let now = self.hops[newest].start;
         self.oldest = (self.oldest + 1) % RING;
         self.count = (self.count + 1).min(RING);
         self.watch_held();
         let nth = |nth: usize| &self.hops[(self.oldest + nth) % RING];
         let window: Window<'_> = std::array::from_fn(|at| nth(BEFORE + at));
-        let span = hop.start.wrapping_sub(window[0].start);
+        let span = now.wrapping_sub(window[0].start);
         if self.count < WINDOW || span >= SPAN_MAX {
             return None;
         }
@@ -165,10 +188,15 @@ impl Detector {
         let before = Some(nth(0)).filter(|hop| {
             self.count == RING && window[0].start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
         });
-        let fit = best_fit(&window, before, &candidate, span);
-        if !is_key(&fit, &candidate) {
-            return None;
-        }
+        let key = |dial: &[usize]| {
+            let fit = best_fit(&window, before, &candidate, dial, span);
+            is_key(&fit, &candidate, !dial.is_empty()).then_some(fit)
+        };
+        let alone = if candidate.alone { key(&[]) } else { None };
+        let fit = match alone {
+            None if !candidate.dial.is_empty() => key(candidate.dial)?,
+            fit => fit?,
+        };
         let digit = Digit::at(candidate.row, candidate.column);
         let start = window[0].start;
         if self.is_echo(digit, &fit, start) {
@@ -238,18 +266,18 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     if energy < *ENERGY_MIN {
         return None;
     }
-    let mut halves = [Sums::default(); 2];
-    for (nth, hop) in window.iter().enumerate() {
-        halves[nth * 2 / WINDOW].add(&hop.sums);
-    }
+    let halves = [&window[WINDOW / 2 - 1].half, &window[WINDOW - 1].half];
     let (first, second) = (halves[0].powers(), halves[1].powers());
-    let power: [f32; 8] = std::array::from_fn(|tone| first[tone] + second[tone]);
-    let (row, column) = (strongest(&power[..4]), strongest(&power[4..]));
+    let power: [f32; LINES] = std::array::from_fn(|tone| first[tone] + second[tone]);
+    let (row, column) = (strongest(&power[..4]), strongest(&power[4..8]));
     // A pure tone's share is 1: each half sums to amplitude * samples / 4.
     let share = |tone: usize| power[tone] * 4.0 / ((WINDOW * HOP) as f32 * energy);
     let (low, high) = (share(row), share(4 + column));
-    let twisted = low > GATE_TWIST * high || high > GATE_TWIST * low;
-    if low + high < GATE_SHARE || twisted {
+    if low > GATE_TWIST * high || high > GATE_TWIST * low {
+        return None;
+    }
+    let dial = dial_tone(low + high, share);
+    if low + high < GATE_SHARE && dial.is_empty() {
         return None;
     }
     let middle = |hops: &[&Hop]| {
@@ -258,7 +286,7 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     };
     let stride = middle(&window[WINDOW / 2..]) - middle(&window[..WINDOW / 2]);
     let hz = [row, 4 + column].map(|tone| {
-        let (a, b) = (&halves[0], &halves[1]);
+        let [a, b] = halves;
         let re = b.re[tone] * a.re[tone] + b.im[tone] * a.im[tone];
         let im = b.im[tone] * a.re[tone] - b.re[tone] * a.im[tone];
         TONES[tone] + im.atan2(re) / (TAU * stride / 8000.0)
@@ -268,7 +296,23 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     if whole && off(0, row).max(off(1, 4 + column)) > GATE_OFF_MAX {
         return None;
     }
-    Some(Candidate { row, column, hz, stride })
+    let alone = low + high >= GATE_SHARE;
+    Some(Candidate { row, column, hz, alone, dial, stride })
+}
+
+/// The lines of the dial tone that, with the keys' share, is most of what is heard.
+fn dial_tone(keys: f32, share: impl Fn(usize) -> f32) -> &'static [usize] {
+    let [low, high] = DIAL_PAIR.map(&share);
+    let [single, other] = DIAL_SINGLE.map(&share);
+    let (lines, dial): (&[usize], f32) = if low > DIAL_TWIST * high {
+        (&DIAL_PAIR, low + high)
+    } else if single > other {
+        (&DIAL_SINGLE[..1], single)
+    } else {
+        (&DIAL_SINGLE[1..], other)
+    };
+    let sounds = keys >= DIAL_KEYS_SHARE && dial >= DIAL_SHARE && keys + dial >= DIAL_WHOLE;
+    if sounds { lines } else { &[] }
 }
 
 fn strongest(powers: &[f32]) -> usize {
@@ -277,16 +321,28 @@ fn strongest(powers: &[f32]) -> usize {
 
 /// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
 /// neighbouring frequencies are tried as well.
-fn best_fit(window: &Window<'_>, before: Option<&Hop>, candidate: &Candidate, span: u32) -> Fit {
-    let best = fit::fit(window, before, candidate.hz);
+fn best_fit(
+    window: &Window<'_>,
+    before: Option<&Hop>,
+    candidate: &Candidate,
+    dial: &[usize],
+    span: u32,
+) -> Fit {
+    let fit = |low: f32, high: f32| {
+        let mut hz = [candidate.hz[0] + low, candidate.hz[1] + high, 0.0, 0.0];
+        for (hz, &line) in hz[2..].iter_mut().zip(dial) {
+            *hz = TONES[line];
+        }
+        fit::fit(window, before, &hz[..2 + dial.len()])
+    };
+    let mut best = fit(0.0, 0.0);
     if span < (WINDOW * HOP) as u32 {
         return best;
     }
     let turn = 8000.0 / candidate.stride;
-    let mut best = best;
     for low in [-turn, 0.0, turn] {
         for high in [-turn, 0.0, turn] {
-            let other = fit::fit(window, before, [candidate.hz[0] + low, candidate.hz[1] + high]);
+            let other = fit(low, high);
             if other.residual < best.residual {
                 best = other;
             }
@@ -295,13 +351,16 @@ fn best_fit(window: &Window<'_>, before: Option<&Hop>, candidate: &Candidate, sp
     best
 }
 
-fn is_key(fit: &Fit, candidate: &Candidate) -> bool {
+fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
     let off = |hz: f32, nominal: f32| (hz / nominal - 1.0).abs();
     let off =
         off(fit.low.hz, TONES[candidate.row]).max(off(fit.high.hz, TONES[4 + candidate.column]));
     let residual_max = if fit.before.is_some_and(|gain| gain > BEFORE_MAX) {
         RESIDUAL_SWELLING_MAX
-    } else if off > FREQUENCY_FAR || fit.edges[2] - fit.edges[1] > GROWTH_MAX {
+    } else if !candidate.dial.is_empty()
+        || off > FREQUENCY_FAR
+        || fit.edges[2] - fit.edges[1] > GROWTH_MAX
+    {
         RESIDUAL_DOUBTFUL_MAX
     } else {
         RESIDUAL_MAX

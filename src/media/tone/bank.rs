@@ -1,5 +1,5 @@
-//! Sound in hops of 2.5 ms, and each hop's correlation with the eight DTMF tones: hops combine
-//! coherently into windows of any length, so no tone straddles a block.
+//! Sound in hops of 2.5 ms, and each hop's correlation with the eight DTMF tones and with dial
+//! tones: hops combine coherently into windows of any length, so no tone straddles a block.
 
 use std::f32::consts::TAU;
 use std::sync::LazyLock;
@@ -11,9 +11,16 @@ pub const HOP: usize = 20;
 /// Radians per sample of 1 Hz.
 pub const RADIANS: f32 = TAU / 8000.0;
 
-/// The eight tones: rows, then columns.
-pub const TONES: [f32; 8] =
-    [LOW_HZ[0], LOW_HZ[1], LOW_HZ[2], LOW_HZ[3], HIGH_HZ[0], HIGH_HZ[1], HIGH_HZ[2], HIGH_HZ[3]];
+/// Rows, columns, and the dial tones of Europe (either of two) and North America (both of two).
+/// Whole hertz, all of them.
+pub const TONES: [f32; LINES] = [
+    LOW_HZ[0], LOW_HZ[1], LOW_HZ[2], LOW_HZ[3], HIGH_HZ[0], HIGH_HZ[1], HIGH_HZ[2], HIGH_HZ[3],
+    400.0, 425.0, 350.0, 440.0,
+];
+pub const LINES: usize = 12;
+/// Where in [`TONES`] dial tones begin.
+pub const DIAL_SINGLE: [usize; 2] = [8, 9];
+pub const DIAL_PAIR: [usize; 2] = [10, 11];
 
 /// 2.5 ms of sound; a full-scale sine has amplitude 1.
 #[derive(Clone, Copy)]
@@ -24,13 +31,25 @@ pub struct Hop {
     pub energy: f32,
     /// Correlation with each tone, phases referred to one origin for all hops.
     pub sums: Sums,
+    /// `sums` of this hop and the four before, half a window.
+    pub half: Sums,
 }
 
-/// Eight complex numbers.
+impl Hop {
+    pub const SILENT: Hop = Hop {
+        start: 0,
+        samples: [0.0; HOP],
+        energy: 0.0,
+        sums: Sums { re: [0.0; LINES], im: [0.0; LINES] },
+        half: Sums { re: [0.0; LINES], im: [0.0; LINES] },
+    };
+}
+
+/// A complex number per tone.
 #[derive(Clone, Copy, Default)]
 pub struct Sums {
-    pub re: [f32; 8],
-    pub im: [f32; 8],
+    pub re: [f32; LINES],
+    pub im: [f32; LINES],
 }
 
 /// Turns samples into hops.
@@ -49,11 +68,16 @@ impl Bank {
         Bank { samples: [0.0; HOP], filled: 0, start: 0, phase: phases(0), exact_for: EXACT_FOR }
     }
 
-    /// Adds a sample; the hop it completes.
-    pub fn push(&mut self, sample: f32) -> Option<Hop> {
-        self.samples[self.filled] = sample;
-        self.filled += 1;
-        (self.filled == HOP).then(|| self.hop())
+    /// Takes samples from the front of `codes` up to the end of the hop; how many, and whether the
+    /// hop is full: then [`Bank::finish`] it.
+    pub fn fill(&mut self, samples: &[f32; 256], codes: &[u8]) -> (usize, bool) {
+        let room = &mut self.samples[self.filled..];
+        let taken = room.len().min(codes.len());
+        for (sample, &code) in room.iter_mut().zip(codes) {
+            *sample = samples[usize::from(code)];
+        }
+        self.filled += taken;
+        (taken, self.filled == HOP)
     }
 
     /// Leaves out `samples` of time, and the hop begun.
@@ -68,23 +92,22 @@ impl Bank {
         self.start.wrapping_add(self.filled as u32)
     }
 
-    fn hop(&mut self) -> Hop {
+    /// Writes the full hop to where it is kept.
+    pub fn finish(&mut self, hop: &mut Hop) {
         let tables = &*TABLES;
         let mut sums = Sums::default();
         let mut energy = 0.0;
-        for (&sample, (re, im)) in self.samples.iter().zip(&tables.waves) {
+        for (&sample, wave) in self.samples.iter().zip(&tables.waves) {
             energy += sample * sample;
-            for tone in 0..8 {
-                sums.re[tone] += sample * re[tone];
-                sums.im[tone] += sample * im[tone];
+            for tone in 0..LINES {
+                sums.re[tone] += sample * wave.re[tone];
+                sums.im[tone] += sample * wave.im[tone];
             }
         }
-        let hop = Hop {
-            start: self.start,
-            samples: self.samples,
-            energy,
-            sums: product(&sums, &self.phase),
-        };
+        hop.start = self.start;
+        hop.samples = self.samples;
+        hop.energy = energy;
+        hop.sums = product(&sums, &self.phase);
         self.filled = 0;
         self.start = self.start.wrapping_add(HOP as u32);
         self.exact_for -= 1;
@@ -94,20 +117,19 @@ impl Bank {
         } else {
             self.phase = product(&self.phase, &tables.turn);
         }
-        hop
     }
 }
 
 impl Sums {
     pub fn add(&mut self, other: &Sums) {
-        for tone in 0..8 {
+        for tone in 0..LINES {
             self.re[tone] += other.re[tone];
             self.im[tone] += other.im[tone];
         }
     }
 
     /// Squared magnitudes.
-    pub fn powers(&self) -> [f32; 8] {
+    pub fn powers(&self) -> [f32; LINES] {
         std::array::from_fn(|tone| self.re[tone].powi(2) + self.im[tone].powi(2))
     }
 }
@@ -116,20 +138,17 @@ const EXACT_FOR: u32 = 400;
 
 struct Tables {
     /// `e^-jwt` of each tone over one hop.
-    waves: [([f32; 8], [f32; 8]); HOP],
+    waves: [Sums; HOP],
     /// What a phase turns by per hop.
     turn: Sums,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
-    waves: std::array::from_fn(|sample| {
-        let phases = phases(sample as u32);
-        (phases.re, phases.im)
-    }),
+    waves: std::array::from_fn(|sample| phases(sample as u32)),
     turn: phases(HOP as u32),
 });
 
-/// `e^-jwt` of each tone at a position; they are whole hertz, so the phase repeats every second.
+/// `e^-jwt` of each tone at a position; with whole hertz the phase repeats every second.
 fn phases(position: u32) -> Sums {
     let angle = |tone: usize| {
         let cycles = u64::from(position) * TONES[tone] as u64 % 8000;
@@ -154,7 +173,10 @@ mod tests {
 
     #[test]
     fn hops_of_a_tone_add_up_coherently_even_across_a_hole() {
+        // Codes that stand for the samples of one second of 941 Hz, as far as a byte can.
+        let samples: [f32; 256] = std::array::from_fn(|code| code as f32 / 127.5 - 1.0);
         let mut bank = Bank::new();
+        let mut hop = Hop::SILENT;
         let mut total = Sums::default();
         let mut hops = 0;
         for n in 0..40_000u32 {
@@ -163,9 +185,14 @@ mod tests {
             }
             let at = if n >= 20_010 { n + 163 } else { n };
             let cycles = u64::from(at) * 941 % 8000;
-            let Some(hop) = bank.push((cycles as f32 * RADIANS).cos()) else { continue };
-            total.add(&hop.sums);
-            hops += 1;
+            let code = ((cycles as f32 * RADIANS).cos() * 127.5 + 127.5).round() as u8;
+            let (taken, full) = bank.fill(&samples, &[code]);
+            assert_eq!(taken, 1);
+            if full {
+                bank.finish(&mut hop);
+                total.add(&hop.sums);
+                hops += 1;
+            }
         }
         let expected = (hops * HOP as u32) as f32 / 2.0;
         let powers = total.powers();

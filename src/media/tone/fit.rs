@@ -1,5 +1,6 @@
-//! Two sines of free frequency, amplitude and phase fitted to a window by least squares
-//! (Gauss-Newton): what is left over, and where, tells keys from speech.
+//! Sines of free frequency, amplitude and phase fitted to a window by least squares
+//! (Gauss-Newton): a key's two, and a dial tone's if one sounds. What is left over, and where,
+//! tells keys from speech.
 
 use super::bank::{HOP, Hop, RADIANS};
 
@@ -18,7 +19,7 @@ const STEPS: usize = 3;
 pub struct Fit {
     pub low: Sine,
     pub high: Sine,
-    /// Share of the window's energy the two sines do not explain.
+    /// Share that no sine explains, of the energy a dial tone leaves.
     pub residual: f32,
     /// How much of the fitted sines is present in the first 1.25 and 2.5 ms and in the last 2.5
     /// and 1.25 ms; 1 is all of it.
@@ -56,15 +57,25 @@ struct Slope {
     time_im: f32,
 }
 
-/// Fits sines near these frequencies; the nearer the better: 10 Hz converge to a tenth. `before`
-/// is the hop that ended 5 ms before the window, if there is one.
-pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: [f32; 2]) -> Fit {
+/// The most sines fitted: a key's two, a dial tone's two.
+pub const SINES_MAX: usize = 4;
+
+/// Fits sines near these frequencies, a key's low and high one first; the nearer the better: 10 Hz
+/// converge to a tenth. `before` is the hop that ended 5 ms before the window, if there is one.
+pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: &[f32]) -> Fit {
     let times = times(window);
     let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
     let samples = (WINDOW * HOP) as f32;
-    let mut waves = near_hz.map(|hz| Wave { omega: hz * RADIANS, re: 0.0, im: 0.0 });
-    for step in 0..=STEPS {
-        let slopes = slopes(window, &times, &waves);
+    let count = near_hz.len().min(SINES_MAX);
+    let mut waves = [Wave { omega: 0.0, re: 0.0, im: 0.0 }; SINES_MAX];
+    for (wave, hz) in waves.iter_mut().zip(near_hz) {
+        wave.omega = hz * RADIANS;
+    }
+    let waves = &mut waves[..count];
+    // Neighbouring sines see each other: each step clears the air for the next.
+    let steps = if count > 2 { 2 * STEPS } else { STEPS };
+    for step in 0..=steps {
+        let slopes = slopes(window, &times, waves);
         for (wave, slope) in waves.iter_mut().zip(&slopes) {
             let power = wave.re * wave.re + wave.im * wave.im;
             if step > 0 && power > 0.0 {
@@ -75,11 +86,12 @@ pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: [f32; 2]) -> Fit 
             wave.im += 2.0 * slope.im / samples;
         }
     }
-    let mut fit = judge(window, &times, &waves);
+    let mut fit = judge(window, &times, waves);
     fit.before = before.map(|hop| {
-        let turns = waves.map(|wave| Turns::new(wave.omega));
         let time = times[0] - (BEFORE * HOP) as f32;
-        gain(&hop.samples, &model(&waves, &turns, time), fit.low.power + fit.high.power)
+        let turns = turns(waves);
+        let (key, rest) = split(hop, waves, &turns, time);
+        gain(&rest, &key, fit.low.power + fit.high.power)
     });
     fit
 }
@@ -120,8 +132,19 @@ impl Wave {
     }
 }
 
-/// Both waves over the hop whose middle is at `time`.
-fn model(waves: &[Wave; 2], turns: &[Turns; 2], time: f32) -> [f32; HOP] {
+fn turns(waves: &[Wave]) -> [Turns; SINES_MAX] {
+    std::array::from_fn(|at| Turns::new(waves.get(at).map_or(0.0, |wave| wave.omega)))
+}
+
+/// A hop as the key's own sines would have it, and as it sounds without the dial tone's.
+fn split(hop: &Hop, waves: &[Wave], turns: &[Turns], time: f32) -> ([f32; HOP], [f32; HOP]) {
+    let key = model(&waves[..2], turns, time);
+    let dial = model(&waves[2..], &turns[2..], time);
+    (key, std::array::from_fn(|at| hop.samples[at] - dial[at]))
+}
+
+/// The waves over the hop whose middle is at `time`.
+fn model(waves: &[Wave], turns: &[Turns], time: f32) -> [f32; HOP] {
     let mut model = [0.0; HOP];
     for (wave, turns) in waves.iter().zip(turns) {
         let (re, im) = wave.at(time);
@@ -132,9 +155,9 @@ fn model(waves: &[Wave; 2], turns: &[Turns; 2], time: f32) -> [f32; HOP] {
     model
 }
 
-fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> [Slope; 2] {
-    let turns = [Turns::new(waves[0].omega), Turns::new(waves[1].omega)];
-    let mut slopes = [Slope::default(); 2];
+fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> [Slope; SINES_MAX] {
+    let turns = turns(waves);
+    let mut slopes = [Slope::default(); SINES_MAX];
     for (hop, &time) in window.iter().zip(times) {
         let model = model(waves, &turns, time);
         let left: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
@@ -151,18 +174,16 @@ fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> [Slo
     slopes
 }
 
-fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> Fit {
-    let turns = [Turns::new(waves[0].omega), Turns::new(waves[1].omega)];
+fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
+    let turns = turns(waves);
     let power = |wave: &Wave| (wave.re * wave.re + wave.im * wave.im) / 2.0;
     let expected = power(&waves[0]) + power(&waves[1]);
-    let mut energy = 0.0;
     let mut left = 0.0;
     let mut edges = [1.0; 4];
     let mut thirds = [[Slope::default(); 3]; 2];
     for (nth, (hop, &time)) in window.iter().zip(times).enumerate() {
-        let model = model(waves, &turns, time);
-        energy += hop.energy;
-        let rest: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
+        let (key, sound) = split(hop, waves, &turns, time);
+        let rest: [f32; HOP] = std::array::from_fn(|at| sound[at] - key[at]);
         left += dot(&rest, &rest);
         for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
             // What is left, relative to the wave's own phase and strength.
@@ -174,11 +195,11 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> Fit {
         }
         let (head, tail) = (..HOP / 2, HOP / 2..);
         if nth == 0 {
-            edges[0] = gain(&hop.samples[head], &model[head], expected);
-            edges[1] = gain(&hop.samples, &model, expected);
+            edges[0] = gain(&sound[head], &key[head], expected);
+            edges[1] = gain(&sound, &key, expected);
         } else if nth == WINDOW - 1 {
-            edges[2] = gain(&hop.samples, &model, expected);
-            edges[3] = gain(&hop.samples[tail.clone()], &model[tail], expected);
+            edges[2] = gain(&sound, &key, expected);
+            edges[3] = gain(&sound[tail.clone()], &key[tail], expected);
         }
     }
     let sine = |wave: &Wave, thirds: &[Slope; 3]| {
@@ -200,7 +221,7 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave; 2]) -> Fit {
     Fit {
         low: sine(&waves[0], &thirds[0]),
         high: sine(&waves[1], &thirds[1]),
-        residual: left / energy.max(f32::MIN_POSITIVE),
+        residual: left / (left + expected * (WINDOW * HOP) as f32).max(f32::MIN_POSITIVE),
         edges,
         before: None,
     }
@@ -226,20 +247,18 @@ fn dot(a: &[f32; HOP], b: &[f32; HOP]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bank::Bank;
     use super::*;
 
     /// A window of two sines; `skip` samples are missing after its fourth hop.
     fn window(hz: [f32; 2], amplitudes: [f32; 2], skip: u32) -> Vec<Hop> {
-        let mut bank = Bank::new();
-        let mut hops = vec![];
-        while hops.len() < WINDOW {
-            if hops.len() == 4 && skip > 0 && bank.position() == 80 {
-                bank.skip(skip);
+        let mut hops = vec![Hop::SILENT; WINDOW];
+        for (nth, hop) in hops.iter_mut().enumerate() {
+            hop.start = (nth * HOP) as u32 + if nth >= 4 { skip } else { 0 };
+            for (at, sample) in hop.samples.iter_mut().enumerate() {
+                let t = hop.start as f32 + at as f32;
+                let wave = |i: usize| amplitudes[i] * (hz[i] * RADIANS * t + 0.7).sin();
+                *sample = wave(0) + wave(1);
             }
-            let t = bank.position() as f32;
-            let sample = (0..2).map(|i| amplitudes[i] * (hz[i] * RADIANS * t + 0.7).sin()).sum();
-            hops.extend(bank.push(sample));
         }
         hops
     }
@@ -251,8 +270,11 @@ mod tests {
                 for amplitudes in [[0.3, 0.3], [0.3, 0.15], [0.05, 0.12]] {
                     let hz = [770.0 * (1.0 + offset), 1477.0 * (1.0 + offset)];
                     let hops = window(hz, amplitudes, skip);
-                    let fit =
-                        fit(&std::array::from_fn(|at| &hops[at]), None, [hz[0] + 5.0, hz[1] - 5.0]);
+                    let fit = fit(
+                        &std::array::from_fn(|at| &hops[at]),
+                        None,
+                        &[hz[0] + 5.0, hz[1] - 5.0],
+                    );
                     let about = format!("{offset} {amplitudes:?} {skip} {fit:?}");
                     assert!((fit.low.hz - hz[0]).abs() < tolerance, "{about}");
                     assert!((fit.high.hz - hz[1]).abs() < tolerance, "{about}");
@@ -269,7 +291,7 @@ mod tests {
     fn a_millisecond_missing_at_an_edge_shows() {
         let mut hops = window([770.0, 1336.0], [0.3, 0.3], 0);
         hops[0].samples[..8].fill(0.0);
-        let early = fit(&std::array::from_fn(|at| &hops[at]), None, [770.0, 1336.0]);
+        let early = fit(&std::array::from_fn(|at| &hops[at]), None, &[770.0, 1336.0]);
         assert!(early.edges[0] < 0.4 && early.edges[3] > 0.9, "{early:?}");
     }
 }
