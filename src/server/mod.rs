@@ -207,11 +207,11 @@ impl Server {
             ended = self.drained(drain) => if !ended {
                 warn!(calls = self.calls_now(), "drain time is over: calls are ended");
             },
-            () = told.to_stop() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
+            () = told.told_to_stop() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
         }
         tokio::select! {
             () = self.stop() => {}
-            () = told.to_stop() => {
+            () = told.told_to_stop() => {
                 warn!("told again: charges under way are looked up at the next start");
             }
         }
@@ -287,7 +287,7 @@ impl Told {
         }
     }
 
-    async fn to_stop(&mut self) {
+    async fn told_to_stop(&mut self) {
         while !matches!(self.next().await, Word::Stop) {}
     }
 }

@@ -44,7 +44,7 @@ async fn a_charge_under_way_is_finished_before_we_stop() {
         local: None,
         call_max: Duration::from_secs(120),
     };
-    let caller = tokio::spawn(async move { dial::place(call, &mut |_, _| {}).await });
+    let caller = tokio::spawn(async move { Box::pin(dial::place(call, &mut |_, _| {})).await });
     let until_sending = async {
         loop {
             let intents = server.store().intents().await.unwrap();
