@@ -52,12 +52,11 @@ const GATE_TWIST: f32 = 20.0;
 const GATE_OFF_MAX: f32 = 0.03;
 /// The energy its first and last hop must have, as a share of the mean: less is an edge.
 const GATE_EDGE: f32 = 0.1;
-/// A dial tone is looked for if the key has this share and the dial tone that, if both are this
-/// much together; it is a pair if its low line has this much of the high one.
+/// A dial tone is looked for if the key has this share, the dial tone that, and both together
+/// this much.
 const DIAL_KEYS_SHARE: f32 = 0.07;
 const DIAL_SHARE: f32 = 0.04;
 const DIAL_WHOLE: f32 = 0.7;
-const DIAL_TWIST: f32 = 0.2;
 /// A window may span one lost packet of 20 ms.
 const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
 
@@ -296,7 +295,7 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
 fn dial_tone(keys: f32, share: impl Fn(usize) -> f32) -> &'static [usize] {
     let [low, high] = DIAL_PAIR.map(&share);
     let [single, other] = DIAL_SINGLE.map(&share);
-    let (lines, dial): (&[usize], f32) = if low > DIAL_TWIST * high {
+    let (lines, dial): (&[usize], f32) = if low + high > single.max(other) {
         (&DIAL_PAIR, low + high)
     } else if single > other {
         (&DIAL_SINGLE[..1], single)
