@@ -14,6 +14,10 @@ use ringtill::sip::offer::{Direction, Law, Negotiated};
 use ringtill::sip::profile::Latch;
 use tokio::sync::mpsc;
 
+mod cpu;
+
+use cpu::cpu_ns;
+
 const STREAMS: usize = 200;
 const TURNS: u32 = 250;
 const TURN: Duration = Duration::from_millis(20);
@@ -86,15 +90,6 @@ fn on_sockets(count: usize, time: Duration) {
     println!("{count} calls on sockets for {time:?}, tones listened for, prompts playing:");
     println!("  {share:.1} % of a core, {:.1} % per 1000 calls", share * 1000.0 / count as f64);
     println!("  turns late by p99 {:?}, max {:?}", late.p99, late.max);
-}
-
-/// CPU time of all threads of this process, by the scheduler's own account.
-fn cpu_ns() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-        .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
-        .sum()
 }
 
 fn setup() -> Setup {

@@ -11,10 +11,10 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::ledger::{Entry, Recorded};
-use crate::media::{self, Clip};
+use crate::media::{self, Clip, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
-use crate::sip::offer::{self, Local, Negotiated, Refusal};
+use crate::sip::offer::{self, Direction, Local, Negotiated, Refusal};
 use crate::sip::profile::Profile;
 use crate::sip::{self, Invitation, Leg};
 
@@ -72,12 +72,24 @@ pub enum Output {
 /// The call as a person may watch it. Never card data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Telling {
-    Answered { caller: Option<String>, trunk: String, negotiated: String },
+    Answered {
+        caller: Option<String>,
+        trunk: String,
+        negotiated: String,
+    },
     Said(String),
-    Keyed { field: &'static str, shown: String, rejected: bool },
-    Silence { field: &'static str },
+    Keyed {
+        field: &'static str,
+        shown: String,
+        rejected: bool,
+    },
+    Silence {
+        field: &'static str,
+    },
     Note(Note),
     CallerHungUp,
+    /// We ended the call, for this reason.
+    Dropped(&'static str),
 }
 
 pub struct Call {
@@ -88,6 +100,9 @@ pub struct Call {
     flow: Flow,
     dialogue: Dialogue,
     pending: Pending,
+    playing: Option<Playing>,
+    /// Sound of ours goes out: the call is not on hold.
+    audible: bool,
     serial: u64,
     /// A name synthesised for this call.
     name: Option<(String, Clip)>,
@@ -117,12 +132,22 @@ enum Pending {
     },
 }
 
+/// A prompt that media was told to play.
+struct Playing {
+    id: PlayId,
+    length: Duration,
+    /// Without word of its end by then media has failed us.
+    until: Instant,
+}
+
 /// The world answers within these, or the call goes on without it.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(3);
 const NAME_LIMIT: Duration = Duration::from_millis(2_500);
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
 const SEND_GRACE: Duration = Duration::from_secs(2);
 const TRANSFER_LIMIT: Duration = Duration::from_secs(30);
+/// Beyond a prompt's own length; longer than media takes to report a caller who sends nothing.
+const PLAY_GRACE: Duration = Duration::from_secs(35);
 
 impl Call {
     /// Answers or refuses the INVITE at once; see the outputs.
@@ -146,6 +171,8 @@ impl Call {
             flow: Flow::new(seed, |line| payment::script(line, desk)),
             dialogue: Dialogue::new(policy.dialogue.clone()),
             pending: Pending::Nothing,
+            playing: None,
+            audible: false,
             serial: 0,
             name: None,
             answered,
@@ -157,11 +184,14 @@ impl Call {
             policy,
             outputs: VecDeque::new(),
         };
-        call.answer(invitation.offer.as_deref());
+        call.answer(now, invitation.offer.as_deref());
         call
     }
 
     pub fn handle(&mut self, now: Instant, wall_ms: i64, input: Input) {
+        if self.over {
+            return;
+        }
         match input {
             Input::Sip(event) => self.sip(now, wall_ms, event),
             Input::Media(event) => self.media(now, wall_ms, event),
@@ -195,8 +225,14 @@ impl Call {
 
     /// Call when [`Call::deadline`] has come.
     pub fn timeout(&mut self, now: Instant, wall_ms: i64) {
+        if self.over {
+            return;
+        }
         if now >= self.ends && !self.hung_up {
             self.drop_leg(now, wall_ms, "call too long");
+        } else if self.play_limit().is_some_and(|until| now >= until) {
+            // Not taken for played: nobody pays by a prompt that was never heard.
+            self.drop_leg(now, wall_ms, "media failed");
         }
         self.dialogue.timeout(now);
         self.drain_dialogue(now, wall_ms);
@@ -242,7 +278,12 @@ impl Call {
             Pending::Transfer { until, .. } => Some(*until),
         };
         let ends = (!self.hung_up).then_some(self.ends);
-        pending.into_iter().chain(ends).min()
+        pending.into_iter().chain(ends).chain(self.play_limit()).min()
+    }
+
+    fn play_limit(&self) -> Option<Instant> {
+        let playing = self.playing.as_ref().filter(|_| self.audible && !self.hung_up);
+        playing.map(|playing| playing.until)
     }
 
     pub fn poll(&mut self) -> Option<Output> {
@@ -250,12 +291,12 @@ impl Call {
     }
 
     /// Answers the INVITE: the answer to its offer, or our offer when it had none.
-    fn answer(&mut self, offer: Option<&[u8]>) {
+    fn answer(&mut self, now: Instant, offer: Option<&[u8]>) {
         let sdp = match offer {
             None => offer::offer(&self.local),
             Some(offer) => match offer::answer(offer, &self.local) {
                 Ok((sdp, negotiated)) => {
-                    self.negotiated(negotiated);
+                    self.negotiated(now, negotiated);
                     sdp
                 }
                 Err(refusal) => return self.refuse(refusal),
@@ -281,7 +322,13 @@ impl Call {
         }
     }
 
-    fn negotiated(&mut self, negotiated: Negotiated) {
+    fn negotiated(&mut self, now: Instant, negotiated: Negotiated) {
+        let sends = matches!(negotiated.direction, Direction::SendRecv | Direction::SendOnly);
+        self.audible = sends && negotiated.remote.is_some();
+        // What stood still on hold has its time before it again.
+        if let Some(playing) = &mut self.playing {
+            playing.until = now + playing.length + PLAY_GRACE;
+        }
         let events = if negotiated.events_in.is_some() { " + telephone-event" } else { "" };
         let description = format!("{:?}-law{events}", negotiated.law);
         if let Telling::Answered { negotiated, .. } = &mut self.answered {
@@ -296,7 +343,7 @@ impl Call {
             sip::Event::Reoffered { sdp, .. } => {
                 self.local.session_version += 1;
                 self.late_offer = sdp.is_none();
-                self.answer(sdp.as_deref());
+                self.answer(now, sdp.as_deref());
             }
             sip::Event::Referred { status, .. } => {
                 let Pending::Transfer { accepted, .. } = &mut self.pending else { return };
@@ -317,7 +364,7 @@ impl Call {
         if self.late_offer {
             let accepted = answer.map(|sdp| offer::accept(&sdp, &self.local));
             match accepted {
-                Some(Ok(negotiated)) => self.negotiated(negotiated),
+                Some(Ok(negotiated)) => self.negotiated(now, negotiated),
                 _ => return self.drop_leg(now, wall_ms, "no answer to our offer"),
             }
             self.late_offer = false;
@@ -333,7 +380,10 @@ impl Call {
     fn media(&mut self, now: Instant, wall_ms: i64, event: media::Event) {
         match event {
             media::Event::Key { digit, .. } => self.dialogue.key(now, digit),
-            media::Event::PlayEnded { id, .. } => self.dialogue.play_ended(now, id),
+            media::Event::PlayEnded { id, .. } => {
+                self.playing.take_if(|playing| playing.id == id);
+                self.dialogue.play_ended(now, id);
+            }
             media::Event::Silent => self.drop_leg(now, wall_ms, "no media from the caller"),
             media::Event::Pressed | media::Event::Heard(_) => {}
         }
@@ -359,8 +409,12 @@ impl Call {
     }
 
     /// We end the leg: the caller is silent, the call is too long or has no media.
-    fn drop_leg(&mut self, now: Instant, wall_ms: i64, reason: &str) {
-        let reason = Some(format!("SIP;cause=200;text=\"{reason}\""));
+    fn drop_leg(&mut self, now: Instant, wall_ms: i64, why: &'static str) {
+        if std::mem::replace(&mut self.hung_up, true) {
+            return;
+        }
+        self.outputs.push_back(Output::Tell(Telling::Dropped(why)));
+        let reason = Some(format!("SIP;cause=200;text=\"{why}\""));
         self.outputs.push_back(Output::Sip(sip::Command::Hangup { leg: self.leg, reason }));
         self.leg_ended(now, wall_ms);
     }
@@ -374,6 +428,8 @@ impl Call {
                         name.filter(|(name, _)| name == wanted).map(|(_, clip)| clip.clone())
                     };
                     let clips = self.library.clips(&prompts, &synthesised);
+                    let length = length(&clips);
+                    self.playing = Some(Playing { id, length, until: now + length + PLAY_GRACE });
                     let words = self.library.words(&prompts);
                     self.outputs.push_back(Output::Tell(Telling::Said(words)));
                     let play = media::Command::Play { id, clips, barge_in };
@@ -488,4 +544,10 @@ impl Call {
         self.serial += 1;
         Serial(self.serial)
     }
+}
+
+/// How long clips play, one after the other: one byte a sample, 8,000 a second.
+fn length(clips: &[Clip]) -> Duration {
+    let samples: usize = clips.iter().map(|clip| clip.mu.len()).sum();
+    Duration::from_millis(samples as u64 / 8)
 }

@@ -64,7 +64,7 @@ impl Default for Sip {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Media {
-    /// Address RTP is received on; the SIP address unless set.
+    /// Address RTP is received on, not a wildcard; the SIP address unless set.
     pub address: Option<IpAddr>,
     /// First and last UDP port for RTP; two ports a call.
     pub ports: [u16; 2],
@@ -186,7 +186,12 @@ impl Config {
         self.media.address.unwrap_or(self.sip.listen.ip())
     }
 
-    /// What we write in Contact and SDP; `None` when listening on all addresses and told nothing.
+    /// Where peers send their audio: behind NAT the public address, else the media address.
+    pub fn public_media_address(&self) -> Option<IpAddr> {
+        self.sip.public_address.or(self.media.address).or(self.public_address())
+    }
+
+    /// What we write in Contact; `None` when listening on all addresses and told nothing.
     pub fn public_address(&self) -> Option<IpAddr> {
         let listen = self.sip.listen.ip();
         self.sip.public_address.or((!listen.is_unspecified()).then_some(listen))

@@ -151,7 +151,12 @@ impl<'t> Reader<'t> {
         trunk: &Spanned<DeValue<'t>>,
         profile: &dyn Fn(&str) -> Option<String>,
     ) -> Option<Profile> {
-        let mut table = trunk.get_ref().as_table()?.clone();
+        let Some(table) = trunk.get_ref().as_table() else {
+            let problem = Problem::new(Some(trunk.span()), "a trunk is a section");
+            self.problems.push(problem.instead("write [[trunk]] on a line of its own"));
+            return None;
+        };
+        let mut table = table.clone();
         let base = match table.remove("profile") {
             None => "generic".to_string(),
             Some(name) => match name.get_ref().as_str() {
@@ -203,67 +208,10 @@ impl<'t> Reader<'t> {
 
     /// What no single key can say.
     fn cross_check(&mut self, config: &Config) {
-        let [first, last] = config.media.ports;
-        if first >= last || last - first < 3 {
-            self.note(
-                "media",
-                "ports",
-                "media.ports: the first port must be well below the last",
-                "2 ports a call: 500 calls need 1,000 ports, such as [20000, 20999]",
-            );
-        }
-        if config.media.threads == 0 || config.media.threads > 64 {
-            self.note("media", "threads", "media.threads must be 1 to 64", "write 1");
-        }
-        if config.media_address().is_unspecified() && config.public_address().is_none() {
-            self.note(
-                "sip",
-                "listen",
-                "callers cannot be told where to send their audio",
-                "listen on one address, or add public_address = \"...\" to [sip]",
-            );
-        }
-        if config.payment.min_payment.minor > config.payment.max_payment.minor {
-            self.note(
-                "payment",
-                "min_payment",
-                "min_payment is above max_payment",
-                "make min_payment the smaller one",
-            );
-        }
-        if config.payment.cards.is_empty() {
-            self.note(
-                "payment",
-                "cards",
-                "no card would be accepted",
-                "leave `cards` out to take all brands",
-            );
-        }
-        if !is_short_name(&config.payment.biller) {
-            self.note(
-                "payment",
-                "biller",
-                "the biller's name goes into file names",
-                "use 1 to 32 letters, digits and `-`",
-            );
-        }
-        if !gateway::NAMES.contains(&config.gateway.name.as_str()) {
-            let known = gateway::NAMES.join(", ");
-            self.note("gateway", "name", "no such gateway", &format!("use one of: {known}"));
-        }
-        let example = gateway::example(&config.gateway.name);
-        let simulated = config.gateway.name == "bogus";
-        if let Some(example) = example
-            && config.gateway.settings.is_none()
-            && !simulated
-        {
-            self.note(
-                "gateway",
-                "name",
-                "this gateway needs its settings",
-                &format!("add [gateway.settings]\n{example}"),
-            );
-        }
+        self.check_ranges(config);
+        self.check_addresses(config);
+        self.check_payment(config);
+        self.check_gateway(config);
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {
             let message = format!("prompts.synthesis.{key}: {what}");
@@ -275,6 +223,129 @@ impl<'t> Reader<'t> {
                 "uri",
                 "the agent is reached by a SIP URI",
                 "write uri = \"sip:agents@pbx.example.com\"",
+            );
+        }
+        if let Some(part) = config.log.level.split(',').find(|part| !is_level(part)) {
+            let message = format!("log.level: `{}` is no level", part.trim());
+            let levels = "use error, warn, info, debug or trace, alone or as `ringtill::sip=debug`";
+            self.note("log", "level", &message, levels);
+        }
+    }
+
+    /// Numbers with which no server can run, or no call can end.
+    fn check_ranges(&mut self, config: &Config) {
+        let Config { sip, media, posting, dialogue, payment, .. } = config;
+        let whole = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        const DAY_MINUTES: u64 = 24 * 60;
+        for (section, key, value, range) in [
+            ("sip", "calls_max", whole(sip.calls_max), 1..=100_000),
+            ("sip", "call_minutes_max", sip.call_minutes_max, 1..=DAY_MINUTES),
+            ("sip", "drain_minutes", sip.drain_minutes, 0..=DAY_MINUTES),
+            ("media", "threads", whole(media.threads), 1..=64),
+            ("posting", "interval_s", posting.interval_s, 1..=86_400),
+            ("dialogue", "first_key_ms", dialogue.first_key_ms, 1_000..=60_000),
+            ("dialogue", "inter_key_ms", dialogue.inter_key_ms, 500..=60_000),
+            ("dialogue", "complete_ms", dialogue.complete_ms, 100..=60_000),
+            ("dialogue", "attempts", dialogue.attempts.into(), 1..=10),
+            // Keys are kept in a bounded buffer; see `secret::Keys`.
+            ("payment", "account_len_max", whole(payment.account_len_max), 1..=32),
+            ("payment", "declines_max", payment.declines_max.into(), 1..=10),
+            ("payment", "authentications_max", payment.authentications_max.into(), 1..=10),
+            // Three tries must end before the resolver takes the call for lost.
+            ("payment", "gateway_limit_ms", payment.gateway_limit_ms, 1_000..=60_000),
+        ] {
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
+                let message = format!("{section}.{key} must be {least} to {most}");
+                self.note(section, key, &message, "leave it out for the default");
+            }
+        }
+        let [first, last] = media.ports;
+        if first >= last || last - first < 3 {
+            self.note(
+                "media",
+                "ports",
+                "media.ports: the first port must be well below the last",
+                "2 ports a call: 500 calls need 1,000 ports, such as [20000, 20999]",
+            );
+        }
+    }
+
+    fn check_addresses(&mut self, config: &Config) {
+        if config.public_address().is_none() {
+            self.note(
+                "sip",
+                "listen",
+                "callers cannot be told where to send their audio",
+                "listen on one address, or add public_address = \"...\" to [sip]",
+            );
+        }
+        let told = config.public_media_address();
+        if config.media.address == told && told.is_some_and(|address| address.is_unspecified()) {
+            self.note(
+                "media",
+                "address",
+                "media.address is no address of this machine",
+                "name one, or leave it out to use that of [sip] listen",
+            );
+        }
+        if config.sip.public_address.is_some_and(|address| address.is_unspecified()) {
+            self.note(
+                "sip",
+                "public_address",
+                "nobody can send to this address",
+                "name the address peers reach us at",
+            );
+        }
+    }
+
+    fn check_payment(&mut self, config: &Config) {
+        let payment = &config.payment;
+        if payment.min_payment.minor > payment.max_payment.minor {
+            self.note(
+                "payment",
+                "min_payment",
+                "min_payment is above max_payment",
+                "make min_payment the smaller one",
+            );
+        }
+        if payment.max_payment.minor == 0 {
+            self.note("payment", "max_payment", "nothing could be paid", "write \"5000.00\"");
+        }
+        if payment.cards.is_empty() {
+            self.note(
+                "payment",
+                "cards",
+                "no card would be accepted",
+                "leave `cards` out to take all brands",
+            );
+        }
+        if !is_short_name(&payment.biller) {
+            self.note(
+                "payment",
+                "biller",
+                "the biller's name goes into file names",
+                "use 1 to 32 letters, digits and `-`",
+            );
+        }
+    }
+
+    fn check_gateway(&mut self, config: &Config) {
+        let name = config.gateway.name.as_str();
+        if !gateway::NAMES.contains(&name) {
+            let known = gateway::NAMES.join(", ");
+            self.note("gateway", "name", "no such gateway", &format!("use one of: {known}"));
+        }
+        let simulated = name == "bogus";
+        if let Some(example) = gateway::example(name)
+            && config.gateway.settings.is_none()
+            && !simulated
+        {
+            self.note(
+                "gateway",
+                "name",
+                "this gateway needs its settings",
+                &format!("add [gateway.settings]\n{example}"),
             );
         }
     }
@@ -335,6 +406,12 @@ fn line_at(text: &str, at: usize) -> Option<&str> {
 fn is_short_name(name: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// `level` or `target=level`: a level misspelt would be taken for a target, and silence all else.
+fn is_level(directive: &str) -> bool {
+    let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+    level.parse::<tracing::level_filters::LevelFilter>().is_ok() && !level.is_empty()
 }
 
 fn is_sip_uri(uri: &str) -> bool {

@@ -91,10 +91,42 @@ fn what_no_single_key_can_say_is_checked_too() {
         ("[agent]\nuri = \"agents@pbx\"\n", "SIP URI"),
         ("[payment]\nfee = 2\n", "expected an amount in quotes, such as \"2.00\""),
         ("[media]\nthreads = 0\n", "1 to 64"),
+        ("[media]\naddress = \"0.0.0.0\"\n", "no address of this machine"),
+        ("[dialogue]\nfirst_key_ms = 18446744073709551\n", "1000 to 60000"),
+        ("[dialogue]\nattempts = 0\n", "1 to 10"),
+        ("[payment]\ngateway_limit_ms = 600000\n", "1000 to 60000"),
+        ("[payment]\ndeclines_max = 0\n", "1 to 10"),
+        ("[payment]\naccount_len_max = 0\n", "1 to 32"),
+        ("[payment]\nmin_payment = \"0\"\nmax_payment = \"0\"\n", "nothing could be paid"),
+        ("[posting]\ninterval_s = 0\n", "1 to 86400"),
+        ("[log]\nlevel = \"inof\"\n", "`inof` is no level"),
+        ("[log]\nlevel = \"info,ringtill::sip=loud\"\n", "is no level"),
     ] {
         let all = problems(&format!("{listen}{more}"));
         assert!(all.len() == 1 && all[0].contains(part), "{part}: {}", all.join("\n"));
     }
     let all = problems("[sip]\nlisten = \"0.0.0.0:5060\"\n");
     assert!(all[0].contains("where to send their audio"), "{}", all.join("\n"));
+}
+
+#[test]
+fn a_trunk_that_is_no_section_and_a_wildcard_contact_are_reported() {
+    let all = problems("trunk = [1]\n[sip]\nlisten = \"127.0.0.1:5060\"\n");
+    assert!(all.len() == 1 && all[0].contains("[[trunk]]"), "{}", all.join("\n"));
+    // Media has an address, but Contact would still have none.
+    let text = "[sip]\nlisten = \"0.0.0.0:5060\"\n[media]\naddress = \"127.0.0.1\"\n";
+    let all = problems(text);
+    assert!(all.len() == 1 && all[0].contains("public_address"), "{}", all.join("\n"));
+}
+
+#[test]
+fn callers_are_told_where_media_listens() {
+    let audio = |more: &str| {
+        let config = parse(&format!("[sip]\nlisten = \"127.0.0.1:5060\"\n{more}")).expect("right");
+        config.public_media_address().expect("known").to_string()
+    };
+    assert_eq!(audio(""), "127.0.0.1");
+    assert_eq!(audio("[media]\naddress = \"127.0.0.2\"\n"), "127.0.0.2");
+    let behind_nat = "public_address = \"203.0.113.5\"\n[media]\naddress = \"127.0.0.2\"\n";
+    assert_eq!(audio(behind_nat), "203.0.113.5");
 }

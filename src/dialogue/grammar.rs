@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::instrument::{Brand, Cvv, Expiry, Pan, PanError};
 use crate::money::{Currency, Money};
+use crate::prompt::Prompt;
 
 /// How far an entry has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,18 @@ pub trait Grammar {
     type Value;
     fn extent(&self, keys: &str) -> Extent;
     fn parse(&self, keys: &str) -> Result<Self::Value, Reject>;
+
+    /// What the caller is told: the phrase, with what it needs to be a sentence.
+    fn explain(&self, reject: Reject) -> Vec<Prompt> {
+        vec![Prompt::Phrase(reject.0)]
+    }
 }
 
 /// A grammar without its value: what the dialogue needs to run the question.
 pub trait Check: Send {
     fn extent(&self, keys: &str) -> Extent;
     fn check(&self, keys: &str) -> Result<(), Reject>;
+    fn explain(&self, reject: Reject) -> Vec<Prompt>;
 }
 
 impl<G: Grammar + Send> Check for G {
@@ -41,6 +48,10 @@ impl<G: Grammar + Send> Check for G {
 
     fn check(&self, keys: &str) -> Result<(), Reject> {
         self.parse(keys).map(drop)
+    }
+
+    fn explain(&self, reject: Reject) -> Vec<Prompt> {
+        Grammar::explain(self, reject)
     }
 }
 
@@ -184,7 +195,7 @@ impl Grammar for AccountNumber {
     }
 }
 
-/// An amount keyed in minor units: `2000` is twenty dollars.
+/// An amount keyed in minor units: `2000` is twenty dollars. Never zero, whatever the bounds.
 #[derive(Clone)]
 pub struct Amount {
     pub min: Money,
@@ -205,19 +216,36 @@ impl Grammar for Amount {
     fn parse(&self, keys: &str) -> Result<Money, Reject> {
         let minor = keys.parse().map_err(|_| Reject("error.invalid"))?;
         let amount = Money::new(minor, self.currency());
-        if amount.minor < self.min.minor {
-            return Err(Reject("amount.too_low"));
+        if amount.minor < self.least().minor {
+            return Err(TOO_LOW);
         }
         if amount.minor > self.max.minor {
-            return Err(Reject("amount.too_high"));
+            return Err(TOO_HIGH);
         }
         Ok(amount)
     }
+
+    fn explain(&self, reject: Reject) -> Vec<Prompt> {
+        let bound = match reject {
+            TOO_LOW => Some(self.least()),
+            TOO_HIGH => Some(self.max),
+            _ => None,
+        };
+        let phrase = Prompt::Phrase(reject.0);
+        [phrase].into_iter().chain(bound.map(Prompt::Amount)).collect()
+    }
 }
+
+pub const TOO_LOW: Reject = Reject("amount.too_low");
+pub const TOO_HIGH: Reject = Reject("amount.too_high");
 
 impl Amount {
     fn currency(&self) -> Currency {
         self.min.currency
+    }
+
+    fn least(&self) -> Money {
+        Money::new(self.min.minor.max(1), self.currency())
     }
 }
 
@@ -257,6 +285,13 @@ mod tests {
         assert_eq!(grammar.parse("2000"), Ok(Money::usd(2000)));
         assert_eq!(grammar.parse("99"), Err(Reject("amount.too_low")));
         assert_eq!(grammar.parse("50001"), Err(Reject("amount.too_high")));
+        // Both phrases want the bound after them.
+        let told = |keys| Grammar::explain(&grammar, grammar.parse(keys).err().unwrap());
+        let (least, most) = (Prompt::Amount(Money::usd(100)), Prompt::Amount(Money::usd(50_000)));
+        assert_eq!(told("99"), [Prompt::Phrase("amount.too_low"), least]);
+        assert_eq!(told("50001"), [Prompt::Phrase("amount.too_high"), most]);
+        let free = Amount { min: Money::usd(0), max: Money::usd(50_000) };
+        assert_eq!(free.parse("0"), Err(Reject("amount.too_low")));
     }
 
     #[test]

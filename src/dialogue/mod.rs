@@ -147,11 +147,6 @@ impl Dialogue {
         self.ahead.clear();
     }
 
-    /// Forgets keys pressed ahead: what they were meant for has changed.
-    pub fn flush(&mut self) {
-        self.ahead.clear();
-    }
-
     pub fn key(&mut self, now: Instant, digit: Digit) {
         match &mut self.state {
             // No answer begins with a pound: it belongs to an entry that ended by itself.
@@ -205,7 +200,7 @@ impl Dialogue {
             self.outputs.push_back(Output::NoInput { field });
             const NOINPUT: [&str; 3] = ["error.noinput1", "error.noinput2", "error.noinput3"];
             let step = usize::from(asking.attempt - 1).min(NOINPUT.len() - 1);
-            self.again(now, NOINPUT[step]);
+            self.again(now, vec![Prompt::Phrase(NOINPUT[step])]);
         } else {
             self.finish(now);
         }
@@ -308,22 +303,23 @@ impl Dialogue {
                 }
                 self.end(Heard::Keyed(entry));
             }
-            Err(Reject(phrase)) => {
+            Err(reject) => {
+                let why = asking.question.grammar.explain(reject);
                 asking.entry.clear();
                 // Keys after a wrong entry were meant for questions that will not come now.
                 self.ahead.clear();
-                self.again(now, phrase);
+                self.again(now, why);
             }
         }
     }
 
-    fn again(&mut self, now: Instant, why: &'static str) {
+    fn again(&mut self, now: Instant, why: Vec<Prompt>) {
         let State::Asking(asking) = &mut self.state else { return };
         if asking.attempt >= asking.question.attempts.unwrap_or(self.settings.attempts) {
             return self.end(Heard::Failed);
         }
         asking.attempt += 1;
-        self.present(now, vec![Prompt::Phrase(why)]);
+        self.present(now, why);
     }
 
     /// Notice and question from the start, without counting an attempt.

@@ -39,6 +39,11 @@ impl Ear {
         *self = Ear::new(self.listen);
     }
 
+    /// Whether a key sounds at the end of what was heard.
+    pub fn hears_key(&self) -> bool {
+        self.detector.is_held()
+    }
+
     /// Takes the next unit of the sequence; `law` is the negotiated one.
     pub fn hear(
         &mut self,

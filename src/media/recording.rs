@@ -1,4 +1,4 @@
-//! Both directions of a call in time order, sensitive windows replaced by silence, and the WAV
+//! Both directions of a call in time order, keys and sensitive windows silenced, and the WAV
 //! container they are written in: mu-law, 8 kHz, the caller left and us right.
 
 use std::collections::VecDeque;
@@ -24,6 +24,8 @@ pub struct Recorder {
     held: VecDeque<Stereo>,
     sensitive: bool,
     tail: u32,
+    /// Turns for which the caller's side stays silent after a key.
+    keyed: u32,
     closed: bool,
 }
 
@@ -34,6 +36,7 @@ impl Recorder {
             held: VecDeque::with_capacity(LOOK_BACK + BEHIND_MAX),
             sensitive: false,
             tail: 0,
+            keyed: 0,
             closed: false,
         }
     }
@@ -58,6 +61,10 @@ impl Recorder {
             stereo = [SILENCE; 2 * SAMPLES];
             self.tail = self.tail.saturating_sub(1);
         }
+        if self.keyed > 0 {
+            stereo[..SAMPLES].fill(SILENCE);
+            self.keyed -= 1;
+        }
         if self.held.len() == LOOK_BACK + BEHIND_MAX {
             self.held.pop_front();
         }
@@ -78,6 +85,13 @@ impl Recorder {
             self.tail = TAIL;
         }
         self.sensitive = on;
+    }
+
+    /// A key sounds. Whatever the windows say the caller's side is silent around it: a card may be
+    /// keyed before it is asked for.
+    pub fn key(&mut self) {
+        self.held.iter_mut().for_each(|stereo| stereo[..SAMPLES].fill(SILENCE));
+        self.keyed = TAIL;
     }
 
     /// The call is over: what is held is released.
@@ -186,6 +200,17 @@ mod tests {
         assert_eq!(silent, (30..85).collect::<Vec<_>>());
         // The timeline is kept: every other frame is where it was.
         assert!((0..out.len()).all(|turn| silent.contains(&turn) || out[turn].0 == turn as u8));
+    }
+
+    #[test]
+    fn a_key_silences_the_caller_alone() {
+        let mut recorder = Recorder::new();
+        let mut out = run(&mut recorder, 0, 40);
+        recorder.key();
+        out.extend(run(&mut recorder, 40, 60));
+        let silent: Vec<usize> = (0..out.len()).filter(|&turn| out[turn].0 == SILENCE).collect();
+        assert_eq!(silent, (30..65).collect::<Vec<_>>());
+        assert!((0..out.len()).all(|turn| out[turn].1 == turn as u8), "our side goes on");
     }
 
     #[test]

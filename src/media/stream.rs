@@ -321,7 +321,11 @@ impl Stream {
     }
 
     fn key(&mut self, clock: u32, packet: &Packet<'_>) {
-        match self.keys.receive(&packet.header, packet.payload) {
+        let heard = self.keys.receive(&packet.header, packet.payload);
+        if let (Heard::Pressed(_) | Heard::Again, Some(recorder)) = (&heard, &mut self.recorder) {
+            recorder.key();
+        }
+        match heard {
             Heard::Pressed(press) => {
                 let Some(digit) = Digit::from_event(press.event) else { return };
                 // Only on the audio's clock can a press be compared with a tone.
@@ -352,6 +356,9 @@ impl Stream {
                 }
                 Sound::Frame(frame) => outbox.heard(frame),
             });
+            if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
+                recorder.key();
+            }
         }
     }
 
@@ -368,8 +375,8 @@ impl Stream {
     }
 
     fn watch_silence(&mut self, now: Instant, negotiated: &Negotiated) {
-        let receives = matches!(negotiated.direction, Direction::SendRecv | Direction::RecvOnly);
-        if negotiated.remote.is_none() || !receives {
+        // A peer that holds us may send music, or nothing.
+        if negotiated.remote.is_none() || negotiated.direction != Direction::SendRecv {
             self.last_heard = now;
         } else if now.saturating_duration_since(self.last_heard) >= SILENCE && !self.told_silent {
             self.told_silent = true;

@@ -153,6 +153,11 @@ impl Detector {
         Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
     }
 
+    /// Whether a key that was told still sounds.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// This much sound never came.
     pub fn lose(&mut self, samples: u32) {
         self.bank.skip(samples);

@@ -3,7 +3,7 @@
 use super::{Desk, Leave, Line, phrases};
 use crate::account::Account;
 use crate::dialogue::Field;
-use crate::dialogue::grammar::{Amount, Menu};
+use crate::dialogue::grammar::{self, Amount, Grammar, Menu};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -25,9 +25,10 @@ pub(super) async fn choose(
     desk: &Desk,
     account: &Account,
 ) -> Result<Choice, Leave> {
+    let bounds = bounds(desk, account);
     if !account.amount_due.is_positive() {
         line.say(phrases(["greet.nothing_due"])).await;
-        return other(line, desk, account).await.map(Choice::Amount);
+        return other(line, bounds).await.map(Choice::Amount);
     }
     let mut prompt = vec![Prompt::Phrase("greet.balance"), Prompt::Amount(account.amount_due)];
     if let Some(due) = account.due_date {
@@ -38,22 +39,30 @@ pub(super) async fn choose(
     let menu = Field::menu("choice", prompt, Menu(wishes.to_vec())).help("menu.amount");
     loop {
         match line.ask(&menu).await? {
-            Wish::Full => return Ok(Choice::Amount(account.amount_due)),
             Wish::OtherAccount => return Ok(Choice::OtherAccount),
-            Wish::Other => match other(line, desk, account).await {
-                Err(Leave::Back) => {}
-                amount => return amount.map(Choice::Amount),
-            },
+            Wish::Full if account.amount_due.minor <= bounds.max.minor => {
+                return Ok(Choice::Amount(account.amount_due));
+            }
+            Wish::Full => line.tell(bounds.explain(grammar::TOO_HIGH)).await,
+            Wish::Other => {}
+        }
+        match other(line, bounds.clone()).await {
+            Err(Leave::Back) => {}
+            amount => return amount.map(Choice::Amount),
         }
     }
 }
 
-async fn other(line: &mut Line, desk: &Desk, account: &Account) -> Result<Money, Leave> {
-    let grammar = Amount {
+/// What may be paid at once; the balance may be less than the least that is keyed.
+fn bounds(desk: &Desk, account: &Account) -> Amount {
+    Amount {
         min: account.min_payment.unwrap_or(desk.settings.min_payment),
         max: account.max_payment.unwrap_or(desk.settings.max_payment),
-    };
-    let ask = Field::number("amount", "amount.ask", grammar);
+    }
+}
+
+async fn other(line: &mut Line, bounds: Amount) -> Result<Money, Leave> {
+    let ask = Field::number("amount", "amount.ask", bounds);
     loop {
         let amount = line.ask(&ask).await?;
         let read_back = vec![

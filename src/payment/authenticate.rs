@@ -22,7 +22,8 @@ async fn authenticate(
 ) -> Result<Account, Leave> {
     line.note(Note::Step("authenticate"));
     let len_max = desk.settings.account_len_max;
-    let account = Field::number("account", "account.ask", AccountNumber { len_max }).masked();
+    let account = Field::number("account", "account.ask", AccountNumber { len_max });
+    let account = account.help("account.ask_help").masked();
     let zip = Field::number("verify", "zip.verify_ask", ZipCode).masked();
     let mut tries = 0;
     while tries < desk.settings.authentications_max {

@@ -104,8 +104,8 @@ async fn ask_next(line: &mut Line, desk: &Desk, draft: &mut Draft) -> Result<boo
         }
         Some(Fixable::Expiry) => {
             let grammar = ExpiryDate { today: today(line.wall_ms()) };
-            let field = Field::number("expiry", "expiry.ask", grammar).sensitive();
-            draft.expiry = Some(line.ask(&field).await?);
+            let field = Field::number("expiry", "expiry.ask", grammar).help("expiry.ask_help");
+            draft.expiry = Some(line.ask(&field.sensitive()).await?);
         }
         Some(Fixable::Cvv) => {
             let brand = draft.pan.as_ref().ok_or(Leave::Failed)?.brand();

@@ -47,13 +47,13 @@ impl BogusHost {
         Ok(BogusHost { address, certificate_pem, simulator, accepting })
     }
 
-    /// What to configure as `base_url`.
     /// Everything the simulator has been asked to charge, oldest first.
     pub fn sales(&self) -> Vec<Charge> {
         let simulator = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
         simulator.sales().to_vec()
     }
 
+    /// What to configure as `base_url`.
     pub fn base_url(&self) -> String {
         format!("https://{}", self.address)
     }

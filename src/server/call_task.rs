@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::clock;
 use super::media::{OpenCall, Session};
@@ -14,6 +14,7 @@ use super::sip::{Commands, Offer};
 use super::{Shared, Watched};
 use crate::call::{self, Call, Input, Output, Telling};
 use crate::gateway::Exchange;
+use crate::ledger::Recorded;
 use crate::media;
 use crate::payment::{Note, Outcome};
 use crate::sip::offer::Local;
@@ -97,7 +98,8 @@ impl Task {
         profile: Profile,
         session: Session,
     ) -> Task {
-        let address = shared.config.public_address().unwrap_or(offer.invitation.local.ip());
+        let address = shared.config.public_media_address();
+        let address = address.unwrap_or(offer.invitation.local.ip());
         let local = Local {
             address,
             port: session.port(),
@@ -124,7 +126,7 @@ impl Task {
     }
 
     async fn serve(mut self, mut media_inbox: mpsc::Receiver<media::Event>) {
-        let mut leg_open = true;
+        let (mut leg_open, mut media_open) = (true, true);
         loop {
             if let Some(outcome) = self.carry_out().await {
                 self.guard.ended = true;
@@ -142,7 +144,11 @@ impl Task {
                         Some(Input::Sip(crate::sip::Event::Ended { leg, cause }))
                     }
                 },
-                Some(event) = media_inbox.recv() => Some(Input::Media(event)),
+                event = media_inbox.recv(), if media_open => {
+                    // A media thread that is gone has taken its calls along: nobody is heard.
+                    media_open = event.is_some();
+                    Some(Input::Media(event.unwrap_or(media::Event::Silent)))
+                }
                 Some(reply) = self.replies.1.recv() => Some(reply),
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
@@ -168,9 +174,12 @@ impl Task {
                     self.reply(async move { Input::Found(serial, found) });
                 }
                 Output::Record(serial, entry) => {
-                    let shared = self.shared.clone();
+                    let (shared, call) = (self.shared.clone(), self.id.clone());
                     self.reply(async move {
                         let recorded = shared.store.record(entry, clock::wall_ms()).await;
+                        if let Recorded::Failed(why) = &recorded {
+                            error!(call, why, "the ledger did not take an entry");
+                        }
                         Input::Recorded(serial, recorded)
                     });
                 }
@@ -226,7 +235,6 @@ impl Task {
 
     fn conclude(&self, outcome: &Outcome) {
         info!(call = self.id, outcome = ?outcome, "call ended");
-        self.shared.ended(&self.id, outcome);
     }
 }
 

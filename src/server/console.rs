@@ -39,6 +39,7 @@ impl Console {
             }
             Telling::Silence { field } => (Who::Caller, format!("says nothing  [{field}]")),
             Telling::CallerHungUp => (Who::Caller, "hangs up".into()),
+            Telling::Dropped(why) => (Who::Ringtill, format!("hangs up: {why}")),
             Telling::Note(note) => note_line(note)?,
         };
         Some(self.format(now.saturating_duration_since(self.started), who, &text))

@@ -117,7 +117,7 @@ pub async fn dial(options: Options, out: &mut (dyn Write + Send)) -> ExitCode {
         // A closed pipe must not end the call without a BYE.
         let _ = writeln!(out, "{:>7.2}  {report}", at.as_secs_f64());
     };
-    match place(call, &mut print).await {
+    match Box::pin(place(call, &mut print)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ DialError::Failed(_)) => {
             eprintln!("error: {error}");

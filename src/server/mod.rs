@@ -1,14 +1,15 @@
 //! The world: the only place with sockets, files, threads, tokio and the clock.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 pub mod accounts; // the account file: read, reported on, swapped
 pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
+mod log; // lines for the operator, and what never gets into them
 pub mod clock; // the one place that asks what time it is
 pub mod console; // calls as a person may watch them
 pub mod demo; // `ringtill demo`
@@ -28,16 +30,19 @@ pub mod resolver; // payments without a definitive answer
 pub mod sip; // the SIP core
 pub mod store; // the ledger on disk
 
+pub use log::start_log;
+
 use crate::call::{Policy, Telling};
 use crate::config::Config;
-use crate::payment::Outcome;
 use crate::prompt::Library;
 
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
     sip: sip::Sip,
-    tasks: Vec<JoinHandle<()>>,
+    /// Ends when the SIP core has stopped.
+    accepting: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -56,8 +61,6 @@ struct Shared {
     synthesizer: prompts::Synthesizer,
     watcher: Option<mpsc::Sender<Watched>>,
     counters: Counters,
-    /// The last calls, for whoever asks how they ended.
-    ended: Mutex<VecDeque<(String, Outcome)>>,
 }
 
 #[derive(Default)]
@@ -100,22 +103,12 @@ impl StartError {
     }
 }
 
-const ENDED_MAX: usize = 256;
-
 impl Shared {
     fn watch(&self, watched: Watched) {
         let Some(watcher) = &self.watcher else { return };
         if watcher.try_send(watched).is_err() {
             self.counters.unwatched.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    fn ended(&self, call: &str, outcome: &Outcome) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.len() == ENDED_MAX {
-            ended.pop_front();
-        }
-        ended.push_back((call.to_string(), outcome.clone()));
     }
 }
 
@@ -127,12 +120,10 @@ impl Server {
         watcher: Option<mpsc::Sender<Watched>>,
     ) -> Result<Server, StartError> {
         let (shared, sip, offers, simulator) = open(config, watcher).await?;
-        let tasks = vec![
-            tokio::spawn(accept(shared.clone(), offers)),
-            tokio::spawn(resolve(shared.clone())),
-            tokio::spawn(post_regularly(shared.clone())),
-        ];
-        Ok(Server { shared, sip, tasks, simulator })
+        let accepting = tokio::spawn(accept(shared.clone(), offers));
+        let tasks =
+            [tokio::spawn(resolve(shared.clone())), tokio::spawn(post_regularly(shared.clone()))];
+        Ok(Server { shared, sip, accepting, tasks, simulator })
     }
 
     pub fn sip_address(&self) -> SocketAddr {
@@ -155,25 +146,26 @@ impl Server {
         self.shared.counters.calls_now.load(Ordering::Relaxed)
     }
 
-    /// How the last calls ended, oldest first.
-    pub fn ended(&self) -> Vec<(String, Outcome)> {
-        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.iter().cloned().collect()
-    }
-
     /// Writes what has become final to the biller's file now; its path when there was anything.
     pub async fn post(&self) -> Result<Option<PathBuf>, String> {
         post(&self.shared).await
     }
 
     /// Reads the account file again; the accounts in use stay when it cannot be taken.
-    pub fn reload_accounts(&self) {
-        let Some(file) = &self.shared.config.accounts.file else { return };
-        let directory = &self.shared.directory;
-        let previous = directory.load().len();
-        match accounts::read(file, &self.shared.config, Some(previous)) {
-            Ok(read) => directory.store(Arc::new(read)),
-            Err(error) => error!(fault = "account file", "{error}; the accounts in use stay"),
+    pub async fn reload_accounts(&self) {
+        let shared = self.shared.clone();
+        // A large file takes seconds, and nobody's call may wait for it.
+        let reload = tokio::task::spawn_blocking(move || {
+            let Some(file) = &shared.config.accounts.file else { return };
+            let directory = &shared.directory;
+            let previous = directory.load().len();
+            match accounts::read(file, &shared.config, Some(previous)) {
+                Ok(read) => directory.store(Arc::new(read)),
+                Err(error) => error!(fault = "account file", "{error}; the accounts in use stay"),
+            }
+        });
+        if reload.await.is_err() {
+            error!(fault = "ringtill", "the account file was not read; the accounts in use stay");
         }
     }
 
@@ -186,32 +178,27 @@ impl Server {
 
     /// Waits until no call runs, or `limit` has passed; true when all calls have ended.
     pub async fn drained(&self, limit: Duration) -> bool {
-        let wait = async {
-            while self.calls_now() > 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(limit, wait).await.is_ok()
+        drained(&self.shared, limit).await
     }
 
     /// Serves until SIGTERM or SIGINT, then drains for at most `drain`.
-    pub async fn serve_until_told(self, drain: Duration) -> std::process::ExitCode {
-        use tokio::signal::unix::{SignalKind, signal};
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::hangup()),
-        );
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+    pub async fn serve_until_told(mut self, drain: Duration) -> ExitCode {
+        let Ok(mut told) = Told::new() else {
             error!("this machine lets us hear no signals");
-            return std::process::ExitCode::FAILURE;
+            return ExitCode::FAILURE;
         };
         info!(sip = %self.sip_address(), "taking calls");
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => self.reload_accounts(),
+                word = told.next() => match word {
+                    Word::Stop => break,
+                    Word::Reload => self.reload_accounts().await,
+                },
+                _ = &mut self.accepting => {
+                    error!(fault = "ringtill", "the SIP core has stopped: no call can come in");
+                    self.stop().await;
+                    return ExitCode::FAILURE;
+                }
             }
         }
         self.drain().await;
@@ -220,29 +207,88 @@ impl Server {
             ended = self.drained(drain) => if !ended {
                 warn!(calls = self.calls_now(), "drain time is over: calls are ended");
             },
-            _ = terminate.recv() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
-            _ = interrupt.recv() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
+            () = told.told_to_stop() => warn!(calls = self.calls_now(), "told twice: calls are ended"),
         }
-        self.stop().await;
-        std::process::ExitCode::SUCCESS
+        tokio::select! {
+            () = self.stop() => {}
+            () = told.told_to_stop() => {
+                warn!("told again: charges under way are looked up at the next start");
+            }
+        }
+        ExitCode::SUCCESS
     }
 
-    /// Stops: what is final is posted, tasks end, sockets close.
+    /// Stops: calls are hung up, charges under way get their answer, what is final is posted,
+    /// sockets close. A charge that has no answer by then is looked up at the next start.
     pub async fn stop(self) {
-        if let Err(error) = self.post().await {
+        let Server { shared, sip, accepting, tasks, simulator: _simulator } = self;
+        sip.shutdown(HANG_UP).await;
+        let answer = Duration::from_millis(shared.config.payment.gateway_limit_ms);
+        if !drained(&shared, answer + CONCLUDE).await {
+            let calls = shared.counters.calls_now.load(Ordering::Relaxed);
+            warn!(calls, "charges under way are looked up at the next start");
+        }
+        if let Err(error) = post(&shared).await {
             error!("{error}");
         }
-        for task in &self.tasks {
-            task.abort();
-        }
-        self.sip.shutdown(Duration::from_secs(2)).await;
-        self.shared.store.close().await;
-        let counters = &self.shared.counters;
+        accepting.abort();
+        tasks.iter().for_each(JoinHandle::abort);
+        shared.store.close().await;
+        let counters = &shared.counters;
         info!(
             calls = counters.calls.load(Ordering::Relaxed),
             aborted = counters.calls_aborted.load(Ordering::Relaxed),
+            unwatched = counters.unwatched.load(Ordering::Relaxed),
             "stopped"
         );
+    }
+}
+
+/// How long calls that end by themselves have when we stop.
+const HANG_UP: Duration = Duration::from_secs(2);
+/// What a call needs beyond the gateway's answer to write it down.
+const CONCLUDE: Duration = Duration::from_secs(15);
+
+async fn drained(shared: &Shared, limit: Duration) -> bool {
+    let wait = async {
+        while shared.counters.calls_now.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(limit, wait).await.is_ok()
+}
+
+/// What the operator tells a running server.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+enum Word {
+    Stop,
+    Reload,
+}
+
+impl Told {
+    fn new() -> std::io::Result<Told> {
+        Ok(Told {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Word {
+        tokio::select! {
+            _ = self.terminate.recv() => Word::Stop,
+            _ = self.interrupt.recv() => Word::Stop,
+            _ = self.hangup.recv() => Word::Reload,
+        }
+    }
+
+    async fn told_to_stop(&mut self) {
+        while !matches!(self.next().await, Word::Stop) {}
     }
 }
 
@@ -261,19 +307,14 @@ async fn open(
         }
     };
     let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
-    create_directory(&config.posting.directory)?;
+    if opened.simulator.is_some() {
+        warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
+    }
+    create_directory("[posting] directory", &config.posting.directory)?;
     if let Some(recordings) = &config.recording.directory {
-        create_directory(recordings)?;
+        create_directory("[recording] directory", recordings)?;
     }
-    let store = store::Store::open(&config.store.file.to_string_lossy())
-        .await
-        .map_err(|error| StartError::machine(error.to_string()))?;
-    let recovered = store.recover(clock::wall_ms()).await;
-    let recovered = recovered.map_err(|error| StartError::machine(error.to_string()))?;
-    if recovered != store::Recovered::default() {
-        let store::Recovered { not_charged, unknown } = recovered;
-        warn!(not_charged, unknown, "payments were open when the server last stopped");
-    }
+    let store = open_store(&config).await?;
     let media = start_media(&config)?;
     let (sip, offers) = start_sip(&config).await?;
     let policy = Policy {
@@ -295,10 +336,23 @@ async fn open(
         synthesizer,
         watcher,
         counters: Counters::default(),
-        ended: Mutex::default(),
         config,
     };
     Ok((Arc::new(shared), sip, offers, opened.simulator))
+}
+
+async fn open_store(config: &Config) -> Result<store::Store, StartError> {
+    let failed = |error: store::StoreError| match error {
+        store::StoreError::Open(why) => StartError::configuration(format!("[store] file: {why}")),
+        other => StartError::machine(other.to_string()),
+    };
+    let store = store::Store::open(&config.store.file.to_string_lossy()).await.map_err(failed)?;
+    let recovered = store.recover(clock::wall_ms()).await.map_err(failed)?;
+    if recovered != store::Recovered::default() {
+        let store::Recovered { not_charged, unknown } = recovered;
+        warn!(not_charged, unknown, "payments were open when the server last stopped");
+    }
+    Ok(store)
 }
 
 fn load_prompts(config: &Config) -> Result<Library, StartError> {
@@ -321,7 +375,14 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
         recording_directory: config.recording.directory.clone(),
     };
     media::Media::start(settings).map_err(|error| {
-        StartError::machine(format!("media cannot start on {}: {error}", config.media_address()))
+        let address = config.media_address();
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrNotAvailable => {
+                ": this machine has no such address; change [media] address"
+            }
+            _ => "",
+        };
+        StartError::machine(format!("media cannot start on {address}: {error}{remedy}"))
     })
 }
 
@@ -350,9 +411,11 @@ async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Off
     })
 }
 
-fn create_directory(path: &Path) -> Result<(), StartError> {
+fn create_directory(key: &str, path: &Path) -> Result<(), StartError> {
     std::fs::create_dir_all(path).map_err(|error| {
-        StartError::configuration(format!("{}: cannot be created: {error}", path.display()))
+        let path = path.display();
+        let message = format!("{key} {path} cannot be created: {error}; name one we may write to");
+        StartError::configuration(message)
     })
 }
 
@@ -445,23 +508,17 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Err(error) = gateway::check(config) {
         problems.push(error);
     }
-    let folders = [Some(&config.posting.directory), config.recording.directory.as_ref()];
-    for folder in folders.into_iter().flatten().filter(|folder| folder.exists()) {
-        if !folder.is_dir() {
-            problems.push(format!("{}: is no folder", folder.display()));
+    let folders = [
+        ("[posting] directory", Some(&config.posting.directory)),
+        ("[recording] directory", config.recording.directory.as_ref()),
+    ];
+    for (key, folder) in folders {
+        if let Some(folder) = folder.filter(|folder| folder.exists() && !folder.is_dir()) {
+            problems.push(format!("{key} {}: is no folder; name one", folder.display()));
         }
     }
     problems
 }
 
-/// Logs to standard error as the configuration says.
-pub fn start_log(log: &crate::config::Log) -> Result<(), String> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format {
-        crate::config::LogFormat::Json => builder.json().try_init(),
-        crate::config::LogFormat::Text => builder.try_init(),
-    };
-    started.map_err(|error| error.to_string())
-}
+#[cfg(test)]
+mod tests;

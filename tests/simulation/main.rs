@@ -21,6 +21,7 @@ use ringtill::prompt::{self, Library};
 use ringtill::sip::offer::Law;
 
 mod network;
+mod routing;
 mod server;
 
 use network::{Datagram, Network, Weather};
@@ -48,7 +49,7 @@ struct Scenario {
     name: &'static str,
     /// User part of From.
     from: &'static str,
-    script: &'static str,
+    script: String,
     fault: Option<Fault>,
     expected: Expected,
 }
@@ -60,21 +61,31 @@ enum Expected {
     NothingCharged,
 }
 
+/// James pays his balance with his card, up to the consent.
+const FULL_BALANCE: &str = "\
+    hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
+    hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
+    hear-start zip.ask, key 46201, ";
+
 const JAMES: &str = "+13175550123";
 const STRANGER: &str = "+13175550199";
 
 fn scenarios() -> Vec<Scenario> {
-    let scenario =
-        |name, from, script, fault, expected| Scenario { name, from, script, fault, expected };
+    let scenario = |name, from, script: &str, fault, expected| Scenario {
+        name,
+        from,
+        script: script.to_string(),
+        fault,
+        expected,
+    };
     let full = Expected::Paid { account: "1001", total: 32_372 };
     vec![
         scenario(
             "full balance, known by caller id",
             JAMES,
-            "hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
-             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
-             hear-start zip.ask, key 46201, hear consent.will_be, hear-start consent.accept, key 1,
-             hear result.approved 60, wait-end 90",
+            &format!(
+                "{FULL_BALANCE}hear consent.will_be, hear-start consent.accept, key 1, hear result.approved 60, wait-end 90"
+            ),
             None,
             full,
         ),
@@ -111,21 +122,31 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "hangs up right after the consent",
             JAMES,
-            "hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
-             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
-             hear-start zip.ask, key 46201, hear-start consent.accept 60, key 1, pause 700, hangup",
+            &format!("{FULL_BALANCE}hear-start consent.accept 60, key 1, pause 700, hangup"),
             None,
             full,
         ),
         scenario(
             "says no to the total",
             JAMES,
-            "hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
-             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
-             hear-start zip.ask, key 46201, hear-start consent.accept 60, key 2,
-             hear consent.cancelled, wait-end 60",
+            &format!(
+                "{FULL_BALANCE}hear-start consent.accept 60, key 2, hear consent.cancelled, wait-end 60"
+            ),
             None,
             Expected::NothingCharged,
+        ),
+        scenario(
+            "one card is declined, the next is not",
+            JAMES,
+            "hear greet.due, key 1, hear-start card.ask, key 4000000000000002#,
+             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
+             hear-start zip.ask, key 46201, hear-start consent.accept 60, key 1,
+             hear result.declined 60, hear-start retry.other_card, key 1,
+             hear-start card.ask, key 378282246310005, hear-start expiry.ask, key 1230,
+             hear-start cvv.ask_four, key 1234, hear-start zip.ask, key 46201,
+             hear-start consent.accept 60, key 1, hear result.approved 60, wait-end 90",
+            None,
+            full,
         ),
         scenario(
             "never presses a key",
@@ -137,20 +158,18 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "the gateway's answer is lost after it has charged",
             JAMES,
-            "hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
-             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
-             hear-start zip.ask, key 46201, hear-start consent.accept 60, key 1,
-             hear result.approved 60, wait-end 90",
+            &format!(
+                "{FULL_BALANCE}hear-start consent.accept 60, key 1, hear result.approved 60, wait-end 90"
+            ),
             Some(Fault::CloseAfterProcessing),
             full,
         ),
         scenario(
             "the gateway never got the request, and cannot say so",
             JAMES,
-            "hear greet.due, key 1, hear-start card.ask, key 4111111111111111#,
-             hear-start expiry.ask, key 1230, hear-start cvv.ask_three, key 123,
-             hear-start zip.ask, key 46201, hear-start consent.accept 60, key 1,
-             hear result.pending 60, wait-end 90",
+            &format!(
+                "{FULL_BALANCE}hear-start consent.accept 60, key 1, hear result.pending 60, wait-end 90"
+            ),
             Some(Fault::CloseUnprocessed),
             Expected::Pending { account: "1001" },
         ),
@@ -232,7 +251,7 @@ fn index(law: Law) -> Arc<Index> {
 }
 
 fn phone(scenario: &Scenario, server: &Server, seed: u64, method: Method) -> Setup {
-    let script = Script::parse(scenario.script, &|id| library().catalog().entry(id).is_some());
+    let script = Script::parse(&scenario.script, &|id| library().catalog().entry(id).is_some());
     let law = if seed.is_multiple_of(2) { Law::Mu } else { Law::A };
     let mut bytes = [1; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -337,7 +356,7 @@ impl Simulation<'_> {
                 assert!(sales.is_empty() && states.is_empty(), "{states:?}\n{context}");
             }
         }
-        let pressed = pressed(scenario.script);
+        let pressed = pressed(&scenario.script);
         assert_eq!(self.server.keys, pressed, "keys lost, doubled or invented\n{context}");
     }
 

@@ -147,6 +147,9 @@ impl Sip {
         assert_eq!(answer.status, 200, "{}", answer.text);
         let (call, tag) = (self.serial, tag(&answer));
         self.send(self.message("ACK", call, &tag, "").as_bytes());
+        let port = answer.text.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next());
+        let port = port.and_then(|port| port.parse().ok()).expect("audio in the answer");
+        rtp.connect((self.server.ip(), port)).expect("connected");
         let heard = loud_packets(&rtp, 25, Duration::from_secs(5));
         assert!(heard >= 25, "{heard} packets of the greeting");
         self.hang_up(call, &tag);
@@ -175,12 +178,17 @@ pub fn sdp(rtp: SocketAddr) -> String {
     )
 }
 
-/// How many packets that are more than silence arrive, up to `enough`.
+/// How many packets that are more than silence arrive, up to `enough`; sends silence meanwhile.
 fn loud_packets(rtp: &UdpSocket, enough: usize, limit: Duration) -> usize {
-    rtp.set_read_timeout(Some(limit)).expect("a timeout");
+    rtp.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
     let (until, mut buffer, mut loud) = (deadline(limit), [0; 2048], 0);
+    let mut header =
+        Header { marker: true, payload_type: 0, sequence: 0, timestamp: 0, ssrc: 0x5eed };
     while loud < enough && now() < until {
-        let Ok((len, _)) = rtp.recv_from(&mut buffer) else { break };
+        let _ = rtp.send(&[&header.bytes()[..], &[0xff; 160]].concat());
+        header.sequence += 1;
+        header.timestamp += 160;
+        let Ok(len) = rtp.recv(&mut buffer) else { continue };
         let sound = Packet::parse(&buffer[..len]).expect("RTP").payload;
         loud += usize::from(sound.iter().any(|code| !matches!(code, 0xff | 0x7f)));
     }

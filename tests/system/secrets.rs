@@ -1,7 +1,8 @@
 //! Card data leaves no trace: the server pays cards at log level `trace`, and every byte it wrote,
 //! logged or printed is searched.
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
 use crate::caller::{JAMES, MARIA};
@@ -19,20 +20,31 @@ fn cards() -> [Card; 3] {
     [card("4012888888881881", "926"), card("5105105105105100", "847"), card(MISTYPED, "926")]
 }
 
-/// Pays in one call of `ringtill dial`; what it printed.
-fn pay(binary: &Binary, number: &str, keys: &str, card: &str) -> Output {
+/// Pays in one call of `ringtill dial`.
+fn pay(binary: &Binary, number: &str, keys: &str, card: &str) -> Child {
     let script = format!(
         "hear-start greet.hello, key 1, {card}, hear-start consent.accept 60, key 1,
          hear result.approved 60, hear-start result.confirmation, hangup"
     );
+    dial(binary, number, keys, &script)
+}
+
+fn dial(binary: &Binary, number: &str, keys: &str, script: &str) -> Child {
     let target = format!("sip:pay@127.0.0.1:{}", binary.port);
-    let call = Command::new(RINGTILL)
-        .args(["dial", &target, "--from", number, "--keys", keys, "--script", &script])
-        .output()
-        .expect("dial runs");
-    let printed = [&call.stdout[..], &call.stderr].map(String::from_utf8_lossy).join("\n");
-    assert_eq!(call.status.code(), Some(0), "{printed}\n{}", binary.log.join("\n"));
-    call
+    Command::new(RINGTILL)
+        .args(["dial", &target, "--from", number, "--keys", keys, "--script", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("dial runs")
+}
+
+/// What a caller printed, once the call went as its script says.
+fn printed(call: Child, binary: &Binary) -> [Vec<u8>; 2] {
+    let call = call.wait_with_output().expect("dial ends");
+    let text = [&call.stdout[..], &call.stderr].map(String::from_utf8_lossy).join("\n");
+    assert_eq!(call.status.code(), Some(0), "{text}\n{}", binary.log.join("\n"));
+    [call.stdout, call.stderr]
 }
 
 /// Keys a card as asked: number, expiry, security code, ZIP.
@@ -55,7 +67,8 @@ fn no_byte_we_write_holds_card_data() {
         pay(&binary, JAMES, "rfc4733", &mistyped),
         pay(&binary, MARIA, "inband", &key_card(&cards[1], "46204")),
     ];
-    for _ in &calls {
+    let printed = calls.map(|call| printed(call, &binary));
+    for _ in &printed {
         binary.wait_for("call ended");
     }
     // While it runs there is a write-ahead log too.
@@ -65,9 +78,9 @@ fn no_byte_we_write_holds_card_data() {
     let mut searched: Vec<(String, Vec<u8>)> =
         files.into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)).collect();
     searched.push(("the log".into(), binary.log.join("\n").into_bytes()));
-    for (nth, call) in calls.into_iter().enumerate() {
-        searched.push((format!("stdout of caller {nth}"), call.stdout));
-        searched.push((format!("stderr of caller {nth}"), call.stderr));
+    for (nth, [stdout, stderr]) in printed.into_iter().enumerate() {
+        searched.push((format!("stdout of caller {nth}"), stdout));
+        searched.push((format!("stderr of caller {nth}"), stderr));
     }
     expect_everything_there(&searched);
     let found: Vec<String> =
@@ -99,15 +112,22 @@ fn expect_everything_there(searched: &[(String, Vec<u8>)]) {
 
 /// Both calls are recorded with their prompts; of the keys only the choices can be heard.
 fn expect_recordings_without_keys(binary: &Binary) {
-    let files = binary.files().into_iter();
-    let recordings: Vec<_> =
-        files.filter(|(path, _)| path.extension().is_some_and(|end| end == "wav")).collect();
+    let recordings = recordings(binary);
     assert_eq!(recordings.len(), 2, "two calls were recorded");
-    for (path, wav) in recordings {
-        let loud = wav.iter().filter(|code| !matches!(code, 0xff | 0x7f)).count();
-        assert!(loud > 100_000, "{path:?} is silent");
+    for wav in recordings {
         let [caller, ours] = keys_in(&wav);
-        assert!(caller.len() <= 2 && caller.bytes().all(|key| key == b'1'), "{path:?}: keys");
-        assert_eq!(ours.len(), 0, "{path:?}: keys on our side");
+        assert!(caller.bytes().all(|key| key == b'1') && caller.len() <= 2, "keys are heard");
+        assert_eq!(ours.len(), 0, "keys are heard on our side");
     }
+}
+
+fn recordings(binary: &Binary) -> Vec<Vec<u8>> {
+    let is_wav = |path: &Path| path.extension().is_some_and(|end| end == "wav");
+    let files = binary.files().into_iter().filter(|(path, _)| is_wav(path));
+    let recordings: Vec<Vec<u8>> = files.map(|(_, wav)| wav).collect();
+    for wav in &recordings {
+        let loud = wav.iter().filter(|code| !matches!(code, 0xff | 0x7f)).count();
+        assert!(loud > 100_000, "a recording is silent");
+    }
+    recordings
 }

@@ -328,6 +328,16 @@ fn hold_sends_nothing_and_is_no_silence() {
 }
 
 #[test]
+fn a_peer_that_holds_us_without_music_is_not_silent() {
+    let mut pair = Pair::new();
+    let hold = Negotiated { direction: Direction::RecvOnly, ..negotiated(A) };
+    pair.b.stream.command(pair.now, Command::Negotiated(hold));
+    pair.lose = |_| true;
+    pair.turns(2_000);
+    assert_eq!(pair.b.silent, 0);
+}
+
+#[test]
 fn thirty_silent_seconds_are_told_once() {
     let mut pair = Pair::new();
     pair.lose = |_| true;
@@ -468,10 +478,28 @@ fn keys_cannot_be_heard_in_the_recording_of_a_sensitive_window() {
         pair.b.stream.close();
         pair.b.settle();
         assert_eq!(pair.b.keys, format!("123{CARD}456"));
-        assert_eq!(keys_in(&pair.b.recorded, 0), "123456", "{law:?}");
+        assert_eq!(keys_in(&pair.b.recorded, 0), "", "{law:?}");
         // One frame per turn: the timeline is kept.
         assert_eq!(pair.b.recorded.len() as u64, pair.b.stream.counters().sent);
         // Our own keys do not stay in our recording either.
         assert_eq!(keys_in(&pair.b.recorded, 1), "");
+    }
+}
+
+#[test]
+fn keys_outside_any_window_are_not_recorded_either() {
+    for (method, ms) in [(Method::InBand, 60), (Method::InBand, 1_500), (Method::Events, 60)] {
+        let mut pair = Pair::new();
+        pair.turns(5);
+        pair.press("41#", method, ms);
+        pair.turns(500);
+        pair.b.stream.close();
+        pair.b.settle();
+        assert_eq!(pair.b.keys, "41#");
+        let (heard, recorded) = (&pair.b.heard, &pair.b.recorded);
+        let tones = |bytes: &[u8]| bytes.iter().filter(|&&code| code != 0xff).count();
+        assert_eq!(tones(heard) > 0, method == Method::InBand, "the tones were on the line");
+        let left: usize = recorded.iter().map(|stereo| tones(&stereo[..SAMPLES])).sum();
+        assert_eq!(left, 0, "{method:?} of {ms} ms");
     }
 }

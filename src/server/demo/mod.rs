@@ -12,6 +12,7 @@ use super::console::Console;
 use super::dial::{self, Call};
 use super::{Server, Watched, clock, read_config};
 use crate::config::Log;
+use crate::dial::phone::Report;
 use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus;
 use crate::ledger::reconcile::{self, Status};
@@ -93,7 +94,7 @@ async fn play(options: &Options) -> Result<(), String> {
     tokio::spawn(show(watched, Console::new(clock::now(), std::io::stdout().is_terminal())));
     for scene in scenes() {
         println!("{}", console.heading(scene.title));
-        place(&server, scene).await?;
+        Box::pin(place(&server, scene)).await?;
     }
     let posted = post_all(&server, &folder.join("posting")).await?;
     let problems = reconcile(&server, &posted).await?;
@@ -157,7 +158,8 @@ async fn place(server: &Server, scene: Scene) -> Result<(), String> {
         local: None,
         call_max: Duration::from_secs(150),
     };
-    dial::place(call, &mut |_, _| {}).await.map_err(|error| format!("the caller: {error}"))?;
+    let quiet = &mut |_: Duration, _: &Report| {};
+    Box::pin(dial::place(call, quiet)).await.map_err(|error| format!("the caller: {error}"))?;
     // The money side may end after the caller's.
     if !server.drained(Duration::from_secs(60)).await {
         return Err("the call did not end".into());

@@ -330,7 +330,7 @@ mod tests {
             ("base64 one on", b"Ojo6NDAxMjg4ODg4ODg4MTg4MQ".to_vec()),
             ("base64 in JSON", b"IjQwMTI4ODg4ODg4ODE4ODEi".to_vec()),
         ] {
-            for around in [&b""[..], b"\xff\xfe some text, <b>\n", &[0; 9]] {
+            for around in [&b""[..], b"\xff\xfe some text, <b>\n", b"\0\0\0\0\0\0\0\n"] {
                 let bytes = [around, &planted, around].concat();
                 assert!(!found(&bytes).is_empty(), "{form} is not found");
             }

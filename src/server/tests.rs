@@ -1,0 +1,87 @@
+//! The whole server on loopback, stopped at the worst moment.
+
+use std::time::Duration;
+
+use super::*;
+use crate::dial::script::{Keying, Script};
+use crate::gateway::bogus::Fault;
+use crate::media::Method;
+use crate::sip::offer::Law;
+
+const SCRIPT: &str = "hear-start greet.hello, key 1, key 4111111111111111#, key 1230 123 46201,
+    hear-start consent.accept 60, key 1, wait-end 30";
+const ACCOUNTS: &str = "account_id,name_first,phone1,verify_zip,amount_due
+1001,James,+13175550123,46201,10.00
+";
+
+fn config(folder: &Path) -> Config {
+    let shown = folder.display();
+    std::fs::write(folder.join("accounts.csv"), ACCOUNTS).expect("written");
+    let text = format!(
+        "[sip]\nlisten = \"127.0.0.1:0\"\n[media]\nports = [33000, 33099]\n\
+         [store]\nfile = \"{shown}/ledger.db\"\n[accounts]\nfile = \"{shown}/accounts.csv\"\n\
+         [posting]\ndirectory = \"{shown}/posting\"\n\
+         [[trunk]]\nsources = [\"127.0.0.1/32\"]\ntrust_caller_id = true\n"
+    );
+    Config::parse(&text, &|name| trunk_profile(name, folder)).expect("a right configuration")
+}
+
+/// The operator stops the server while the gateway thinks: the payment is still written down and
+/// posted, not left to the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charge_under_way_is_finished_before_we_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(config(folder.path()), None).await.unwrap();
+    server.simulator().unwrap().simulator.lock().unwrap().fail_next(Fault::Slow);
+    let library = server.library().clone();
+    let call = dial::Call {
+        target: format!("sip:pay@{}", server.sip_address()),
+        from: Some("+13175550123".into()),
+        headers: Vec::new(),
+        prompts: dial::indexes(&library, &[Law::Mu]),
+        script: Script::parse(SCRIPT, &|id| dial::knows(&library, id)).unwrap(),
+        keying: Keying { method: Method::Events, on_ms: 60, off_ms: 60 },
+        local: None,
+        call_max: Duration::from_secs(120),
+    };
+    let caller = tokio::spawn(async move { Box::pin(dial::place(call, &mut |_, _| {})).await });
+    let until_sending = async {
+        loop {
+            let intents = server.store().intents().await.unwrap();
+            if intents.iter().any(|(_, state)| state.name() == "sending") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), until_sending).await.unwrap();
+    server.stop().await;
+    let _ = caller.await.unwrap();
+    let store = store::Store::open(&folder.path().join("ledger.db").to_string_lossy()).await;
+    let intents = store.unwrap().intents().await.unwrap();
+    let states: Vec<&str> = intents.iter().map(|(_, state)| state.name()).collect();
+    assert_eq!(states, ["posted"]);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_which_key_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let right = config(folder.path());
+    let mut store = right.clone();
+    store.store.file = folder.path().join("nowhere/ledger.db");
+    let mut posting = right.clone();
+    posting.posting.directory = file.join("posting");
+    let mut media = right;
+    media.media.address = Some("192.0.2.1".parse().unwrap());
+    for (config, at_fault, parts) in [
+        (store, true, ["[store] file", "create it or correct the path"]),
+        (posting, true, ["[posting] directory", "name one we may write to"]),
+        (media, false, ["192.0.2.1", "change [media] address"]),
+    ] {
+        let error = Server::start(config, None).await.err().unwrap();
+        assert!(parts.iter().all(|part| error.message.contains(part)), "{error}");
+        assert_eq!(error.configuration, at_fault, "{error}");
+    }
+}
