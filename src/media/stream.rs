@@ -433,10 +433,14 @@ impl Out {
         ptime_ms: u8,
         frame: &Frame,
     ) -> Option<usize> {
+        let frames = usize::from(ptime_ms) / FRAME_MS as usize;
+        if frames <= 1 && self.filled == 0 {
+            let marker = std::mem::take(&mut self.marker);
+            return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
+        }
         let start = self.timestamp.wrapping_sub(self.filled as u32);
         self.payload[self.filled..self.filled + SAMPLES].copy_from_slice(frame);
         self.filled += SAMPLES;
-        let frames = usize::from(ptime_ms) / FRAME_MS as usize;
         let full = self.filled >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
         full.then(|| {
             let len = std::mem::take(&mut self.filled);

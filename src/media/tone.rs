@@ -36,8 +36,10 @@ const FREQUENCY_FAR: f32 = 0.012;
 const GROWTH_MAX: f32 = 0.2;
 /// More of the tones than this before the window counts as swelling.
 const BEFORE_MAX: f32 = 0.25;
-/// How much of the tones must be there at either edge: tells 23 ms from 25.
+/// How much of the tones must be there in the 1.25 ms at either edge, and in the 2.5 ms, should
+/// they cancel in the former: tells 23 ms from 25.
 const EDGE_MIN: f32 = 0.5;
+const EDGE_HOP_MIN: f32 = 0.75;
 /// How far each tone's strength may differ in either third of the window.
 const THIRD_MIN: f32 = 0.6;
 const THIRD_MAX: f32 = 1.4;
@@ -48,12 +50,13 @@ const BEND_MAX: f32 = 0.6;
 const GATE_SHARE: f32 = 0.55;
 const GATE_TWIST: f32 = 20.0;
 const GATE_OFF_MAX: f32 = 0.03;
-/// A dial tone is looked for if the key has this share and the dial tone that, if both are this
-/// much together; it is a pair if its low line has this much of the high one.
+/// The energy its first and last hop must have, as a share of the mean: less is an edge.
+const GATE_EDGE: f32 = 0.1;
+/// A dial tone is looked for if the key has this share, the dial tone that, and both together
+/// this much.
 const DIAL_KEYS_SHARE: f32 = 0.07;
 const DIAL_SHARE: f32 = 0.04;
 const DIAL_WHOLE: f32 = 0.7;
-const DIAL_TWIST: f32 = 0.2;
 /// A window may span one lost packet of 20 ms.
 const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
 
@@ -188,15 +191,7 @@ impl Detector {
         let before = Some(nth(0)).filter(|hop| {
             self.count == RING && window[0].start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
         });
-        let key = |dial: &[usize]| {
-            let fit = best_fit(&window, before, &candidate, dial, span);
-            is_key(&fit, &candidate, !dial.is_empty()).then_some(fit)
-        };
-        let alone = if candidate.alone { key(&[]) } else { None };
-        let fit = match alone {
-            None if !candidate.dial.is_empty() => key(candidate.dial)?,
-            fit => fit?,
-        };
+        let fit = judged(&window, before, &candidate, span)?;
         let digit = Digit::at(candidate.row, candidate.column);
         let start = window[0].start;
         if self.is_echo(digit, &fit, start) {
@@ -263,7 +258,8 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
     static ENERGY_MIN: LazyLock<f32> =
         LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * (WINDOW * HOP) as f32);
     let energy: f32 = window.iter().map(|hop| hop.energy).sum();
-    if energy < *ENERGY_MIN {
+    let edge = window[0].energy.min(window[WINDOW - 1].energy);
+    if energy < *ENERGY_MIN || edge < GATE_EDGE * energy / WINDOW as f32 {
         return None;
     }
     let halves = [&window[WINDOW / 2 - 1].half, &window[WINDOW - 1].half];
@@ -304,7 +300,7 @@ fn candidate(window: &Window<'_>) -> Option<Candidate> {
 fn dial_tone(keys: f32, share: impl Fn(usize) -> f32) -> &'static [usize] {
     let [low, high] = DIAL_PAIR.map(&share);
     let [single, other] = DIAL_SINGLE.map(&share);
-    let (lines, dial): (&[usize], f32) = if low > DIAL_TWIST * high {
+    let (lines, dial): (&[usize], f32) = if low + high > single.max(other) {
         (&DIAL_PAIR, low + high)
     } else if single > other {
         (&DIAL_SINGLE[..1], single)
@@ -317,6 +313,30 @@ fn dial_tone(keys: f32, share: impl Fn(usize) -> f32) -> &'static [usize] {
 
 fn strongest(powers: &[f32]) -> usize {
     (1..powers.len()).fold(0, |best, at| if powers[at] > powers[best] { at } else { best })
+}
+
+/// The fit of a candidate that is a key: by itself, or over a dial tone.
+fn judged(
+    window: &Window<'_>,
+    before: Option<&Hop>,
+    candidate: &Candidate,
+    span: u32,
+) -> Option<Fit> {
+    if candidate.alone {
+        let fit = best_fit(window, before, candidate, &[], span);
+        if is_key(&fit, candidate, false) {
+            return Some(fit);
+        }
+        // A dial tone would explain what is left over, but nothing else.
+        if fit.residual < DIAL_SHARE || fit.edges.iter().any(|&gain| gain < EDGE_MIN / 2.0) {
+            return None;
+        }
+    }
+    if candidate.dial.is_empty() {
+        return None;
+    }
+    let fit = best_fit(window, before, candidate, candidate.dial, span);
+    is_key(&fit, candidate, true).then_some(fit)
 }
 
 /// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
@@ -357,10 +377,7 @@ fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
         off(fit.low.hz, TONES[candidate.row]).max(off(fit.high.hz, TONES[4 + candidate.column]));
     let residual_max = if fit.before.is_some_and(|gain| gain > BEFORE_MAX) {
         RESIDUAL_SWELLING_MAX
-    } else if !candidate.dial.is_empty()
-        || off > FREQUENCY_FAR
-        || fit.edges[2] - fit.edges[1] > GROWTH_MAX
-    {
+    } else if dial || off > FREQUENCY_FAR || fit.edges[2] - fit.edges[1] > GROWTH_MAX {
         RESIDUAL_DOUBTFUL_MAX
     } else {
         RESIDUAL_MAX
@@ -371,6 +388,7 @@ fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
         && fit.low.power.min(fit.high.power) >= power_of(LEVEL_MIN_DBM0)
         && (-TWIST_HIGH_MAX_DB..=TWIST_LOW_MAX_DB).contains(&twist_db)
         && fit.edges.iter().all(|&gain| gain >= EDGE_MIN)
+        && fit.edges[1].min(fit.edges[2]) >= EDGE_HOP_MIN
         && [fit.low, fit.high].iter().all(|sine| {
             sine.bend.abs() <= BEND_MAX
                 && sine.thirds.iter().all(|third| (THIRD_MIN..=THIRD_MAX).contains(third))

@@ -375,3 +375,18 @@ fn glides_through_a_pair_are_no_keys() {
         }
     }
 }
+
+#[test]
+fn keys_are_heard_through_a_dial_tone() {
+    for (lines, gain) in [(&[350.0, 440.0][..], 1.0), (&[425.0], 1.0), (&[400.0], 2.0)] {
+        for seed in 0..4 {
+            let mut sound = keyed(ALL, PLAIN, &mut Chance(seed));
+            let level = gain * amplitude(PLAIN.low_dbm0);
+            for (n, value) in sound.iter_mut().enumerate() {
+                let wave = |hz: &f32| level * (TAU * hz * n as f32 / 8000.0 + 1.0).sin();
+                *value += lines.iter().map(wave).sum::<f32>();
+            }
+            assert_eq!(heard(Law::Mu, &sound), ALL, "{lines:?} Hz, seed {seed}");
+        }
+    }
+}
