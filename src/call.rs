@@ -163,7 +163,7 @@ impl Call {
             negotiated: String::new(),
         };
         let settings = policy.payment.clone();
-        let desk = Desk { settings, gateway, caller, call_id: id };
+        let desk = Desk { settings, gateway, caller, call_id: id, agent: policy.agent.is_some() };
         let mut call = Call {
             leg,
             local,

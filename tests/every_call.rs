@@ -87,6 +87,8 @@ struct Scene {
     accounts: Vec<Account>,
     /// The account has a payment whose outcome is open.
     open_payment: bool,
+    /// Somebody can take callers over.
+    agent: bool,
 }
 
 fn scenes() -> Vec<Scene> {
@@ -102,12 +104,13 @@ fn scenes() -> Vec<Scene> {
         settings: settings.clone(),
         accounts,
         open_payment: false,
+        agent: true,
     };
     let owing = account("1001", 32_172);
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
-        scene("account and ZIP", &unknown, &brief, vec![owing.clone()]),
+        Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
         scene("nothing due", &known, &brief, vec![account("1001", 0)]),
@@ -174,6 +177,7 @@ fn run(scene: &Scene, choices: &mut Choices) {
         gateway: Arc::new(Words),
         caller: scene.caller.clone(),
         call_id: "call".into(),
+        agent: scene.agent,
     };
     let mut flow = Flow::new([7; 32], |line| script(line, desk));
     let mut step = flow.start(NOW_MS);
@@ -419,6 +423,8 @@ impl World<'_> {
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
         let handed_over = self.transferred && !said("result.approved");
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
+        let told_to_hold = said("agent.transfer") && !self.scene.agent;
+        assert!(!told_to_hold && (self.scene.agent || !self.transferred), "nobody there: {path}");
         let paid = matches!(outcome, Outcome::Paid { .. });
         let pending = matches!(outcome, Outcome::Pending { .. });
         assert_eq!(paid, said("result.approved"), "told otherwise than recorded: {path}");
