@@ -1,8 +1,7 @@
 //! The world: the only place with sockets, files, threads, tokio and the clock.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,20 +16,24 @@ use tracing::{error, info, warn};
 pub mod accounts; // the account file: read, reported on, swapped
 pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
-mod log; // lines for the operator, and what never gets into them
 pub mod clock; // the one place that asks what time it is
+pub mod configuration; // the configuration file, read and checked
 pub mod console; // calls as a person may watch them
 pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
 pub mod gateway; // the configured gateway, opened
 pub mod http_client; // requests to gateways
+mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
 pub mod prompts; // the voice: bundled and own files, the synthesis command
 pub mod resolver; // payments without a definitive answer
 pub mod sip; // the SIP core
+pub mod start; // everything a server needs, opened
 pub mod store; // the ledger on disk
 
+pub use configuration::{check, read_config};
 pub use log::start_log;
+pub use start::StartError;
 
 use crate::call::{Policy, Telling};
 use crate::config::Config;
@@ -77,32 +80,6 @@ pub struct Watched {
     pub telling: Telling,
 }
 
-/// Why the server does not start, in words for the person who starts it.
-#[derive(Debug)]
-pub struct StartError {
-    pub message: String,
-    /// The configuration or a file it names is at fault, not the machine.
-    pub configuration: bool,
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl StartError {
-    fn configuration(message: impl Into<String>) -> StartError {
-        StartError { message: message.into(), configuration: true }
-    }
-
-    fn machine(message: impl Into<String>) -> StartError {
-        StartError { message: message.into(), configuration: false }
-    }
-}
-
 impl Shared {
     fn watch(&self, watched: Watched) {
         let Some(watcher) = &self.watcher else { return };
@@ -119,7 +96,7 @@ impl Server {
         config: Config,
         watcher: Option<mpsc::Sender<Watched>>,
     ) -> Result<Server, StartError> {
-        let (shared, sip, offers, simulator) = open(config, watcher).await?;
+        let (shared, sip, offers, simulator) = start::open(config, watcher).await?;
         let accepting = tokio::spawn(accept(shared.clone(), offers));
         let tasks =
             [tokio::spawn(resolve(shared.clone())), tokio::spawn(post_regularly(shared.clone()))];
@@ -292,133 +269,6 @@ impl Told {
     }
 }
 
-type Opened = (Arc<Shared>, sip::Sip, mpsc::Receiver<sip::Offer>, Option<bogus::BogusHost>);
-
-async fn open(
-    config: Config,
-    watcher: Option<mpsc::Sender<Watched>>,
-) -> Result<Opened, StartError> {
-    let library = load_prompts(&config)?;
-    let directory = match &config.accounts.file {
-        Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
-        None => {
-            warn!("no [accounts] file is set: no caller can be identified");
-            crate::account::Directory::default()
-        }
-    };
-    let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
-    if opened.simulator.is_some() {
-        warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
-    }
-    create_directory("[posting] directory", &config.posting.directory)?;
-    if let Some(recordings) = &config.recording.directory {
-        create_directory("[recording] directory", recordings)?;
-    }
-    let store = open_store(&config).await?;
-    let media = start_media(&config)?;
-    let (sip, offers) = start_sip(&config).await?;
-    let policy = Policy {
-        payment: Arc::new(config.payment.clone()),
-        dialogue: config.dialogue.clone(),
-        agent: config.agent.uri.clone(),
-        duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
-    };
-    let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
-    let shared = Shared {
-        policy: Arc::new(policy),
-        library: Arc::new(library),
-        directory: Arc::new(ArcSwap::from_pointee(directory)),
-        gateway: opened.gateway,
-        http: opened.http,
-        store: Arc::new(store),
-        media,
-        commands: sip.commands(),
-        synthesizer,
-        watcher,
-        counters: Counters::default(),
-        config,
-    };
-    Ok((Arc::new(shared), sip, offers, opened.simulator))
-}
-
-async fn open_store(config: &Config) -> Result<store::Store, StartError> {
-    let failed = |error: store::StoreError| match error {
-        store::StoreError::Open(why) => StartError::configuration(format!("[store] file: {why}")),
-        other => StartError::machine(other.to_string()),
-    };
-    let store = store::Store::open(&config.store.file.to_string_lossy()).await.map_err(failed)?;
-    let recovered = store.recover(clock::wall_ms()).await.map_err(failed)?;
-    if recovered != store::Recovered::default() {
-        let store::Recovered { not_charged, unknown } = recovered;
-        warn!(not_charged, unknown, "payments were open when the server last stopped");
-    }
-    Ok(store)
-}
-
-fn load_prompts(config: &Config) -> Result<Library, StartError> {
-    let library = prompts::load(&config.prompts).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        StartError::configuration(lines.join("\n"))
-    })?;
-    for warning in library.warnings() {
-        warn!("{warning}");
-    }
-    Ok(library)
-}
-
-fn start_media(config: &Config) -> Result<media::Media, StartError> {
-    let [first, last] = config.media.ports;
-    let settings = media::Settings {
-        address: config.media_address(),
-        ports: first..=last,
-        threads: config.media.threads,
-        recording_directory: config.recording.directory.clone(),
-    };
-    media::Media::start(settings).map_err(|error| {
-        let address = config.media_address();
-        let remedy = match error.kind() {
-            std::io::ErrorKind::AddrNotAvailable => {
-                ": this machine has no such address; change [media] address"
-            }
-            _ => "",
-        };
-        StartError::machine(format!("media cannot start on {address}: {error}{remedy}"))
-    })
-}
-
-async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
-    let listen = config.sip.listen;
-    let contact = config.public_address().unwrap_or(listen.ip());
-    let settings = crate::sip::agent::Settings {
-        contact: SocketAddr::new(contact, listen.port()),
-        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
-        calls_max: config.sip.calls_max,
-    };
-    let mut seed = [0; 32];
-    rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
-    sip::Sip::bind(listen, settings, seed).await.map_err(|error| {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                ": another SIP server has this port; stop it or change [sip] listen"
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                ": this machine has no such address; change [sip] listen"
-            }
-            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
-            _ => "",
-        };
-        StartError::machine(format!("cannot listen for SIP on {listen}: {error}{remedy}"))
-    })
-}
-
-fn create_directory(key: &str, path: &Path) -> Result<(), StartError> {
-    std::fs::create_dir_all(path).map_err(|error| {
-        let path = path.display();
-        let message = format!("{key} {path} cannot be created: {error}; name one we may write to");
-        StartError::configuration(message)
-    })
-}
-
 /// Gives each offered call a task; a panic in it ends that call alone.
 async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
     while let Some(offer) = offers.recv().await {
@@ -464,60 +314,6 @@ async fn post(shared: &Shared) -> Result<Option<PathBuf>, String> {
         info!(file = %path.display(), "reconciliation file written");
     }
     Ok(posted)
-}
-
-/// Reads a configuration file; the error is a report for the terminal.
-pub fn read_config(path: &Path) -> Result<Config, String> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        format!("error: {shown}: {error}\n  = help: name the configuration with -c FILE\n")
-    })?;
-    let beside = path.parent().unwrap_or(Path::new(""));
-    Config::parse(&text, &|name| trunk_profile(name, beside)).map_err(|problems| {
-        let all: Vec<String> = problems.iter().map(|p| p.render(&shown, &text)).collect();
-        format!("{}\n", all.join("\n"))
-    })
-}
-
-/// Trunk profiles that come with Ringtill.
-#[derive(rust_embed::Embed)]
-#[folder = "sip-profiles/"]
-struct Profiles;
-
-/// A bundled profile by name, or a `.toml` file by path, relative to the configuration.
-fn trunk_profile(name: &str, beside: &Path) -> Option<String> {
-    if name.ends_with(".toml") {
-        return std::fs::read_to_string(beside.join(name)).ok();
-    }
-    let file = Profiles::get(&format!("{name}.toml"))?;
-    String::from_utf8(file.data.into_owned()).ok()
-}
-
-/// Every problem with the files a configuration names; nothing is opened for use.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
-    match prompts::load(&config.prompts) {
-        Ok(_) => {}
-        Err(found) => problems.extend(found.iter().map(ToString::to_string)),
-    }
-    if let Some(file) = &config.accounts.file
-        && let Err(error) = accounts::check(file, config)
-    {
-        problems.push(error);
-    }
-    if let Err(error) = gateway::check(config) {
-        problems.push(error);
-    }
-    let folders = [
-        ("[posting] directory", Some(&config.posting.directory)),
-        ("[recording] directory", config.recording.directory.as_ref()),
-    ];
-    for (key, folder) in folders {
-        if let Some(folder) = folder.filter(|folder| folder.exists() && !folder.is_dir()) {
-            problems.push(format!("{key} {}: is no folder; name one", folder.display()));
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

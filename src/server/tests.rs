@@ -1,7 +1,9 @@
 //! The whole server on loopback, stopped at the worst moment.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::configuration::trunk_profile;
 use super::*;
 use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus::Fault;

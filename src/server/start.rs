@@ -1,0 +1,174 @@
+//! Everything a server needs, opened; or why it cannot be, for the person who starts it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{
+    Counters, Shared, Watched, accounts, bogus, clock, gateway, media, prompts, sip, store,
+};
+use crate::call::Policy;
+use crate::config::Config;
+use crate::prompt::Library;
+
+/// Why the server does not start, in words for the person who starts it.
+#[derive(Debug)]
+pub struct StartError {
+    pub message: String,
+    /// The configuration or a file it names is at fault, not the machine.
+    pub configuration: bool,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    pub(super) fn configuration(message: impl Into<String>) -> StartError {
+        StartError { message: message.into(), configuration: true }
+    }
+
+    pub(super) fn machine(message: impl Into<String>) -> StartError {
+        StartError { message: message.into(), configuration: false }
+    }
+}
+
+pub(super) type Opened =
+    (Arc<Shared>, sip::Sip, mpsc::Receiver<sip::Offer>, Option<bogus::BogusHost>);
+
+/// Opens everything in the order it depends on each other; what is open closes if a later one
+/// fails.
+pub(super) async fn open(
+    config: Config,
+    watcher: Option<mpsc::Sender<Watched>>,
+) -> Result<Opened, StartError> {
+    let library = load_prompts(&config)?;
+    let directory = match &config.accounts.file {
+        Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
+        None => {
+            warn!("no [accounts] file is set: no caller can be identified");
+            crate::account::Directory::default()
+        }
+    };
+    let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
+    if opened.simulator.is_some() {
+        warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
+    }
+    create_directory("[posting] directory", &config.posting.directory)?;
+    if let Some(recordings) = &config.recording.directory {
+        create_directory("[recording] directory", recordings)?;
+    }
+    let store = open_store(&config).await?;
+    let media = start_media(&config)?;
+    let (sip, offers) = start_sip(&config).await?;
+    let policy = Policy {
+        payment: Arc::new(config.payment.clone()),
+        dialogue: config.dialogue.clone(),
+        agent: config.agent.uri.clone(),
+        duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
+    };
+    let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
+    let shared = Shared {
+        policy: Arc::new(policy),
+        library: Arc::new(library),
+        directory: Arc::new(ArcSwap::from_pointee(directory)),
+        gateway: opened.gateway,
+        http: opened.http,
+        store: Arc::new(store),
+        media,
+        commands: sip.commands(),
+        synthesizer,
+        watcher,
+        counters: Counters::default(),
+        config,
+    };
+    Ok((Arc::new(shared), sip, offers, opened.simulator))
+}
+
+async fn open_store(config: &Config) -> Result<store::Store, StartError> {
+    let failed = |error: store::StoreError| match error {
+        store::StoreError::Open(why) => StartError::configuration(format!("[store] file: {why}")),
+        other => StartError::machine(other.to_string()),
+    };
+    let store = store::Store::open(&config.store.file.to_string_lossy()).await.map_err(failed)?;
+    let recovered = store.recover(clock::wall_ms()).await.map_err(failed)?;
+    if recovered != store::Recovered::default() {
+        let store::Recovered { not_charged, unknown } = recovered;
+        warn!(not_charged, unknown, "payments were open when the server last stopped");
+    }
+    Ok(store)
+}
+
+fn load_prompts(config: &Config) -> Result<Library, StartError> {
+    let library = prompts::load(&config.prompts).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        StartError::configuration(lines.join("\n"))
+    })?;
+    for warning in library.warnings() {
+        warn!("{warning}");
+    }
+    Ok(library)
+}
+
+fn start_media(config: &Config) -> Result<media::Media, StartError> {
+    let [first, last] = config.media.ports;
+    let settings = media::Settings {
+        address: config.media_address(),
+        ports: first..=last,
+        threads: config.media.threads,
+        recording_directory: config.recording.directory.clone(),
+    };
+    media::Media::start(settings).map_err(|error| {
+        let address = config.media_address();
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrNotAvailable => {
+                ": this machine has no such address; change [media] address"
+            }
+            _ => "",
+        };
+        StartError::machine(format!("media cannot start on {address}: {error}{remedy}"))
+    })
+}
+
+async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
+    let listen = config.sip.listen;
+    let contact = config.public_address().unwrap_or(listen.ip());
+    let settings = crate::sip::agent::Settings {
+        contact: SocketAddr::new(contact, listen.port()),
+        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
+        calls_max: config.sip.calls_max,
+    };
+    let mut seed = [0; 32];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
+    sip::Sip::bind(listen, settings, seed).await.map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                ": another SIP server has this port; stop it or change [sip] listen"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                ": this machine has no such address; change [sip] listen"
+            }
+            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        StartError::machine(format!("cannot listen for SIP on {listen}: {error}{remedy}"))
+    })
+}
+
+fn create_directory(key: &str, path: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        let path = path.display();
+        let message = format!("{key} {path} cannot be created: {error}; name one we may write to");
+        StartError::configuration(message)
+    })
+}
