@@ -330,7 +330,7 @@ impl Call {
             playing.until = now + playing.length + PLAY_GRACE;
         }
         let events = if negotiated.events_in.is_some() { " + telephone-event" } else { "" };
-        let description = format!("{:?}-law{events}", negotiated.law);
+        let description = format!("{}{events}", negotiated.law.encoding());
         if let Telling::Answered { negotiated, .. } = &mut self.answered {
             *negotiated = description;
         }

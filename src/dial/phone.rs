@@ -90,7 +90,7 @@ impl fmt::Display for Report {
         match self {
             Report::Ringing { status } => write!(f, "ringing ({status})"),
             Report::Answered { law, events } => {
-                let law = if *law == Law::Mu { "PCMU" } else { "PCMA" };
+                let law = law.encoding();
                 let events = if *events { " and telephone-event" } else { "" };
                 write!(f, "answered, {law}{events}")
             }

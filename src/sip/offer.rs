@@ -94,7 +94,8 @@ impl Law {
         }
     }
 
-    fn encoding(self) -> &'static str {
+    /// The encoding name of `a=rtpmap` (RFC 3551).
+    pub fn encoding(self) -> &'static str {
         match self {
             Law::Mu => "PCMU",
             Law::A => "PCMA",
