@@ -26,7 +26,7 @@ fn both_calls_end_paid_and_nothing_secret_is_shown() {
         "$45.00 + $2.00 fee = $47.00 on visa ending 1111",
         "Your confirmation number is",
         "approved, posted and reconciled",
-        "ringtill serve -c",
+        "serve -c",
         "sipp 127.0.0.1",
     ] {
         assert!(shown.contains(part), "`{part}` is not shown:\n{context}");

@@ -224,6 +224,8 @@ fn compare(intent: &Intent, rows: &[reconcile::Row], sales: &[bogus::Charge]) ->
 fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &Console) {
     let address = server.sip_address();
     let shown = folder.display();
+    // As it was called: `cargo run` does not put it on the path.
+    let ringtill = std::env::args().next().unwrap_or_else(|| "ringtill".into());
     println!("{}", console.heading("Both payments approved, posted and reconciled."));
     println!("  recordings      {shown}/recordings   (card data is silence)");
     for file in posted {
@@ -231,9 +233,11 @@ fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &
     }
     println!("  ledger          {shown}/ledger.db");
     println!("{}", console.heading("Try next"));
-    println!("  ringtill serve -c {shown}/ringtill.toml");
+    println!("  {ringtill} serve -c {shown}/ringtill.toml");
     println!("  a softphone:    call sip:pay@{address}, UDP, no registration, PCMU, DTMF RFC 2833");
     println!("                  account 1003, ZIP 46220, card 4111 1111 1111 1111, any later date");
-    println!("  ringtill dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\"");
+    println!(
+        "  {ringtill} dial sip:pay@{address} --from +13175550123 --script \"hear menu.amount\""
+    );
     println!("  sipp {address} -sf tests/sipp/uac_hangup.xml -i 127.0.0.1 -p 5070 -m 1");
 }
