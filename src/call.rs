@@ -314,7 +314,7 @@ impl Call {
         self.outputs.push_back(Output::Sip(sip::Command::Reject {
             leg,
             status,
-            reason: reason.clone(),
+            reason,
             retry_after_s: None,
         }));
         if !self.started {

@@ -5,14 +5,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::{StdRng, SysRng};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlSafeStr};
 
 use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
-use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
+use crate::ledger::{Entry, Intent, Recorded, State};
 
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
@@ -188,19 +186,6 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
     }
 
-    /// A confirmation number that no intent has.
-    pub async fn confirmation(&self) -> Result<String, StoreError> {
-        let mut rng = StdRng::try_from_rng(&mut SysRng)
-            .map_err(|error| StoreError::Database(format!("no random numbers: {error}")))?;
-        loop {
-            let minted = confirmation::mint(&mut rng);
-            let query = sqlx::query("select id from intent where confirmation = $1");
-            if query.bind(&minted).fetch_optional(&self.pool).await?.is_none() {
-                return Ok(minted);
-            }
-        }
-    }
-
     /// At start, before any call: nothing was sent for what is `Consented`, anything may have
     /// happened to what is `Sending`.
     pub async fn recover(&self, now_ms: i64) -> Result<Recovered, StoreError> {
@@ -349,6 +334,8 @@ mod tests {
     use crate::ledger::journal::Journal;
     use crate::ledger::sample;
     use rand::RngExt;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
     use sqlx::AssertSqlSafe;
 
     const NOW: i64 = 1_780_272_000_000;
@@ -501,15 +488,6 @@ mod tests {
             }
         }
         assert!(cells > 100);
-    }
-
-    #[tokio::test]
-    async fn confirmation_numbers_are_free_ones() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(&directory).await;
-        let minted = store.confirmation().await.unwrap();
-        assert!(confirmation::is_valid(&minted));
-        assert_ne!(store.confirmation().await.unwrap(), minted);
     }
 
     #[tokio::test]
