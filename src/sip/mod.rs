@@ -9,6 +9,7 @@ pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6
 pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod offer; // SDP offer/answer, RFC 3264
 pub mod profile; // how one trunk or PBX differs, as TOML
+pub mod register; // outbound registration with a trunk or PBX
 pub mod refer; // blind transfer out, RFC 3515
 pub mod agent; // the user agent: UAS and UAC
 
