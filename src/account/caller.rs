@@ -213,6 +213,7 @@ mod tests {
         Invitation {
             source: crate::sip::Peer::udp(([192, 0, 2, 1], 5060).into()),
             local: ([192, 0, 2, 2], 5060).into(),
+            trunk: std::sync::Arc::default(),
             call_id: "1".into(),
             dialled: "100".into(),
             headers,

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::flood::Flood;
-use crate::sip::agent::{Counters, Settings};
-use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output, Peer};
+use crate::sip::agent::{Counters, Intrusion, Placement, Registered, Settings};
+use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output};
 
 mod flood; // how much one source may send
 #[cfg(test)]
@@ -46,15 +46,6 @@ pub struct Offer {
     pub events: mpsc::Receiver<Event>,
 }
 
-/// A call to be placed.
-pub struct Outgoing {
-    pub target: String,
-    pub destination: SocketAddr,
-    pub from: String,
-    pub headers: Vec<(String, String)>,
-    pub sdp: Vec<u8>,
-}
-
 /// The core task is gone: no call can be made or answered any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
@@ -69,7 +60,7 @@ impl std::error::Error for Stopped {}
 
 enum Ask {
     Command(Command),
-    Invite(Outgoing, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
+    Invite(Box<Placement>, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
     /// Drains, hangs up what is left at the deadline, and ends the core.
     Stop(Instant),
 }
@@ -85,9 +76,9 @@ impl Commands {
     }
 
     /// Places a call and returns its leg and mailbox.
-    pub async fn invite(&self, call: Outgoing) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
+    pub async fn invite(&self, call: Placement) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
         let (reply, placed) = oneshot::channel();
-        self.0.send(Ask::Invite(call, reply)).await.map_err(|_| Stopped)?;
+        self.0.send(Ask::Invite(Box::new(call), reply)).await.map_err(|_| Stopped)?;
         placed.await.map_err(|_| Stopped)
     }
 }
@@ -323,20 +314,13 @@ impl Core {
     fn obey(&mut self, ask: Ask) {
         match ask {
             Ask::Command(command) => self.handle(Input::Command(command)),
-            Ask::Invite(Outgoing { target, destination, from, headers, sdp }, reply) => {
+            Ask::Invite(call, reply) => {
                 let leg = self.agent.next_leg();
                 let (mailbox, receiver) = Mailbox::new();
                 // If nobody waits any more, the closed mailbox hangs up at the next sweep.
                 let _ = reply.send((leg, receiver));
                 self.mailboxes.insert(leg, mailbox);
-                self.handle(Input::Command(Command::Invite {
-                    leg,
-                    target,
-                    destination: Peer::udp(destination),
-                    from,
-                    headers,
-                    sdp,
-                }));
+                self.handle(Input::Command(Command::Invite { leg, call }));
             }
             Ask::Stop(deadline) => {
                 self.stop = Some(Stop::Grace(deadline));
@@ -352,6 +336,20 @@ impl Core {
                 Output::Transmit { destination, bytes } => {
                     if self.socket.try_send_to(&bytes, destination.address).is_err() {
                         self.unsent += 1;
+                    }
+                }
+                Output::Intrusion(Intrusion { peer, reason }) => {
+                    let (proto, source) = (peer.transport, peer.address);
+                    let (src, sport) = (source.ip(), source.port());
+                    tracing::warn!("SECURITY {reason} proto={proto} src={src} sport={sport}");
+                }
+                Output::Registered { trunk, state } => {
+                    let trunk = &trunk.name;
+                    match state {
+                        Registered::Yes => tracing::info!(trunk, "registered"),
+                        Registered::No(status) => {
+                            tracing::warn!(trunk, ?status, "the trunk does not register us");
+                        }
                     }
                 }
                 Output::Event(event) => {
@@ -377,6 +375,11 @@ impl Core {
             | Event::Answered { leg, .. }
             | Event::Established { leg, .. }
             | Event::Reoffered { leg, .. }
+            | Event::Reanswered { leg, .. }
+            | Event::ReofferRefused { leg, .. }
+            | Event::Replaced { leg, .. }
+            | Event::Redirected { leg, .. }
+            | Event::Key { leg, .. }
             | Event::Referred { leg, .. } => leg,
         };
         let mailbox = self.mailboxes.get(&leg)?;

@@ -145,7 +145,10 @@ async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Off
     let contact = config.public_address().unwrap_or(listen.ip());
     let contact = SocketAddr::new(contact, listen.port());
     let product = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
-    let settings = crate::sip::agent::Settings::new(contact, product, config.sip.calls_max);
+    let settings = crate::sip::agent::Settings {
+        trunks: config.trunks.iter().cloned().map(Arc::new).collect(),
+        ..crate::sip::agent::Settings::new(contact, product, config.sip.calls_max)
+    };
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
     sip::Sip::bind(listen, settings, seed).await.map_err(|error| {

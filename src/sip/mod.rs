@@ -9,7 +9,9 @@ mod timer; // which key is due next
 pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
 pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod offer; // SDP offer/answer, RFC 3264
+pub mod password; // a trunk's password, or where it is kept
 pub mod profile; // how one trunk or PBX differs, as TOML
+pub mod trunk; // which trunk a request belongs to
 pub mod register; // outbound registration with a trunk or PBX
 pub mod refer; // blind transfer out, RFC 3515
 pub mod agent; // the user agent: UAS and UAC

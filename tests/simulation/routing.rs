@@ -54,6 +54,7 @@ impl World {
         let table: toml::Table = gateway::example("bogus").unwrap().parse().unwrap();
         let invitation = Invitation {
             source: ringtill::sip::Peer::udp("192.0.2.9:5060".parse().unwrap()),
+            trunk: Arc::default(),
             local: "192.0.2.1:5060".parse().unwrap(),
             call_id: "routing".into(),
             dialled: "pay".into(),

@@ -1,7 +1,7 @@
 //! Cores on loopback, calling each other.
 
 use super::*;
-use crate::sip::Cause;
+use crate::sip::{Cause, Peer};
 
 const SDP: &[u8] = b"v=0\r\n";
 
@@ -11,13 +11,14 @@ async fn core(calls_max: usize) -> (Sip, mpsc::Receiver<Offer>) {
     Sip::bind(any, settings, [3; 32]).await.unwrap()
 }
 
-fn call_to(server: &Sip) -> Outgoing {
-    Outgoing {
+fn call_to(server: &Sip) -> Placement {
+    Placement {
         target: format!("sip:1000@{}", server.local()),
-        destination: server.local(),
+        destinations: vec![Peer::udp(server.local())],
         from: "sip:test@127.0.0.1".into(),
         headers: Vec::new(),
         sdp: SDP.into(),
+        trunk: Arc::default(),
     }
 }
 
