@@ -8,6 +8,8 @@ mod timer; // which key is due next
 pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
 pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod offer; // SDP offer/answer, RFC 3264
+pub mod number; // E.164, from and to what networks write
+pub mod identity; // who is calling and by what way, RFC 3325, 5806, 7044, 7433
 pub mod profile; // how one trunk or PBX differs, as TOML
 pub mod register; // outbound registration with a trunk or PBX
 pub mod refer; // blind transfer out, RFC 3515
