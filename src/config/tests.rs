@@ -80,7 +80,7 @@ fn a_trunk_builds_on_its_profile_and_must_say_where_it_calls_from() {
     let text = "[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nname = \"pbx\"\nsources = [\"192.0.2.0/24\"]\ntrust_caller_id = true\n";
     let config = parse(text).expect("a good trunk");
     let trunk = trunk(&config, "192.0.2.7").expect("matches");
-    assert_eq!((trunk.name.as_str(), trunk.trust_caller_id), ("pbx", true));
+    assert_eq!((trunk.name.as_str(), trunk.trust_caller_id), ("pbx", true.into()));
     let all = problems("[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nname = \"pbx\"\n");
     assert!(all[0].contains("no `sources`"), "{}", all.join("\n"));
     let all = problems("[sip]\nlisten = \"127.0.0.1:5060\"\n\n[[trunk]]\nprofile = \"asterix\"\n");

@@ -106,8 +106,8 @@ pub struct Sip {
 }
 
 impl Sip {
-    /// Opens the socket and starts the tasks. Where a listener's public address has
-    /// port 0 or is unspecified, the socket's own is used. The receiver yields new calls, and `None` if the core
+    /// Opens the socket and starts the tasks. Where a listener's public address has port 0 or is
+    /// unspecified, the socket's own is used. The receiver yields new calls, and `None` if the core
     /// stopped. Must be called inside a tokio runtime.
     pub async fn bind(
         listen: SocketAddr,

@@ -10,6 +10,8 @@ pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6
 pub mod dialog; // tags, route set, CSeq, target refresh
 pub mod offer; // SDP offer/answer, RFC 3264
 pub mod password; // a trunk's password, or where it is kept
+pub mod number; // E.164, from and to what networks write
+pub mod identity; // who is calling and by what way, RFC 3325, 5806, 7044, 7433
 pub mod profile; // how one trunk or PBX differs, as TOML
 pub mod trunk; // which trunk a request belongs to
 pub mod register; // outbound registration with a trunk or PBX

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::identity::Trust;
+use super::number::NumberFormat;
 use super::offer::Law;
 use super::password::Password;
 use super::transport::Transport;
@@ -54,9 +56,11 @@ pub struct Profile {
     /// Headers the caller's number is read from, first match wins.
     pub caller_id: Vec<String>,
     /// Whether that number proves who is calling: then a balance may be spoken to it.
-    pub trust_caller_id: bool,
+    pub trust_caller_id: Trust,
     /// ISO 3166 country that national numbers belong to.
     pub country: String,
+    /// How numbers are written in calls of ours.
+    pub number_format: NumberFormat,
     /// Header name -> field of the caller (`account`, `name`, or any name of the biller's own).
     pub headers: BTreeMap<String, String>,
 }
@@ -148,8 +152,9 @@ impl Default for Profile {
             caller_id: ["P-Asserted-Identity", "Remote-Party-ID", "From"]
                 .map(String::from)
                 .to_vec(),
-            trust_caller_id: false,
+            trust_caller_id: Trust::Never,
             country: "US".into(),
+            number_format: NumberFormat::default(),
             headers: BTreeMap::new(),
         }
     }

@@ -71,7 +71,7 @@ impl World {
             id: "routing".into(),
             leg: LEG,
             invitation: Box::new(invitation),
-            profile: Arc::new(Profile { trust_caller_id: true, ..Profile::default() }),
+            profile: Arc::new(Profile { trust_caller_id: true.into(), ..Profile::default() }),
             local: local(20_000),
             library: crate::library().clone(),
             gateway: gateway::open("bogus", table).unwrap(),

@@ -180,7 +180,7 @@ impl Server {
             record: false,
             listen: false,
         };
-        let profile = Profile { trust_caller_id: true, ..Profile::default() };
+        let profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
         let payment = payment::Settings { fee: Money::usd(200), ..payment::Settings::default() };
         let policy = Policy {
             payment: Arc::new(payment),

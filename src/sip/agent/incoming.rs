@@ -209,7 +209,7 @@ impl Agent {
         }
         let offering = session.reoffer.as_ref().is_some_and(|reoffer| reoffer.client.is_some())
             || session.unacked.as_ref().is_some_and(|one| !update || one.late_offer);
-        if (offering && !plain) || (session.phase != Phase::Confirmed && !plain) {
+        if !plain && (offering || session.phase != Phase::Confirmed) {
             return self.refuse(now, id, &request, source, 491, &[]);
         }
         let (abilities, profile) = (Abilities::of(&request.headers), session.profile.clone());
