@@ -13,6 +13,7 @@ use super::{Clip, Digit, Source, codec};
 use crate::rtp::latch::Gate;
 use crate::rtp::packet::{HEADER_LEN, Header, Packet, is_rtcp};
 use crate::rtp::reorder::{Arrival, PAYLOAD_MAX, Reorder, Unit};
+use crate::rtp::srtp::{Refused, Shield};
 use crate::rtp::telephone_event::{Heard, Receiver};
 use crate::sip::offer::{Direction, Law, Negotiated};
 use crate::sip::profile::Latch;
@@ -84,13 +85,16 @@ pub struct Counters {
     pub lost: u64,
     /// Too late to be put in order.
     pub late: u64,
+    /// With SRTP replays too.
     pub duplicate: u64,
     /// From someone who is not the peer.
     pub foreign: u64,
     pub malformed: u64,
+    /// SRTP and SRTCP whose tag is wrong.
+    pub unauthentic: u64,
     /// Of a payload type that was not agreed on.
     pub unknown_type: u64,
-    /// RTCP that shares the port: not read yet.
+    /// RTCP that shares the port: authenticated, but not read yet.
     pub rtcp: u64,
     pub ssrc_changes: u64,
     /// Turns of 20 ms in which nothing could be sent because we were late.
@@ -114,7 +118,9 @@ const COMFORT_NOISE: u8 = 13;
 /// One call's media. Call [`Stream::receive`] for each datagram, [`Stream::transmit`] once every
 /// 20 ms, and then [`Stream::poll`] until `None`.
 pub struct Stream {
+    /// Without its keys, which are in `shield`.
     negotiated: Option<Negotiated>,
+    shield: Shield,
     gate: Gate,
     reorder: Reorder,
     keys: Receiver,
@@ -154,6 +160,7 @@ impl Stream {
     pub fn new(setup: Setup, latch: Latch, now: Instant) -> Stream {
         Stream {
             negotiated: None,
+            shield: Shield::default(),
             gate: Gate::new(latch),
             reorder: Reorder::new(),
             keys: Receiver::new(RATE),
@@ -196,6 +203,27 @@ impl Stream {
 
     /// A datagram that arrived on the call's RTP port.
     pub fn receive(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
+        if !self.shield.is_on() {
+            return self.receive_plain(now, source, bytes);
+        }
+        // Only what authenticates may prove an address or take a number of the window.
+        if self.gate.is_stranger(source) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let plain = match is_rtcp(bytes) {
+            true => self.shield.unprotect_control(bytes),
+            false => self.shield.unprotect(bytes),
+        };
+        match plain {
+            Ok(plain) => self.receive_plain(now, source, &plain),
+            Err(Refused::Malformed) => self.counters.malformed += 1,
+            Err(Refused::Unauthentic) => self.counters.unauthentic += 1,
+            Err(Refused::Replayed) => self.counters.duplicate += 1,
+        }
+    }
+
+    fn receive_plain(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
         if is_rtcp(bytes) {
             self.counters.rtcp += 1;
             return;
@@ -204,8 +232,10 @@ impl Stream {
             self.counters.malformed += 1;
             return;
         };
-        let negotiated = match self.negotiated {
-            Some(negotiated) if self.gate.admit(now, source, packet.header.sequence) => negotiated,
+        let negotiated = match &self.negotiated {
+            Some(negotiated) if self.gate.admit(now, source, packet.header.sequence) => {
+                negotiated.clone()
+            }
             _ => {
                 self.counters.foreign += 1;
                 return;
@@ -236,7 +266,7 @@ impl Stream {
     /// missed is skipped on the RTP clock, never sent in a burst.
     pub fn transmit(&mut self, now: Instant, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
         self.drain(now);
-        let negotiated = self.negotiated?;
+        let negotiated = self.negotiated.clone()?;
         self.skip_missed(now);
         self.watch_silence(now, &negotiated);
         let sends = negotiated.remote.is_some()
@@ -267,8 +297,14 @@ impl Stream {
             }
         };
         self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
-        self.counters.sent += u64::from(len.is_some());
-        len
+        self.protected(packet, len?)
+    }
+
+    /// What goes on the wire of a packet with this length.
+    fn protected(&mut self, packet: &mut [u8; PACKET_MAX], len: usize) -> Option<usize> {
+        let len = if self.shield.is_on() { self.shield.protect(packet, len)? } else { len };
+        self.counters.sent += 1;
+        Some(len)
     }
 
     pub fn poll(&mut self) -> Option<Event> {
@@ -302,7 +338,13 @@ impl Stream {
             self.keys = Receiver::new(clock(&negotiated));
         }
         self.gate.renegotiate(negotiated.remote);
-        self.negotiated = Some(negotiated);
+        self.shield.agree(negotiated.srtp.as_ref());
+        if self.shield.is_on() && self.counters.sent == 0 {
+            // Should the first packets be lost, those that come must still be numbered as in the
+            // first round of 65,536 (RFC 4568 §6.4).
+            self.out.sequence &= 0x7fff;
+        }
+        self.negotiated = Some(Negotiated { srtp: None, ..negotiated });
         self.last_heard = now;
     }
 
@@ -341,7 +383,8 @@ impl Stream {
 
     /// Hears whatever is due.
     fn drain(&mut self, now: Instant) {
-        let Some(Negotiated { law, .. }) = self.negotiated else { return };
+        let Some(Negotiated { law, .. }) = &self.negotiated else { return };
+        let law = *law;
         let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
         while let Some(unit) = reorder.take(now) {
             if let Unit::Lost { packets } = unit {

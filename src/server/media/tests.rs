@@ -44,6 +44,7 @@ fn negotiated(port: u16) -> Command {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        srtp: None,
     })
 }
 
