@@ -9,6 +9,7 @@ use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
 use super::playout::{Keypad, Moment, Playout, Turn};
 use super::recording::{Recorder, Stereo};
+use super::relay::{Kind, Relay};
 use super::{Clip, Digit, Source, codec};
 use crate::rtp::latch::Gate;
 use crate::rtp::packet::{HEADER_LEN, Header, Packet, is_rtcp};
@@ -17,6 +18,8 @@ use crate::rtp::srtp::{Refused, Shield};
 use crate::rtp::telephone_event::{Heard, Receiver};
 use crate::sip::offer::{Direction, Law, Negotiated};
 use crate::sip::profile::Latch;
+
+mod joined;
 
 /// Numbers a `Play` so that its end can be told from an earlier one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +132,10 @@ pub struct Stream {
     playout: Playout,
     keypad: Keypad,
     recorder: Option<Recorder>,
+    /// The script is in a sensitive window.
+    sensitive: bool,
+    /// While joined to another stream.
+    relay: Option<Box<Relay>>,
     out: Out,
     outbox: Outbox,
     counters: Counters,
@@ -169,6 +176,8 @@ impl Stream {
             playout: Playout::default(),
             keypad: Keypad::new(),
             recorder: setup.record.then(Recorder::new),
+            sensitive: false,
+            relay: None,
             out: Out::new(&setup),
             outbox: Outbox { events: VecDeque::with_capacity(EVENTS_MAX), dropped: 0 },
             counters: Counters::default(),
@@ -181,6 +190,7 @@ impl Stream {
     pub fn command(&mut self, now: Instant, command: Command) {
         match command {
             Command::Negotiated(negotiated) => self.negotiate(now, negotiated),
+            Command::Play { id, .. } if self.is_joined() => self.outbox.ended(Some(id), false),
             Command::Play { id, clips, barge_in } => {
                 let replaced = self.playout.play(id, clips, barge_in);
                 self.outbox.ended(replaced, false);
@@ -189,14 +199,16 @@ impl Stream {
                 let stopped = self.playout.stop();
                 self.outbox.ended(stopped, false);
             }
+            Command::Press { keys, .. } if self.is_joined() => {
+                self.outbox.dropped += keys.len() as u64;
+            }
             Command::Press { keys, method, on_ms, off_ms } => {
                 let refused = self.keypad.press(&keys, method, on_ms, off_ms);
                 self.outbox.dropped += refused as u64;
             }
             Command::Sensitive(on) => {
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.sensitive(on);
-                }
+                self.sensitive = on;
+                self.silence_recording();
             }
         }
     }
@@ -254,7 +266,16 @@ impl Stream {
         self.count(arrival);
         let events = negotiated.events_in.filter(|(kind, _)| *kind == header.payload_type);
         if let Some((_, clock)) = events {
-            self.key(clock, &packet);
+            let heard = self.keys.receive(&packet.header, packet.payload);
+            match (&mut self.relay, heard) {
+                (Some(relay), Heard::Pressed(_) | Heard::Again) => {
+                    let again = heard == Heard::Again;
+                    if joined::listens(&negotiated) && arrival != Arrival::Duplicate {
+                        relay.hear(Kind::Key { clock, again }, header.timestamp, packet.payload);
+                    }
+                }
+                _ => self.key(clock, heard),
+            }
         } else if !is_audio && header.payload_type != COMFORT_NOISE {
             self.counters.unknown_type += 1;
         }
@@ -271,6 +292,9 @@ impl Stream {
         self.watch_silence(now, &negotiated);
         let sends = negotiated.remote.is_some()
             && matches!(negotiated.direction, Direction::SendRecv | Direction::SendOnly);
+        if self.is_joined() {
+            return self.relay_turn(&negotiated, sends, packet);
+        }
         let mut frame = [codec::silence(negotiated.law); SAMPLES];
         let turn = match sends && self.gate.is_certain() {
             true => self.compose(&negotiated, &mut frame),
@@ -337,6 +361,10 @@ impl Stream {
         if self.negotiated.as_ref().map(clock) != Some(clock(&negotiated)) {
             self.keys = Receiver::new(clock(&negotiated));
         }
+        if let Some(relay) = &mut self.relay {
+            // What was said before there was anybody to hear it.
+            relay.forget();
+        }
         self.gate.renegotiate(negotiated.remote);
         self.shield.agree(negotiated.srtp.as_ref());
         if self.shield.is_on() && self.counters.sent == 0 {
@@ -362,8 +390,7 @@ impl Stream {
         }
     }
 
-    fn key(&mut self, clock: u32, packet: &Packet<'_>) {
-        let heard = self.keys.receive(&packet.header, packet.payload);
+    fn key(&mut self, clock: u32, heard: Heard) {
         if let (Heard::Pressed(_) | Heard::Again, Some(recorder)) = (&heard, &mut self.recorder) {
             recorder.key();
         }
@@ -383,8 +410,12 @@ impl Stream {
 
     /// Hears whatever is due.
     fn drain(&mut self, now: Instant) {
-        let Some(Negotiated { law, .. }) = &self.negotiated else { return };
-        let law = *law;
+        let Some(negotiated) = &self.negotiated else { return };
+        let law = negotiated.law;
+        if self.relay.is_some() {
+            let listens = joined::listens(negotiated);
+            return self.drain_joined(now, law, listens);
+        }
         let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
         while let Some(unit) = reorder.take(now) {
             if let Unit::Lost { packets } = unit {

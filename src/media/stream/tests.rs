@@ -3,6 +3,7 @@
 
 use super::*;
 
+mod joined;
 mod secure;
 
 const A: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
