@@ -88,7 +88,7 @@ impl Relay {
     }
 
     /// The next packet for our peer, if one more may be sent in this turn.
-    pub fn next(&mut self) -> Option<Said> {
+    pub fn take(&mut self) -> Option<Said> {
         if self.sent == TURN_MAX {
             return None;
         }
@@ -300,12 +300,12 @@ mod tests {
         }
         relay.take_from(&mut other);
         relay.begin_turn();
-        let first = relay.next().unwrap();
+        let first = relay.take().unwrap();
         assert_eq!(first.event(16_000), [5, 10, 1, 64]);
-        assert_eq!(relay.next().unwrap().timestamp, 13 * 160);
-        assert_eq!((relay.next().is_some(), relay.next().is_some()), (true, false));
+        assert_eq!(relay.take().unwrap().timestamp, 13 * 160);
+        assert_eq!((relay.take().is_some(), relay.take().is_some()), (true, false));
         relay.begin_turn();
-        assert_eq!(std::iter::from_fn(|| relay.next()).count(), 3);
+        assert_eq!(std::iter::from_fn(|| relay.take()).count(), 3);
         assert_eq!(other.dropped(), 13);
     }
 }

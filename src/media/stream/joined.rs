@@ -147,7 +147,7 @@ impl Stream {
         let relay = self.relay.as_mut()?;
         // Of the turn that has begun.
         let running = self.out.timestamp.wrapping_sub(SAMPLES as u32);
-        let said = relay.next()?;
+        let said = relay.take()?;
         match (said.kind, negotiated.events_out) {
             (Kind::Audio(_), _) => {
                 let (timestamp, moved) = relay.place_audio(&said, running);
