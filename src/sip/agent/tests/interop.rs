@@ -4,7 +4,7 @@
 
 use super::peer::{Scripted, field};
 use super::*;
-use crate::sip::offer::{self, Direction, Law, Local};
+use crate::sip::offer::{self, Direction, Law, Local, SrtpPolicy, SrtpSeed};
 
 const SDP: &str = "Content-Type: application/sdp\r\n";
 const CONTACT: &str = "Contact: <sip:a@192.0.2.1:5060>\r\n";
@@ -17,6 +17,8 @@ fn local() -> Local {
         events: true,
         session_id: 1,
         session_version: 1,
+        srtp: SrtpPolicy::Off,
+        keys: SrtpSeed::new([1; 32]),
     }
 }
 
