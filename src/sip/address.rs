@@ -113,6 +113,18 @@ impl Uri {
         &self.text
     }
 
+    /// Text fit for a header field of a URI: everything else than unreserved characters escaped.
+    pub fn escape(text: &str) -> String {
+        let mut escaped = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            match byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+                true => escaped.push(char::from(byte)),
+                false => escaped.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        escaped
+    }
+
     /// Text of a URI with its escapes resolved.
     pub fn unescape(text: &str) -> String {
         unescaped(text)
