@@ -64,8 +64,7 @@ fn us(ns: u64, units: u32) -> f64 {
 fn signalling(calls: u32) {
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let agent = |port, seed| {
-        let settings =
-            agent::Settings { contact: address(port), product: "bench".into(), calls_max: 100_000 };
+        let settings = agent::Settings::new(address(port), "bench", 100_000);
         Agent::new(settings, [seed; 32])
     };
     let mut sides = [(agent(5060, 1), address(5060)), (agent(5062, 2), address(5062))];
@@ -78,7 +77,7 @@ fn signalling(calls: u32) {
         let invite = Command::Invite {
             leg,
             target: "sip:pay@127.0.0.1:5060".into(),
-            destination: address(5060),
+            destination: ringtill::sip::Peer::udp(address(5060)),
             from: "sip:+13175550123@127.0.0.1".into(),
             headers: Vec::new(),
             sdp: sdp.to_vec(),
@@ -93,7 +92,7 @@ fn signalling(calls: u32) {
                     match output {
                         Output::Transmit { bytes, .. } => {
                             let local = sides[other].1;
-                            let datagram = Input::Datagram { source, local, bytes };
+                            let datagram = Input::datagram(source, bytes);
                             sides[other].0.handle(now, datagram);
                         }
                         Output::Event(Event::Offered { leg, .. }) => {

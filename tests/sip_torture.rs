@@ -114,15 +114,11 @@ fn address(text: &str) -> SocketAddr {
 
 fn agent(calls_max: usize) -> Agent {
     let contact = address("198.51.100.1:5060");
-    Agent::new(Settings { contact, product: "Ringtill/test".into(), calls_max }, [1; 32])
+    Agent::new(Settings::new(contact, "Ringtill/test", calls_max), [1; 32])
 }
 
 fn datagram(bytes: &[u8]) -> Input {
-    Input::Datagram {
-        source: address("192.0.2.15:5060"),
-        local: address("198.51.100.1:5060"),
-        bytes: Bytes::copy_from_slice(bytes),
-    }
+    Input::datagram(address("192.0.2.15:5060"), Bytes::copy_from_slice(bytes))
 }
 
 #[allow(clippy::disallowed_methods)]

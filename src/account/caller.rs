@@ -211,7 +211,7 @@ mod tests {
     fn invitation(headers: &[(&str, &str)]) -> Invitation {
         let headers = headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         Invitation {
-            source: ([192, 0, 2, 1], 5060).into(),
+            source: crate::sip::Peer::udp(([192, 0, 2, 1], 5060).into()),
             local: ([192, 0, 2, 2], 5060).into(),
             call_id: "1".into(),
             dialled: "100".into(),

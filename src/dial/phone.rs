@@ -19,6 +19,7 @@ use crate::media::{self, Digit, Method, Stream};
 use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg};
 use crate::sip::offer::{self, Law, Local, Negotiated};
 use crate::sip::profile::Latch;
+use crate::sip::transport::Peer;
 
 const TURN: Duration = Duration::from_millis(20);
 /// After a turn that came this late the next is counted from now, not made up for.
@@ -143,11 +144,8 @@ impl Phone {
     /// Places the call.
     pub fn new(mut setup: Setup, now: Instant) -> Phone {
         let mut random = StdRng::from_seed(setup.seed);
-        let settings = agent::Settings {
-            contact: setup.sip,
-            product: concat!("ringtill-dial/", env!("CARGO_PKG_VERSION")).into(),
-            calls_max: 1,
-        };
+        let product = concat!("ringtill-dial/", env!("CARGO_PKG_VERSION"));
+        let settings = agent::Settings::new(setup.sip, product, 1);
         let mut agent = Agent::new(settings, random.random());
         let stream = media::Setup {
             ssrc: random.random(),
@@ -192,7 +190,7 @@ impl Phone {
         let command = Command::Invite {
             leg: self.leg,
             target: self.setup.target.clone(),
-            destination: self.setup.destination,
+            destination: Peer::udp(self.setup.destination),
             from: self.setup.from.clone(),
             headers: std::mem::take(&mut self.setup.headers),
             sdp: offer::offer(&self.local),
@@ -202,8 +200,7 @@ impl Phone {
 
     /// A datagram that arrived on the SIP socket.
     pub fn sip(&mut self, now: Instant, source: SocketAddr, bytes: Bytes) {
-        let local = self.setup.sip;
-        self.agent.handle(now, Input::Datagram { source, local, bytes });
+        self.agent.handle(now, Input::datagram(source, bytes));
         self.settle(now);
     }
 
@@ -271,7 +268,7 @@ impl Phone {
         while let Some(output) = self.agent.poll() {
             match output {
                 agent::Output::Transmit { destination, bytes } => {
-                    self.push(Output::Sip { destination, bytes });
+                    self.push(Output::Sip { destination: destination.address, bytes });
                 }
                 agent::Output::Event(event) => self.event(now, event),
             }
@@ -447,7 +444,7 @@ impl Phone {
         while let Some(output) = self.agent.poll() {
             match output {
                 agent::Output::Transmit { destination, bytes } => {
-                    self.push(Output::Sip { destination, bytes });
+                    self.push(Output::Sip { destination: destination.address, bytes });
                 }
                 agent::Output::Event(event) => self.event(now, event),
             }

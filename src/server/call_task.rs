@@ -28,7 +28,7 @@ const REPLIES_MAX: usize = 8;
 
 /// Serves one offered call to its end.
 pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
-    let source = offer.invitation.source.ip();
+    let source = offer.invitation.source.address.ip();
     let Some(profile) = shared.config.trunk(source).cloned() else {
         info!(%source, "call refused: no trunk has this source address");
         return reject(&shared.commands, offer.leg, 403, "Unknown source", None).await;

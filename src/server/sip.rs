@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use self::flood::Flood;
 use crate::sip::agent::{Counters, Settings};
-use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output};
+use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output, Peer};
 
 mod flood; // how much one source may send
 #[cfg(test)]
@@ -115,8 +115,8 @@ pub struct Sip {
 }
 
 impl Sip {
-    /// Opens the socket and starts the tasks. Where `settings.contact` has port 0 or an unspecified
-    /// address, the socket's own is used. The receiver yields new calls, and `None` if the core
+    /// Opens the socket and starts the tasks. Where a listener's public address has
+    /// port 0 or is unspecified, the socket's own is used. The receiver yields new calls, and `None` if the core
     /// stopped. Must be called inside a tokio runtime.
     pub async fn bind(
         listen: SocketAddr,
@@ -125,13 +125,15 @@ impl Sip {
     ) -> io::Result<(Sip, mpsc::Receiver<Offer>)> {
         let socket = Arc::new(open(listen)?);
         let local = socket.local_addr()?;
-        if settings.contact.ip().is_unspecified() {
-            settings.contact.set_ip(local.ip());
+        for listener in &mut settings.listeners {
+            if listener.public.ip().is_unspecified() {
+                listener.public.set_ip(local.ip());
+            }
+            if listener.public.port() == 0 {
+                listener.public.set_port(local.port());
+            }
         }
-        if settings.contact.port() == 0 {
-            settings.contact.set_port(local.port());
-        }
-        if settings.contact.ip().is_unspecified() {
+        if settings.listeners.iter().any(|listener| listener.public.ip().is_unspecified()) {
             let why = format!("listening on {local}: say which address SIP peers reach us at");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
@@ -144,7 +146,6 @@ impl Sip {
         let dropped = Arc::new(AtomicU64::new(0));
         let core = Core {
             socket: socket.clone(),
-            contact: settings.contact,
             agent: Agent::new(settings, seed),
             mailboxes: HashMap::new(),
             offers,
@@ -262,7 +263,6 @@ impl Mailbox {
 /// The task that owns the agent.
 struct Core {
     socket: Arc<UdpSocket>,
-    contact: SocketAddr,
     agent: Agent,
     mailboxes: HashMap<Leg, Mailbox>,
     offers: mpsc::Sender<Offer>,
@@ -308,7 +308,7 @@ impl Core {
                 },
                 packet = packets.recv() => match packet {
                     Some((source, bytes)) => {
-                        self.handle(Input::Datagram { source, local: self.contact, bytes });
+                        self.handle(Input::datagram(source, bytes));
                     }
                     None => return,
                 },
@@ -332,7 +332,7 @@ impl Core {
                 self.handle(Input::Command(Command::Invite {
                     leg,
                     target,
-                    destination,
+                    destination: Peer::udp(destination),
                     from,
                     headers,
                     sdp,
@@ -350,7 +350,7 @@ impl Core {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Transmit { destination, bytes } => {
-                    if self.socket.try_send_to(&bytes, destination).is_err() {
+                    if self.socket.try_send_to(&bytes, destination.address).is_err() {
                         self.unsent += 1;
                     }
                 }

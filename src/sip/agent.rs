@@ -1,7 +1,8 @@
 //! The user agent: server and client side of a call, over the transaction layer.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use self::session::{Phase, Session};
 use super::model::{Draft, Message, Request};
 use super::timer::Timers;
 use super::transaction::{ClientId, Received, ServerId, Transactions};
+use super::transport::{Listener, Peer, Transport};
 use super::wire::{self, BadMessage, Framed, Limits};
 
 mod incoming; // requests in, and our answers to them
@@ -26,19 +28,29 @@ mod tests;
 pub struct Leg(pub u64);
 
 pub enum Input {
-    /// A datagram that arrived on `local` (our address, as the peer reaches it).
-    Datagram {
-        source: SocketAddr,
-        local: SocketAddr,
+    /// A datagram, or one message of a stream.
+    Received {
+        peer: Peer,
+        /// Names in the peer's verified TLS client certificate.
+        certificate: Option<Arc<[String]>>,
         bytes: Bytes,
     },
+    /// Nothing can be sent there: the connection was refused, or was lost.
+    Unreachable(Peer),
     Command(Command),
     /// Nothing came in, but [`Agent::deadline`] has passed.
     Tick,
 }
 
+impl Input {
+    /// A datagram that came in by our first listener.
+    pub fn datagram(source: SocketAddr, bytes: Bytes) -> Input {
+        Input::Received { peer: Peer::udp(source), certificate: None, bytes }
+    }
+}
+
 pub enum Output {
-    Transmit { destination: SocketAddr, bytes: Bytes },
+    Transmit { destination: Peer, bytes: Bytes },
     Event(Event),
 }
 
@@ -55,7 +67,7 @@ pub enum Command {
     Invite {
         leg: Leg,
         target: String,
-        destination: SocketAddr,
+        destination: Peer,
         from: String,
         headers: Vec<(String, String)>,
         sdp: Vec<u8>,
@@ -105,7 +117,8 @@ pub enum Cause {
 /// What an INVITE told us, before any policy is applied.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    pub source: SocketAddr,
+    pub source: Peer,
+    /// Our address, as that peer reaches it.
     pub local: SocketAddr,
     pub call_id: String,
     /// User part of the request URI: the number dialled.
@@ -120,12 +133,20 @@ pub struct Invitation {
 /// What the agent says about itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Our SIP address as peers reach it: Via and Contact carry it.
-    pub contact: SocketAddr,
+    /// Our addresses; of those with the transport a peer uses, the first counts.
+    pub listeners: Vec<Listener>,
     /// User-Agent and Server header.
     pub product: String,
     /// More calls than this are refused with 503.
     pub calls_max: usize,
+}
+
+impl Settings {
+    /// Of an agent that is reached by UDP at `contact`.
+    pub fn new(contact: SocketAddr, product: &str, calls_max: usize) -> Settings {
+        let listeners = vec![Listener::new(Transport::Udp, contact)];
+        Settings { listeners, product: product.into(), calls_max }
+    }
 }
 
 /// What the agent has seen, for metrics.
@@ -210,7 +231,8 @@ impl Agent {
 
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Datagram { source, local, bytes } => self.datagram(now, source, local, &bytes),
+            Input::Received { peer, bytes, .. } => self.received(now, peer, &bytes),
+            Input::Unreachable(peer) => self.transactions.unreachable(&peer),
             Input::Command(command) => self.command(now, command),
             Input::Tick => {}
         }
@@ -245,41 +267,41 @@ impl Agent {
         &self.counters
     }
 
-    fn datagram(&mut self, now: Instant, source: SocketAddr, local: SocketAddr, bytes: &[u8]) {
+    fn received(&mut self, now: Instant, source: Peer, bytes: &[u8]) {
         self.counters.datagrams += 1;
         match wire::parse(bytes, &self.limits) {
             Framed::KeepAlive => self.counters.keep_alives += 1,
             Framed::Bad(bad) => self.malformed(source, bad),
             Framed::Message(Message::Request(request)) => {
-                self.request(now, request, source, local);
+                self.request(now, request, source);
             }
             Framed::Message(Message::Response(response)) => self.response(now, &response, source),
         }
     }
 
     /// A refusal goes back to where the datagram came from: its Via may be what is broken.
-    fn malformed(&mut self, source: SocketAddr, bad: BadMessage) {
+    fn malformed(&mut self, source: Peer, bad: BadMessage) {
         self.counters.malformed += 1;
         if let Some(echo) = bad.echo {
             let reply = Draft::refusal(&echo, bad.status, &self.token())
                 .with("Server", &self.settings.product)
-                .with("Warning", format!("399 {} \"{}\"", self.settings.contact, bad.reason));
+                .with("Warning", format!("399 {} \"{}\"", self.address(&source), bad.reason));
             self.transmit(source, reply.encode());
         }
     }
 
-    fn request(&mut self, now: Instant, request: Request, source: SocketAddr, local: SocketAddr) {
+    fn request(&mut self, now: Instant, request: Request, source: Peer) {
         match self.transactions.receive_request(now, &request, source) {
             Received::Absorbed => {}
             Received::Ack => self.ack(now, &request, source),
             Received::Merged(id) => self.refuse(now, id, &request, source, 482, &[]),
-            Received::New(id) => self.dispatch(now, id, request, source, local),
+            Received::New(id) => self.dispatch(now, id, request, source),
             Received::Full => {
                 self.counters.overloaded += 1;
                 let reply = self
                     .reply(&request, 503, source)
                     .with("Retry-After", RETRY_AFTER_S.to_string());
-                self.transmit(request.core.via.reply_to(source), reply.encode());
+                self.transmit(source.reply_path(&request.core.via), reply.encode());
             }
         }
     }
@@ -359,7 +381,7 @@ impl Agent {
         }
     }
 
-    fn transmit(&mut self, destination: SocketAddr, bytes: Bytes) {
+    fn transmit(&mut self, destination: Peer, bytes: Bytes) {
         self.out.push_back(Output::Transmit { destination, bytes });
     }
 
@@ -371,12 +393,25 @@ impl Agent {
         format!("z9hG4bK{:016x}", self.rng.next_u64())
     }
 
-    fn via(&self, branch: &str) -> String {
-        format!("SIP/2.0/UDP {};rport;branch={branch}", self.settings.contact)
+    /// Our address, as that peer reaches it.
+    fn address(&self, peer: &Peer) -> SocketAddr {
+        let listeners = &self.settings.listeners;
+        let listener = listeners.get(peer.listener).or(listeners.first());
+        let unknown = || SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        listener.map_or_else(unknown, |listener| listener.address_for(peer.address.ip()))
     }
 
-    /// Our Contact as a bare URI.
-    fn contact(&self) -> String {
-        format!("sip:{}", self.settings.contact)
+    fn via(&self, branch: &str, peer: &Peer) -> String {
+        let (transport, address) = (peer.transport.name(), self.address(peer));
+        format!("SIP/2.0/{transport} {address};rport;branch={branch}")
+    }
+
+    /// Our Contact as a bare URI, for that peer: it names the transport it can reach us by.
+    fn contact(&self, peer: &Peer) -> String {
+        let address = self.address(peer);
+        match peer.transport {
+            Transport::Udp => format!("sip:{address}"),
+            stream => format!("sip:{address};transport={stream}"),
+        }
     }
 }

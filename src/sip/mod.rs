@@ -3,6 +3,7 @@
 pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes
 mod address; // URI, name-addr, Via: what `rsip` gets wrong
 pub mod model; // messages over `rsip`, and our own name-addr, tel: and number parsing
+pub mod transport; // UDP, TCP, TLS: who a message came from, and our address there
 mod timer; // which key is due next
 pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026
 pub mod dialog; // tags, route set, CSeq, target refresh
@@ -12,3 +13,4 @@ pub mod refer; // blind transfer out, RFC 3515
 pub mod agent; // the user agent: UAS and UAC
 
 pub use agent::{Agent, Cause, Command, Event, Input, Invitation, Leg, Output};
+pub use transport::{Peer, Transport};

@@ -1,14 +1,16 @@
-//! Client and server transactions over UDP (RFC 3261 §17 with RFC 6026). They are told the time,
+//! Client and server transactions (RFC 3261 §17 with RFC 6026). They are told the time,
 //! retransmit by themselves, and tell the user agent only what is news.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::model::{Draft, Method, Request, Response};
 use super::timer::{PATIENCE, Repeat, T2, T4, Timers};
+use super::transport::Peer;
+
+const ZERO: Duration = Duration::ZERO;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u64);
@@ -51,7 +53,7 @@ struct Server {
     invite: bool,
     state: State,
     /// Where its responses go.
-    destination: SocketAddr,
+    destination: Peer,
     last: Option<Bytes>,
     repeat: Option<Repeat>,
     expires: Option<Instant>,
@@ -62,7 +64,7 @@ struct Client {
     /// Kept to derive ACK from.
     invite: Option<Box<Draft>>,
     state: State,
-    destination: SocketAddr,
+    destination: Peer,
     bytes: Bytes,
     ack: Option<Bytes>,
     repeat: Option<Repeat>,
@@ -85,7 +87,7 @@ pub struct Transactions {
     clients: HashMap<ClientId, Client>,
     client_keys: HashMap<(String, String), ClientId>,
     timers: Timers<Id>,
-    transmits: VecDeque<(SocketAddr, Bytes)>,
+    transmits: VecDeque<(Peer, Bytes)>,
     timeouts: VecDeque<ClientId>,
     retransmissions: u64,
 }
@@ -113,7 +115,7 @@ impl Transactions {
     }
 
     /// A datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Bytes)> {
+    pub fn poll_transmit(&mut self) -> Option<(Peer, Bytes)> {
         self.transmits.pop_front()
     }
 
@@ -136,12 +138,7 @@ impl Transactions {
     }
 
     /// Matches a request to its transaction or starts one (RFC 3261 §17.2.3).
-    pub fn receive_request(
-        &mut self,
-        now: Instant,
-        request: &Request,
-        source: SocketAddr,
-    ) -> Received {
+    pub fn receive_request(&mut self, now: Instant, request: &Request, source: Peer) -> Received {
         let key = server_key(request, &request.method);
         if let Some(id) = self.server_keys.get(&key).copied() {
             return self.repeated(now, id, request.method == Method::ACK);
@@ -166,7 +163,7 @@ impl Transactions {
             merge,
             invite: request.method == Method::INVITE,
             state: State::Trying,
-            destination: request.core.via.reply_to(source),
+            destination: source.reply_path(&request.core.via),
             last: None,
             repeat: None,
             expires: None,
@@ -184,7 +181,8 @@ impl Transactions {
                 State::Completed if server.invite => {
                     server.state = State::Confirmed;
                     server.repeat = None;
-                    server.expires = Some(now + T4);
+                    let wait = if server.destination.transport.is_reliable() { ZERO } else { T4 };
+                    server.expires = Some(now + wait);
                     self.schedule_server(id);
                 }
                 _ => {}
@@ -216,17 +214,21 @@ impl Transactions {
             (200..300, true) => State::Accepted,
             _ => State::Completed,
         };
-        if server.state != State::Proceeding {
-            server.expires = Some(now + PATIENCE);
-        }
-        if server.state == State::Completed && server.invite {
+        let reliable = server.destination.transport.is_reliable();
+        server.expires = match server.state {
+            State::Proceeding => None,
+            // A stream brings no request twice (timer J).
+            State::Completed if reliable && !server.invite => Some(now),
+            _ => Some(now + PATIENCE),
+        };
+        if server.state == State::Completed && server.invite && !reliable {
             server.repeat = Some(Repeat::new(now, T2));
         }
         self.schedule_server(id);
     }
 
     /// Where the responses of a transaction go.
-    pub fn destination(&self, id: ServerId) -> Option<SocketAddr> {
+    pub fn destination(&self, id: ServerId) -> Option<Peer> {
         self.servers.get(&id).map(|server| server.destination)
     }
 
@@ -237,7 +239,7 @@ impl Transactions {
         method: &Method,
         branch: &str,
         draft: Draft,
-        destination: SocketAddr,
+        destination: Peer,
     ) -> ClientId {
         self.next += 1;
         let id = ClientId(self.next);
@@ -253,7 +255,8 @@ impl Transactions {
             destination,
             bytes,
             ack: None,
-            repeat: Some(Repeat::new(now, if invite { PATIENCE } else { T2 })),
+            repeat: (!destination.transport.is_reliable())
+                .then(|| Repeat::new(now, if invite { PATIENCE } else { T2 })),
             expires: Some(now + PATIENCE),
         };
         self.clients.insert(id, client);
@@ -287,7 +290,7 @@ impl Transactions {
             (300.., true) if pending => {
                 let to = response.headers.first("To").unwrap_or_default();
                 let ack = client.invite.as_ref().map(|invite| invite.ack(to).encode());
-                client.finish(State::Completed, now + PATIENCE);
+                client.finish(State::Completed, now + client.linger(PATIENCE));
                 client.ack = ack;
                 self.transmits.extend(client.ack.clone().map(|ack| (client.destination, ack)));
                 true
@@ -298,7 +301,7 @@ impl Transactions {
                 false
             }
             (200.., false) if pending => {
-                client.finish(State::Completed, now + T4);
+                client.finish(State::Completed, now + client.linger(T4));
                 true
             }
             _ => false,
@@ -312,6 +315,20 @@ impl Transactions {
         if let Some(client) = self.clients.remove(&id) {
             self.client_keys.remove(&client.key);
             self.timers.set(Id::Client(id), None);
+        }
+    }
+
+    /// Gives up what waits for an answer from a peer that cannot be reached (RFC 3261 §18.4).
+    pub fn unreachable(&mut self, peer: &Peer) {
+        let lost = |client: &Client| {
+            let pending = matches!(client.state, State::Trying | State::Proceeding);
+            pending && client.destination.is_lost_with(peer)
+        };
+        let lost: Vec<ClientId> =
+            self.clients.iter().filter(|(_, client)| lost(client)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.timeouts.push_back(id);
+            self.forget(id);
         }
     }
 
@@ -381,6 +398,11 @@ impl Transactions {
 }
 
 impl Client {
+    /// How long the answered transaction catches repetitions; on a stream there are none.
+    fn linger(&self, unreliable: Duration) -> Duration {
+        if self.destination.transport.is_reliable() { ZERO } else { unreliable }
+    }
+
     fn finish(&mut self, state: State, expires: Instant) {
         (self.state, self.repeat, self.expires) = (state, None, Some(expires));
     }
@@ -420,13 +442,14 @@ fn merge_key(request: &Request) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::model::Message;
+    use super::super::transport::Transport;
     use super::super::wire::{self, Framed, Limits};
     use super::*;
 
-    const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 5060);
+    fn peer() -> Peer {
+        Peer::udp(([192, 0, 2, 1], 5060).into())
+    }
 
     fn message(text: &str) -> Message {
         match wire::parse(text.as_bytes(), &Limits::default()) {
@@ -490,7 +513,7 @@ mod tests {
     #[test]
     fn invite_client_repeats_until_timer_b() {
         let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), peer());
         let times = sent_at(&mut all, start, Duration::from_secs(60));
         assert_eq!(times, [0, 500, 1500, 3500, 7500, 15500, 31500]);
         assert_eq!(all.poll_timeout(), Some(id));
@@ -500,7 +523,7 @@ mod tests {
     #[test]
     fn other_client_repeats_every_t2_at_most() {
         let (mut all, start) = (Transactions::new(10), start());
-        all.send(start, &Method::BYE, "z9hG4bKc", draft("BYE"), PEER.into());
+        all.send(start, &Method::BYE, "z9hG4bKc", draft("BYE"), peer());
         let times = sent_at(&mut all, start, Duration::from_secs(60));
         assert_eq!(times[..6], [0, 500, 1500, 3500, 7500, 11500]);
         assert_eq!(times.len(), 11);
@@ -510,7 +533,7 @@ mod tests {
     #[test]
     fn a_refused_invite_is_acknowledged_each_time() {
         let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), peer());
         all.poll_transmit();
         assert_eq!(all.receive_response(start, &response(180, "INVITE", "t")), Some(id));
         assert_eq!(all.deadline(), None, "no timer while it rings");
@@ -531,7 +554,7 @@ mod tests {
     #[test]
     fn every_2xx_reaches_the_dialog() {
         let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
+        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), peer());
         for _ in 0..3 {
             assert_eq!(all.receive_response(start, &response(200, "INVITE", "t")), Some(id));
         }
@@ -543,18 +566,18 @@ mod tests {
     fn a_refusal_is_repeated_until_ack() {
         let (mut all, start) = (Transactions::new(10), start());
         let invite = request("INVITE", "z9hG4bKs", "");
-        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
+        let Received::New(id) = all.receive_request(start, &invite, peer()) else {
             panic!("not new");
         };
         all.respond(start, id, 100, Bytes::from_static(b"100"));
-        assert_eq!(all.receive_request(start, &invite, PEER.into()), Received::Absorbed);
+        assert_eq!(all.receive_request(start, &invite, peer()), Received::Absorbed);
         assert_eq!(all.transmits.len(), 2);
         all.respond(start, id, 486, Bytes::from_static(b"486"));
         let times = sent_at(&mut all, start, Duration::from_secs(5));
         assert_eq!(times, [0, 0, 0, 500, 1500, 3500]);
         let ack = request("ACK", "z9hG4bKs", ";tag=x");
         let now = start + Duration::from_secs(5);
-        assert_eq!(all.receive_request(now, &ack, PEER.into()), Received::Absorbed);
+        assert_eq!(all.receive_request(now, &ack, peer()), Received::Absorbed);
         assert_eq!(sent_at(&mut all, now, Duration::from_secs(60)), Vec::<u128>::new());
         assert!(all.is_empty());
     }
@@ -563,15 +586,15 @@ mod tests {
     fn an_accepted_invite_answers_retransmissions_for_32_s() {
         let (mut all, start) = (Transactions::new(10), start());
         let invite = request("INVITE", "z9hG4bKs", "");
-        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
+        let Received::New(id) = all.receive_request(start, &invite, peer()) else {
             panic!("not new");
         };
         all.respond(start, id, 200, Bytes::from_static(b"200"));
         all.poll_transmit();
-        all.receive_request(start, &invite, PEER.into());
-        assert_eq!(all.poll_transmit(), Some((PEER.into(), Bytes::from_static(b"200"))));
+        all.receive_request(start, &invite, peer());
+        assert_eq!(all.poll_transmit(), Some((peer(), Bytes::from_static(b"200"))));
         let ack = request("ACK", "z9hG4bKother", ";tag=x");
-        assert_eq!(all.receive_request(start, &ack, PEER.into()), Received::Ack);
+        assert_eq!(all.receive_request(start, &ack, peer()), Received::Ack);
         all.expire(start + PATIENCE);
         assert!(all.is_empty());
     }
@@ -580,19 +603,45 @@ mod tests {
     fn old_branches_merged_copies_and_a_full_table() {
         let (mut all, start) = (Transactions::new(2), start());
         let old = request("INVITE", "1", "");
-        let Received::New(id) = all.receive_request(start, &old, PEER.into()) else {
+        let Received::New(id) = all.receive_request(start, &old, peer()) else {
             panic!("not new");
         };
         all.respond(start, id, 486, Bytes::from_static(b"486"));
         assert_eq!(all.cancelled(&request("CANCEL", "1", "")), Some(id));
         assert_eq!(
-            all.receive_request(start, &request("ACK", "1", ";tag=x"), PEER.into()),
+            all.receive_request(start, &request("ACK", "1", ";tag=x"), peer()),
             Received::Absorbed
         );
         assert_eq!(all.servers[&id].state, State::Confirmed);
         let copy = request("INVITE", "z9hG4bKcopy", "");
-        assert!(matches!(all.receive_request(start, &copy, PEER.into()), Received::Merged(_)));
+        assert!(matches!(all.receive_request(start, &copy, peer()), Received::Merged(_)));
         let third = request("BYE", "z9hG4bK3", ";tag=x");
-        assert_eq!(all.receive_request(start, &third, PEER.into()), Received::Full);
+        assert_eq!(all.receive_request(start, &third, peer()), Received::Full);
+    }
+
+    #[test]
+    fn a_stream_repeats_nothing_and_a_lost_one_is_told() {
+        let (mut all, start) = (Transactions::new(10), start());
+        let stream = Peer { transport: Transport::Tcp, connection: Some(3), ..peer() };
+        let draft = |method: &Method| Draft::request(method, "sip:a@b").with("CSeq", "1 X");
+        for method in [Method::INVITE, Method::BYE] {
+            all.send(start, &method, "z9hG4bKc", draft(&method), stream);
+            assert_eq!(sent_at(&mut all, start, Duration::from_secs(31)), [0]);
+            let other = Peer { connection: Some(4), ..stream };
+            all.unreachable(&other);
+            assert_eq!(all.poll_timeout(), None, "another stream");
+            all.unreachable(&stream);
+            assert!(all.poll_timeout().is_some() && all.is_empty());
+        }
+        let invite = request("INVITE", "z9hG4bKs", "");
+        let Received::New(id) = all.receive_request(start, &invite, stream) else {
+            panic!("not new");
+        };
+        all.respond(start, id, 486, Bytes::from_static(b"486"));
+        assert_eq!(sent_at(&mut all, start, Duration::from_secs(31)), [0]);
+        let ack = request("ACK", "z9hG4bKs", ";tag=x");
+        assert_eq!(all.receive_request(start, &ack, stream), Received::Absorbed);
+        all.expire(start);
+        assert!(all.is_empty(), "nothing more can come");
     }
 }

@@ -53,7 +53,7 @@ impl World {
         let now = Instant::now();
         let table: toml::Table = gateway::example("bogus").unwrap().parse().unwrap();
         let invitation = Invitation {
-            source: "192.0.2.9:5060".parse().unwrap(),
+            source: ringtill::sip::Peer::udp("192.0.2.9:5060".parse().unwrap()),
             local: "192.0.2.1:5060".parse().unwrap(),
             call_id: "routing".into(),
             dialled: "pay".into(),

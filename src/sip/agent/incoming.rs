@@ -1,6 +1,5 @@
 //! Requests in, and our answers to them (RFC 3261 §8.2, §9.2, §11, §12.2.2, §13.3, §15.1.2).
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::RngExt;
@@ -9,20 +8,14 @@ use super::super::dialog::Dialog;
 use super::super::model::{Content, Draft, Method, Request, Scheme};
 use super::super::refer::Progress;
 use super::super::transaction::ServerId;
+use super::super::transport::Peer;
 use super::session::{Invite, Phase, Session, Unacked};
 use super::{ALLOW, Agent, Cause, Event, Invitation, Leg, RETRY_AFTER_S, RING_MAX};
 
 const ACCEPT: (&str, &str) = ("Accept", "application/sdp");
 
 impl Agent {
-    pub(super) fn dispatch(
-        &mut self,
-        now: Instant,
-        id: ServerId,
-        request: Request,
-        source: SocketAddr,
-        local: SocketAddr,
-    ) {
+    pub(super) fn dispatch(&mut self, now: Instant, id: ServerId, request: Request, source: Peer) {
         if let Some((status, extra)) = unacceptable(&request) {
             let extra: Vec<_> = extra.iter().map(|(n, v)| (*n, v.as_str())).collect();
             return self.refuse(now, id, &request, source, status, &extra);
@@ -34,14 +27,14 @@ impl Agent {
             return self.in_dialog(now, id, request, source);
         }
         match request.method {
-            Method::INVITE => self.offered(now, id, request, source, local),
+            Method::INVITE => self.offered(now, id, request, source),
             Method::OPTIONS => self.options(now, id, &request, source),
             _ => self.refuse(now, id, &request, source, 481, &[]),
         }
     }
 
     /// RFC 3261 §11: whoever asks learns whether we take calls.
-    fn options(&mut self, now: Instant, id: ServerId, request: &Request, source: SocketAddr) {
+    fn options(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
         let status = if self.draining { 503 } else { 200 };
         let mut reply = self.reply(request, status, source).with("Allow", ALLOW);
         reply = if self.draining {
@@ -52,20 +45,13 @@ impl Agent {
         self.transactions.respond(now, id, status, reply.encode());
     }
 
-    fn offered(
-        &mut self,
-        now: Instant,
-        id: ServerId,
-        request: Request,
-        source: SocketAddr,
-        local: SocketAddr,
-    ) {
+    fn offered(&mut self, now: Instant, id: ServerId, request: Request, source: Peer) {
         if self.draining || self.live >= self.settings.calls_max {
             self.counters.overloaded += 1;
             let retry = RETRY_AFTER_S.to_string();
             return self.refuse(now, id, &request, source, 503, &[("Retry-After", &retry)]);
         }
-        let trying = Draft::response(&request, 100, source, "").encode();
+        let trying = Draft::response(&request, 100, source.address, "").encode();
         self.transactions.respond(now, id, 100, trying);
         let (leg, tag) = (self.next_leg(), self.token());
         let offer = match request.content() {
@@ -74,7 +60,7 @@ impl Agent {
         };
         let invitation = Invitation {
             source,
-            local,
+            local: self.address(&source),
             call_id: request.core.call_id.clone(),
             dialled: request.uri.number().unwrap_or_default(),
             headers: request.headers.clone().into_pairs(),
@@ -96,14 +82,14 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
+        source: Peer,
         offered: bool,
     ) {
         self.servers.insert(id, session.leg);
         session.invite = Some(Invite { id, request: Box::new(request), source, offered });
     }
 
-    fn in_dialog(&mut self, now: Instant, id: ServerId, request: Request, source: SocketAddr) {
+    fn in_dialog(&mut self, now: Instant, id: ServerId, request: Request, source: Peer) {
         let Some(mut session) = self.take_session(&request) else {
             return self.refuse(now, id, &request, source, 481, &[]);
         };
@@ -146,7 +132,7 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
         if session.invite.is_some() {
             let retry = self.rng.random_range(0..=10).to_string();
@@ -158,7 +144,7 @@ impl Agent {
         if let Some(dialog) = &mut session.dialog {
             dialog.refresh(&request.headers, source);
         }
-        let trying = Draft::response(&request, 100, source, "").encode();
+        let trying = Draft::response(&request, 100, source.address, "").encode();
         self.transactions.respond(now, id, 100, trying);
         let sdp = match request.content() {
             Content::Sdp(sdp) => Some(sdp.to_vec()),
@@ -175,7 +161,7 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: &Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
         let reply = self.reply(request, 200, source);
         self.transactions.respond(now, id, 200, reply.encode());
@@ -193,7 +179,7 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: &Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
         let Some(progress) = Progress::read(request) else {
             let ours = [("Allow-Events", "refer")];
@@ -228,7 +214,7 @@ impl Agent {
     }
 
     /// ACK for one of our 2xx; any other is a repetition.
-    pub(super) fn ack(&mut self, now: Instant, request: &Request, source: SocketAddr) {
+    pub(super) fn ack(&mut self, now: Instant, request: &Request, source: Peer) {
         let Some(mut session) = self.take_session(request) else {
             self.counters.stray += 1;
             return;
@@ -253,7 +239,7 @@ impl Agent {
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL; its INVITE ends with 487 unless it is answered already.
-    fn cancel(&mut self, now: Instant, id: ServerId, request: &Request, source: SocketAddr) {
+    fn cancel(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
         let Some(invite) = self.transactions.cancelled(request) else {
             return self.refuse(now, id, request, source, 481, &[]);
         };
@@ -274,8 +260,8 @@ impl Agent {
             return;
         };
         let Some(invite) = &session.invite else { return };
-        let ringing = Draft::response(&invite.request, 180, invite.source, &session.key.1)
-            .with("Contact", format!("<{}>", self.contact()))
+        let ringing = Draft::response(&invite.request, 180, invite.source.address, &session.key.1)
+            .with("Contact", format!("<{}>", self.contact(&invite.source)))
             .with("Server", &self.settings.product);
         self.transactions.respond(now, invite.id, 180, ringing.encode());
     }
@@ -284,10 +270,11 @@ impl Agent {
     pub(super) fn accept(&mut self, now: Instant, session: &mut Session, sdp: Vec<u8>) {
         let Some(invite) = session.invite.take() else { return };
         self.servers.remove(&invite.id);
-        let mut reply = Draft::response(&invite.request, 200, invite.source, &session.key.1)
-            .with("Contact", format!("<{}>", self.contact()))
-            .with("Allow", ALLOW)
-            .with("Server", &self.settings.product);
+        let mut reply =
+            Draft::response(&invite.request, 200, invite.source.address, &session.key.1)
+                .with("Contact", format!("<{}>", self.contact(&invite.source)))
+                .with("Allow", ALLOW)
+                .with("Server", &self.settings.product);
         if !sdp.is_empty() {
             reply = reply.with_body("application/sdp", sdp);
         }
@@ -309,8 +296,9 @@ impl Agent {
     ) {
         let Some(invite) = session.invite.take() else { return };
         self.servers.remove(&invite.id);
-        let mut reply = Draft::response(&invite.request, status, invite.source, &session.key.1)
-            .with("Server", &self.settings.product);
+        let mut reply =
+            Draft::response(&invite.request, status, invite.source.address, &session.key.1)
+                .with("Server", &self.settings.product);
         for (name, value) in extra {
             reply = match *name {
                 REASON_PHRASE => reply.with_reason(value),
@@ -337,9 +325,10 @@ impl Agent {
     }
 
     /// A response with a tag of its own, for requests outside our dialogs.
-    pub(super) fn reply(&mut self, request: &Request, status: u16, source: SocketAddr) -> Draft {
+    pub(super) fn reply(&mut self, request: &Request, status: u16, source: Peer) -> Draft {
         let tag = self.token();
-        Draft::response(request, status, source, &tag).with("Server", &self.settings.product)
+        Draft::response(request, status, source.address, &tag)
+            .with("Server", &self.settings.product)
     }
 
     pub(super) fn refuse(
@@ -347,7 +336,7 @@ impl Agent {
         now: Instant,
         id: ServerId,
         request: &Request,
-        source: SocketAddr,
+        source: Peer,
         status: u16,
         extra: &[(&str, &str)],
     ) {

@@ -1,6 +1,5 @@
 //! Commands, the requests they cause, and the answers to those (RFC 3261 §9.1, §13.2, §15.1.1).
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::super::dialog::Dialog;
@@ -8,6 +7,7 @@ use super::super::model::{Draft, Method, NameAddr, Response, Scheme, Uri, is_tok
 use super::super::refer::{self, Referral};
 use super::super::timer::PATIENCE;
 use super::super::transaction::ClientId;
+use super::super::transport::Peer;
 use super::incoming::REASON_PHRASE;
 use super::session::{Phase, Placed, Session};
 use super::{ALLOW, Agent, Cause, Command, Event, Leg, Purpose, RING_MAX};
@@ -18,7 +18,7 @@ const FORKS_MAX: u8 = 8;
 /// A call to be placed.
 struct Call {
     target: String,
-    destination: SocketAddr,
+    destination: Peer,
     from: String,
     headers: Vec<(String, String)>,
     sdp: Vec<u8>,
@@ -69,7 +69,9 @@ impl Agent {
         let retry = retry_after_s.map(|seconds| seconds.to_string());
         // RFC 3261 §20.43: 305 is "incompatible media format".
         let text = reason.replace(['"', '\\'], "'");
-        let warning = format!("305 {} \"{text}\"", self.settings.contact);
+        let source = session.invite.as_ref().map(|invite| invite.source);
+        let us = source.map_or_else(String::new, |source| self.address(&source).to_string());
+        let warning = format!("305 {us} \"{text}\"");
         if !reason.is_empty() {
             extra.push((REASON_PHRASE, reason));
         }
@@ -112,21 +114,25 @@ impl Agent {
     }
 
     pub(super) fn say_bye(&mut self, now: Instant, session: &mut Session, reason: Option<String>) {
-        let branch = self.branch();
-        let via = self.via(&branch);
         let Some(dialog) = &mut session.dialog else {
             session.phase = Phase::Gone;
             return;
         };
-        let mut bye = dialog.request(&Method::BYE, &via);
-        bye = bye.with("User-Agent", &self.settings.product);
+        let (hop, branch, mut bye) = self.within(dialog, &Method::BYE);
         if let Some(reason) = reason {
             bye = bye.with("Reason", reason);
         }
-        let hop = dialog.next_hop();
         let id = self.transactions.send(now, &Method::BYE, &branch, bye, hop);
         self.clients.insert(id, (session.leg, Purpose::Bye));
         (session.phase, session.expires, session.referral) = (Phase::Closing, None, None);
+    }
+
+    /// A request inside a dialog: where it goes, its branch, and what every one carries.
+    fn within(&mut self, dialog: &mut Dialog, method: &Method) -> (Peer, String, Draft) {
+        let hop = dialog.next_hop(&self.settings.listeners);
+        let branch = self.branch();
+        let draft = dialog.request(method, &self.via(&branch, &hop));
+        (hop, branch, draft.with("User-Agent", &self.settings.product))
     }
 
     fn place(&mut self, now: Instant, leg: Leg, call: Call) {
@@ -145,13 +151,13 @@ impl Agent {
         };
         let (branch, call_id, tag) = (self.branch(), self.token(), self.token());
         let mut invite = Draft::request(&Method::INVITE, target.as_str())
-            .with("Via", self.via(&branch))
+            .with("Via", self.via(&branch, &call.destination))
             .with("Max-Forwards", "70")
             .with("From", format!("{};tag={tag}", written(&from)))
             .with("To", format!("<{}>", target.as_str()))
             .with("Call-ID", &call_id)
             .with("CSeq", "1 INVITE")
-            .with("Contact", format!("<{}>", self.contact()))
+            .with("Contact", format!("<{}>", self.contact(&call.destination)))
             .with("Allow", ALLOW)
             .with("User-Agent", &self.settings.product);
         for (name, value) in call.headers {
@@ -218,7 +224,7 @@ impl Agent {
         session.phase = Phase::Gone;
     }
 
-    pub(super) fn response(&mut self, now: Instant, response: &Response, source: SocketAddr) {
+    pub(super) fn response(&mut self, now: Instant, response: &Response, source: Peer) {
         let ours = response.headers.list("Via").count() == 1;
         let id = if ours { self.transactions.receive_response(now, response) } else { None };
         let Some((id, (leg, purpose))) = id.and_then(|id| Some((id, *self.clients.get(&id)?)))
@@ -261,7 +267,7 @@ impl Agent {
         now: Instant,
         session: &mut Session,
         response: &Response,
-        source: SocketAddr,
+        source: Peer,
     ) {
         match response.status {
             ..200 => self.provisional(now, session, response),
@@ -294,13 +300,7 @@ impl Agent {
 
     /// Each 2xx is acknowledged (RFC 3261 §13.2.2.4). The first makes the call, unless we already
     /// gave it up; from another branch of a fork it is hung up.
-    fn accepted(
-        &mut self,
-        now: Instant,
-        session: &mut Session,
-        response: &Response,
-        source: SocketAddr,
-    ) {
+    fn accepted(&mut self, now: Instant, session: &mut Session, response: &Response, source: Peer) {
         let Some(placed) = &mut session.placed else { return };
         if let Some(dialog) = &session.dialog {
             let same = response.core.to_tag() == Some(dialog.remote_tag.as_str());
@@ -317,7 +317,7 @@ impl Agent {
         }
         let dialog = Dialog::uac(response, &placed.target, source);
         let sdp = response.sdp().or_else(|| placed.early.take()).unwrap_or_default();
-        let ack = (dialog.next_hop(), self.ack_to(&dialog, response.core.cseq));
+        let ack = self.ack_to(&dialog, response.core.cseq);
         self.transmit(ack.0, ack.1.clone());
         if let Some(placed) = &mut session.placed {
             placed.ack = Some(ack);
@@ -337,21 +337,21 @@ impl Agent {
         leg: Leg,
         response: &Response,
         target: &Uri,
-        source: SocketAddr,
+        source: Peer,
     ) {
         let mut dialog = Dialog::uac(response, target, source);
-        let hop = dialog.next_hop();
-        let ack = self.ack_to(&dialog, response.core.cseq);
+        let (hop, ack) = self.ack_to(&dialog, response.core.cseq);
         self.transmit(hop, ack);
-        let branch = self.branch();
-        let bye = dialog.request(&Method::BYE, &self.via(&branch));
+        let (hop, branch, bye) = self.within(&mut dialog, &Method::BYE);
         let id = self.transactions.send(now, &Method::BYE, &branch, bye, hop);
         self.clients.insert(id, (leg, Purpose::Courtesy));
     }
 
-    fn ack_to(&mut self, dialog: &Dialog, cseq: u32) -> bytes::Bytes {
+    fn ack_to(&mut self, dialog: &Dialog, cseq: u32) -> (Peer, bytes::Bytes) {
+        let hop = dialog.next_hop(&self.settings.listeners);
         let branch = self.branch();
-        dialog.ack(&self.via(&branch), cseq).with("User-Agent", &self.settings.product).encode()
+        let ack = dialog.ack(&self.via(&branch, &hop), cseq);
+        (hop, ack.with("User-Agent", &self.settings.product).encode())
     }
 
     fn refer(
@@ -371,16 +371,12 @@ impl Agent {
         let (true, Some(dialog)) = (legal, &mut session.dialog) else {
             return self.event(Event::Referred { leg: session.leg, status: 400 });
         };
-        let branch = self.branch();
-        let us = self.contact();
-        let draft = dialog.request(&Method::REFER, &self.via(&branch));
-        let mut draft = refer::complete(draft, target, &us)
-            .with("Contact", format!("<{us}>"))
-            .with("User-Agent", &self.settings.product);
+        let (hop, branch, draft) = self.within(dialog, &Method::REFER);
+        let us = self.contact(&hop);
+        let mut draft = refer::complete(draft, target, &us).with("Contact", format!("<{us}>"));
         for (name, value) in headers {
             draft = draft.with(&name, value);
         }
-        let hop = dialog.next_hop();
         let id = self.transactions.send(now, &Method::REFER, &branch, draft, hop);
         self.clients.insert(id, (session.leg, Purpose::Refer));
         (session.referral, session.transferred) = (Some(Referral::new(now)), true);

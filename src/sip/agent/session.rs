@@ -1,6 +1,5 @@
 //! What the agent remembers of one leg.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use super::super::model::{Draft, Request, Uri};
 use super::super::refer::Referral;
 use super::super::timer::{PATIENCE, Repeat, T2};
 use super::super::transaction::{ClientId, ServerId};
+use super::super::transport::Peer;
 use super::Leg;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Session {
 pub(super) struct Invite {
     pub id: ServerId,
     pub request: Box<Request>,
-    pub source: SocketAddr,
+    pub source: Peer,
     /// It carried an offer, so its 2xx carries the answer.
     pub offered: bool,
 }
@@ -102,7 +102,7 @@ pub(super) struct Invite {
 pub(super) struct Unacked {
     pub cseq: u32,
     pub bytes: Bytes,
-    pub destination: SocketAddr,
+    pub destination: Peer,
     /// The ACK brings the answer to our offer.
     pub late_offer: bool,
     pub repeat: Repeat,
@@ -114,7 +114,7 @@ impl Unacked {
         now: Instant,
         cseq: u32,
         bytes: Bytes,
-        destination: SocketAddr,
+        destination: Peer,
         late_offer: bool,
     ) -> Unacked {
         let (repeat, expires) = (Repeat::new(now, T2), now + PATIENCE);
@@ -126,7 +126,7 @@ impl Unacked {
 pub(super) struct Placed {
     pub client: ClientId,
     pub draft: Draft,
-    pub destination: SocketAddr,
+    pub destination: Peer,
     pub target: Uri,
     pub branch: String,
     /// A provisional response came: from here on CANCEL is allowed (RFC 3261 §9.1).
@@ -137,7 +137,7 @@ pub(super) struct Placed {
     /// SDP of the last provisional, for a 2xx that brings none.
     pub early: Option<Vec<u8>>,
     /// The ACK, repeated for each 2xx.
-    pub ack: Option<(SocketAddr, Bytes)>,
+    pub ack: Option<(Peer, Bytes)>,
     /// Other branches that answered too; each is acknowledged and hung up, up to a bound.
     pub forks: u8,
 }

@@ -15,7 +15,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn settings(contact: &str) -> Settings {
-    Settings { contact: address(contact), product: "Ringtill/test".into(), calls_max: 4 }
+    Settings::new(address(contact), "Ringtill/test", 4)
 }
 
 #[allow(clippy::disallowed_methods)]

@@ -45,7 +45,7 @@ impl Link {
             match output {
                 Output::Event(event) => self.events[end].push(event),
                 Output::Transmit { destination, bytes } => {
-                    assert_eq!(destination, address(ENDS[1 - end]));
+                    assert_eq!(destination, Peer::udp(address(ENDS[1 - end])));
                     if !self.rng.random_bool(self.loss) {
                         let delay = Duration::from_millis(self.rng.random_range(5..60));
                         self.sequence += 1;
@@ -69,8 +69,8 @@ impl Link {
         if packet == Some(next)
             && let Some((_, (end, bytes))) = self.wire.pop_first()
         {
-            let (source, local) = (address(ENDS[1 - end]), address(ENDS[end]));
-            self.agents[end].handle(self.now, Input::Datagram { source, local, bytes });
+            let source = address(ENDS[1 - end]);
+            self.agents[end].handle(self.now, Input::datagram(source, bytes));
         }
         for end in 0..2 {
             self.agents[end].handle(self.now, Input::Tick);
@@ -102,7 +102,7 @@ impl Link {
             Command::Invite {
                 leg,
                 target: format!("sip:1000@{US}"),
-                destination: address(US),
+                destination: Peer::udp(address(US)),
                 from: "\"James\" <sip:+14155550100@192.0.2.1>".into(),
                 headers: vec![("X-Account".into(), "7".into())],
                 sdp: OFFER.into(),

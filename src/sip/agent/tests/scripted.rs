@@ -320,7 +320,7 @@ fn a_refused_call_says_why_and_a_bad_one_is_not_placed() {
         peer.command(Command::Invite {
             leg,
             target: target.into(),
-            destination: address(PEER),
+            destination: Peer::udp(address(PEER)),
             from: from.into(),
             headers: vec![(header.0.into(), header.1.into())],
             sdp: OFFER.into(),
@@ -439,7 +439,7 @@ impl Scripted {
         self.command(Command::Invite {
             leg,
             target: target.into(),
-            destination: address(PEER),
+            destination: Peer::udp(address(PEER)),
             from: "sip:us@192.0.2.2".into(),
             headers: Vec::new(),
             sdp: OFFER.into(),
@@ -453,8 +453,7 @@ impl Scripted {
 
     fn receive_from(&mut self, text: &str, source: &str) {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
-        let (source, local) = (address(source), address(US));
-        self.agent.handle(self.now, Input::Datagram { source, local, bytes });
+        self.agent.handle(self.now, Input::datagram(address(source), bytes));
         self.collect();
     }
 
@@ -497,7 +496,7 @@ impl Scripted {
             match output {
                 Output::Event(event) => self.events.push(event),
                 Output::Transmit { destination, bytes } => {
-                    self.destinations.push(destination);
+                    self.destinations.push(destination.address);
                     self.transmitted.push(String::from_utf8(bytes.to_vec()).unwrap());
                 }
             }
