@@ -91,7 +91,6 @@ fn signalling(calls: u32) {
                     let (source, other) = (sides[side].1, 1 - side);
                     match output {
                         Output::Transmit { bytes, .. } => {
-                            let local = sides[other].1;
                             let datagram = Input::datagram(source, bytes);
                             sides[other].0.handle(now, datagram);
                         }

@@ -269,7 +269,11 @@ impl Agent {
 
     fn received(&mut self, now: Instant, source: Peer, bytes: &[u8]) {
         self.counters.datagrams += 1;
-        match wire::parse(bytes, &self.limits) {
+        let framed = match source.transport.is_reliable() {
+            true => wire::parse_stream(bytes, &self.limits),
+            false => wire::parse(bytes, &self.limits),
+        };
+        match framed {
             Framed::KeepAlive => self.counters.keep_alives += 1,
             Framed::Bad(bad) => self.malformed(source, bad),
             Framed::Message(Message::Request(request)) => {
