@@ -16,6 +16,7 @@ use super::{
 use crate::call::Policy;
 use crate::config::Config;
 use crate::prompt::Library;
+use crate::sip::transport::Listener;
 
 /// Why the server does not start, in words for the person who starts it.
 #[derive(Debug)]
@@ -70,7 +71,9 @@ pub(super) async fn open(
     }
     let store = open_store(&config).await?;
     let media = start_media(&config)?;
-    let (sip, offers) = start_sip(&config).await?;
+    let tls = config.sip.tls.clone().map(sip::tls::Tls::open).transpose();
+    let tls = tls.map_err(StartError::configuration)?.map(Arc::new);
+    let (sip, offers) = start_sip(&config, tls.clone()).await?;
     let policy = Policy {
         payment: Arc::new(config.payment.clone()),
         dialogue: config.dialogue.clone(),
@@ -87,6 +90,7 @@ pub(super) async fn open(
         store: Arc::new(store),
         media,
         commands: sip.commands(),
+        tls,
         synthesizer,
         watcher,
         counters: Counters::default(),
@@ -140,16 +144,31 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
     })
 }
 
-async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
-    let listen = config.sip.listen;
-    let contact = config.public_address().unwrap_or(listen.ip());
-    let contact = SocketAddr::new(contact, listen.port());
-    let product = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
-    let settings = crate::sip::agent::Settings::new(contact, product, config.sip.calls_max);
+async fn start_sip(
+    config: &Config,
+    tls: Option<Arc<sip::tls::Tls>>,
+) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
+    let listeners = config.sip.listen.iter().map(|listen| {
+        let public = config.sip.public_address_of(listen.address);
+        let ip = public.unwrap_or(listen.address.ip());
+        Listener::new(listen.transport, SocketAddr::new(ip, listen.address.port()))
+    });
+    let settings = crate::sip::agent::Settings {
+        listeners: listeners.collect(),
+        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
+        calls_max: config.sip.calls_max,
+    };
+    let limits = sip::connections::Limits {
+        connections_max: config.sip.connections_max,
+        per_source_max: config.sip.connections_per_source,
+        idle: Duration::from_secs(60 * config.sip.idle_minutes),
+    };
+    let listen = config.sip.listen.iter().map(|listen| listen.address).collect();
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
-    sip::Sip::bind(listen, settings, seed).await.map_err(|error| {
-        let remedy = match error.kind() {
+    let transports = sip::Transports { listen, tls, limits };
+    sip::Sip::bind(transports, settings, seed).await.map_err(|failed| {
+        let remedy = match failed.error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 ": another SIP server has this port; stop it or change [sip] listen"
             }
@@ -159,7 +178,7 @@ async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Off
             std::io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",
         };
-        StartError::machine(format!("cannot listen for SIP on {listen}: {error}{remedy}"))
+        StartError::machine(format!("{failed}{remedy}"))
     })
 }
 
