@@ -19,6 +19,7 @@ mod call_task; // one call
 pub mod clock; // the one place that asks what time it is
 pub mod configuration; // the configuration file, read and checked
 pub mod console; // calls as a person may watch them
+pub mod dns; // where SIP URIs are reached
 pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
 pub mod gateway; // the configured gateway, opened
