@@ -31,7 +31,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub agent: Agent,
     pub log: Log,
-    /// In the order of the file: the first whose sources match serves the call.
+    /// In the order of the file: the first that takes a call for its own serves it.
     pub trunks: Vec<Profile>,
 }
 
@@ -244,11 +244,6 @@ impl Config {
     /// What we write in Contact; `None` when listening on all addresses and told nothing.
     pub fn public_address(&self) -> Option<IpAddr> {
         self.sip.public_address_of(self.sip.address())
-    }
-
-    /// The trunk that serves requests from `source`.
-    pub fn trunk(&self, source: IpAddr) -> Option<&Profile> {
-        self.trunks.iter().find(|trunk| trunk.matches(source))
     }
 }
 

@@ -16,7 +16,7 @@ use super::run::{Action, Failure, Run};
 use super::script::{Keying, Script, masked};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{self, Digit, Method, Stream};
-use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg};
+use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
 use crate::sip::offer::{self, Law, Local, Negotiated};
 use crate::sip::profile::Latch;
 use crate::sip::transport::Peer;
@@ -187,15 +187,15 @@ impl Phone {
     }
 
     fn place(&mut self, now: Instant) {
-        let command = Command::Invite {
-            leg: self.leg,
+        let call = Box::new(Placement {
             target: self.setup.target.clone(),
-            destination: Peer::udp(self.setup.destination),
+            destinations: vec![Peer::udp(self.setup.destination)],
             from: self.setup.from.clone(),
             headers: std::mem::take(&mut self.setup.headers),
             sdp: offer::offer(&self.local),
-        };
-        self.command(now, command);
+            trunk: Arc::default(),
+        });
+        self.command(now, Command::Invite { leg: self.leg, call });
     }
 
     /// A datagram that arrived on the SIP socket.
@@ -265,14 +265,7 @@ impl Phone {
 
     /// Carries everything that has happened to where it belongs.
     fn settle(&mut self, now: Instant) {
-        while let Some(output) = self.agent.poll() {
-            match output {
-                agent::Output::Transmit { destination, bytes } => {
-                    self.push(Output::Sip { destination: destination.address, bytes });
-                }
-                agent::Output::Event(event) => self.event(now, event),
-            }
-        }
+        self.signals(now);
         while let Some(event) = self.stream.poll() {
             match event {
                 media::Event::Heard(frame) => self.listener.hear(&*frame),
@@ -346,6 +339,16 @@ impl Phone {
                 Err(refusal) => self.fail(now, Failure::NoMedia(format!("{refusal:?}"))),
             },
             Event::Reoffered { leg, sdp } => self.reoffered(now, leg, sdp),
+            Event::Reanswered { sdp, .. } => {
+                if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
+                    self.negotiated(now, negotiated);
+                }
+            }
+            Event::Redirected { leg, .. } => {
+                self.local.session_version += 1;
+                let sdp = offer::offer(&self.local);
+                self.command(now, Command::Follow { leg, sdp });
+            }
             Event::Established { sdp: Some(sdp), .. } if self.offered => {
                 self.offered = false;
                 if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
@@ -360,7 +363,12 @@ impl Phone {
                 );
             }
             Event::Ended { leg, cause } if leg == self.leg => self.ended(now, cause),
-            Event::Ended { .. } | Event::Established { .. } | Event::Referred { .. } => {}
+            Event::Ended { .. }
+            | Event::Established { .. }
+            | Event::Referred { .. }
+            | Event::ReofferRefused { .. }
+            | Event::Replaced { .. }
+            | Event::Key { .. } => {}
         }
     }
 
@@ -441,12 +449,18 @@ impl Phone {
 
     fn command(&mut self, now: Instant, command: Command) {
         self.agent.handle(now, Input::Command(command));
+        self.signals(now);
+    }
+
+    fn signals(&mut self, now: Instant) {
         while let Some(output) = self.agent.poll() {
             match output {
                 agent::Output::Transmit { destination, bytes } => {
                     self.push(Output::Sip { destination: destination.address, bytes });
                 }
                 agent::Output::Event(event) => self.event(now, event),
+                // Anybody may call a phone, and it registers nowhere.
+                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
             }
         }
     }

@@ -334,7 +334,9 @@ mod tests {
                         agent.handle(now, Input::Command(Command::Answer { leg: offered, sdp }));
                         (taken, leg) = (Some(*invitation), Some(offered));
                     }
-                    agent::Output::Event(_) => {}
+                    agent::Output::Event(_)
+                    | agent::Output::Intrusion(_)
+                    | agent::Output::Registered { .. } => {}
                 }
             }
             if agent.calls() == 0

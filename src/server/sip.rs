@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use self::connections::Connections;
 use self::flood::Flood;
-use crate::sip::agent::{Counters, Settings};
+use crate::sip::agent::{Counters, Intrusion, Placement, Registered, Settings};
 use crate::sip::locate::Hop;
 use crate::sip::transport::{Listener, listener_for};
 use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output, Peer, Transport};
@@ -54,15 +54,6 @@ pub struct Offer {
     pub events: mpsc::Receiver<Event>,
 }
 
-/// A call to be placed.
-pub struct Outgoing {
-    pub target: String,
-    pub destination: Hop,
-    pub from: String,
-    pub headers: Vec<(String, String)>,
-    pub sdp: Vec<u8>,
-}
-
 /// The core task is gone: no call can be made or answered any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
@@ -77,26 +68,41 @@ impl std::error::Error for Stopped {}
 
 enum Ask {
     Command(Command),
-    Invite(Outgoing, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
+    Invite(Box<Placement>, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
     /// Drains, hangs up what is left at the deadline, and ends the core.
     Stop(Instant),
 }
 
 /// Gives commands to the core. Cheap to clone.
 #[derive(Clone)]
-pub struct Commands(mpsc::Sender<Ask>);
+pub struct Commands {
+    asks: mpsc::Sender<Ask>,
+    listeners: Arc<[Listener]>,
+    connections: Arc<Connections>,
+}
 
 impl Commands {
     /// Waits while the core has too much to do. `Command::Invite` is for [`Commands::invite`].
     pub async fn send(&self, command: Command) -> Result<(), Stopped> {
-        self.0.send(Ask::Command(command)).await.map_err(|_| Stopped)
+        self.asks.send(Ask::Command(command)).await.map_err(|_| Stopped)
     }
 
     /// Places a call and returns its leg and mailbox.
-    pub async fn invite(&self, call: Outgoing) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
+    pub async fn invite(&self, call: Placement) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
         let (reply, placed) = oneshot::channel();
-        self.0.send(Ask::Invite(call, reply)).await.map_err(|_| Stopped)?;
+        self.asks.send(Ask::Invite(Box::new(call), reply)).await.map_err(|_| Stopped)?;
         placed.await.map_err(|_| Stopped)
+    }
+
+    /// The peer at a place that DNS named; `None` if no listener of ours can send there. Its
+    /// certificate will have to bear the name that goes with the place.
+    pub fn peer(&self, hop: &Hop) -> Option<Peer> {
+        let Hop { transport, address, ref name } = *hop;
+        let listener = listener_for(&self.listeners, transport, address)?;
+        if let Some(name) = name {
+            self.connections.expect_name(address, name);
+        }
+        Some(Peer { transport, listener, address, connection: None })
     }
 }
 
@@ -206,10 +212,14 @@ impl Sip {
                 }
             }
         }
+        let commands = Commands {
+            asks: ask_sender,
+            listeners: settings.listeners.clone().into(),
+            connections: connections.clone(),
+        };
         let core = Core {
             udp,
             connections: connections.clone(),
-            listeners: settings.listeners.clone(),
             agent: Agent::new(settings, seed),
             mailboxes: HashMap::new(),
             offers,
@@ -222,7 +232,7 @@ impl Sip {
         };
         let sip = Sip {
             locals,
-            commands: Commands(ask_sender),
+            commands,
             status: status_receiver,
             connections,
             readers,
@@ -255,7 +265,7 @@ impl Sip {
     /// returns when all is over.
     pub async fn shutdown(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        if self.commands.0.send(Ask::Stop(deadline)).await.is_ok() {
+        if self.commands.asks.send(Ask::Stop(deadline)).await.is_ok() {
             // The core ends by itself within the deadline and the farewell.
             if (&mut self.core).await.is_err() {
                 tracing::error!("the SIP core failed");
@@ -349,7 +359,6 @@ struct Core {
     /// By listener; `None` where it takes streams.
     udp: Vec<Option<Arc<UdpSocket>>>,
     connections: Arc<Connections>,
-    listeners: Vec<Listener>,
     agent: Agent,
     mailboxes: HashMap<Leg, Mailbox>,
     offers: mpsc::Sender<Offer>,
@@ -404,21 +413,13 @@ impl Core {
     fn obey(&mut self, ask: Ask) {
         match ask {
             Ask::Command(command) => self.handle(Input::Command(command)),
-            Ask::Invite(Outgoing { target, destination, from, headers, sdp }, reply) => {
+            Ask::Invite(call, reply) => {
                 let leg = self.agent.next_leg();
                 let (mailbox, receiver) = Mailbox::new();
-                let destination = self.peer(destination);
                 // If nobody waits any more, the closed mailbox hangs up at the next sweep.
                 let _ = reply.send((leg, receiver));
                 self.mailboxes.insert(leg, mailbox);
-                self.handle(Input::Command(Command::Invite {
-                    leg,
-                    target,
-                    destination,
-                    from,
-                    headers,
-                    sdp,
-                }));
+                self.handle(Input::Command(Command::Invite { leg, call }));
             }
             Ask::Stop(deadline) => {
                 self.stop = Some(Stop::Grace(deadline));
@@ -432,6 +433,20 @@ impl Core {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Transmit { destination, bytes } => self.transmit(destination, bytes),
+                Output::Intrusion(Intrusion { peer, reason }) => {
+                    let (proto, source) = (peer.transport, peer.address);
+                    let (src, sport) = (source.ip(), source.port());
+                    tracing::warn!("SECURITY {reason} proto={proto} src={src} sport={sport}");
+                }
+                Output::Registered { trunk, state } => {
+                    let trunk = &trunk.name;
+                    match state {
+                        Registered::Yes => tracing::info!(trunk, "registered"),
+                        Registered::No(status) => {
+                            tracing::warn!(trunk, ?status, "the trunk does not register us");
+                        }
+                    }
+                }
                 Output::Event(event) => {
                     if let Some(unheard) = self.deliver(event) {
                         self.agent.handle(Instant::now(), Input::Command(unheard));
@@ -458,15 +473,6 @@ impl Core {
         }
     }
 
-    /// Without a listener that could reach it, sending will fail, and the agent is told then.
-    fn peer(&self, Hop { transport, address, name }: Hop) -> Peer {
-        if let Some(name) = name {
-            self.connections.expect_name(address, &name);
-        }
-        let listener = listener_for(&self.listeners, transport, address).unwrap_or_default();
-        Peer { transport, listener, address, connection: None }
-    }
-
     /// Puts an event into its mailbox. Returns what to do about one that nobody will hear.
     fn deliver(&mut self, event: Event) -> Option<Command> {
         let leg = match event {
@@ -481,6 +487,11 @@ impl Core {
             | Event::Answered { leg, .. }
             | Event::Established { leg, .. }
             | Event::Reoffered { leg, .. }
+            | Event::Reanswered { leg, .. }
+            | Event::ReofferRefused { leg, .. }
+            | Event::Replaced { leg, .. }
+            | Event::Redirected { leg, .. }
+            | Event::Key { leg, .. }
             | Event::Referred { leg, .. } => leg,
         };
         let mailbox = self.mailboxes.get(&leg)?;

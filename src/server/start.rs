@@ -144,6 +144,8 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
     })
 }
 
+const PRODUCT: &str = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
+
 async fn start_sip(
     config: &Config,
     tls: Option<Arc<sip::tls::Tls>>,
@@ -155,8 +157,8 @@ async fn start_sip(
     });
     let settings = crate::sip::agent::Settings {
         listeners: listeners.collect(),
-        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
-        calls_max: config.sip.calls_max,
+        trunks: config.trunks.iter().cloned().map(Arc::new).collect(),
+        ..crate::sip::agent::Settings::new(config.sip.address(), PRODUCT, config.sip.calls_max)
     };
     let limits = sip::connections::Limits {
         connections_max: config.sip.connections_max,

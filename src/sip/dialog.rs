@@ -1,7 +1,7 @@
 //! A dialog (RFC 3261 §12): tags, sequence numbers, route set, remote target, and where a request
 //! inside it is sent.
 
-use super::model::{Draft, Headers, Method, NameAddr, Request, Response, Uri};
+use super::model::{Draft, Headers, Method, NameAddr, Params, Request, Response, Uri};
 use super::transport::{Listener, Peer, Transport, is_private, listener_for, numeric};
 
 /// One peer-to-peer relationship. `local` is us, whoever called.
@@ -82,8 +82,36 @@ impl Dialog {
 
     /// A request inside the dialog, with the next sequence number (RFC 3261 §12.2.1.1).
     pub fn request(&mut self, method: &Method, via: &str) -> Draft {
+        let cseq = self.next_cseq();
+        self.draft(method, via, cseq)
+    }
+
+    /// The number of our last request.
+    pub fn local_cseq(&self) -> u32 {
+        self.local_cseq
+    }
+
+    /// A request sent once more needs a number of its own.
+    pub fn next_cseq(&mut self) -> u32 {
         self.local_cseq += 1;
-        self.draft(method, via, self.local_cseq)
+        self.local_cseq
+    }
+
+    /// Requests of ours go on after this number: it was used before the dialog was confirmed.
+    pub fn skip_to(&mut self, cseq: u32) {
+        self.local_cseq = self.local_cseq.max(cseq);
+    }
+
+    /// Who we are in it, without the tag.
+    pub fn local_address(&self) -> Option<NameAddr> {
+        NameAddr::parse(&self.local)
+            .map(|address| NameAddr { params: Params::default(), ..address })
+    }
+
+    /// For a Replaces header, as the peer's peer is to write it (RFC 3891 §3).
+    pub fn replaces(&self) -> String {
+        let Dialog { call_id, local_tag, remote_tag, .. } = self;
+        format!("{call_id};to-tag={remote_tag};from-tag={local_tag}")
     }
 
     /// The ACK to a 2xx: it bears the INVITE's number (RFC 3261 §13.2.2.4).

@@ -159,6 +159,9 @@ impl Server {
                     assert!(self.call.is_none() && self.outcome.is_none(), "one call a simulation");
                     self.call = Some(self.offered(now, leg, invitation));
                 }
+                sip::Output::Intrusion(_) | sip::Output::Registered { .. } => {
+                    panic!("everybody may call, and nobody registers us")
+                }
                 sip::Output::Event(event) => {
                     let wall_ms = self.wall_ms(now);
                     if let Some(running) = &mut self.call {
@@ -177,7 +180,7 @@ impl Server {
             record: false,
             listen: false,
         };
-        let profile = Profile { trust_caller_id: true, ..Profile::default() };
+        let profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
         let payment = payment::Settings { fee: Money::usd(200), ..payment::Settings::default() };
         let policy = Policy {
             payment: Arc::new(payment),

@@ -231,6 +231,7 @@ impl World {
             match output {
                 agent::Output::Transmit { bytes, .. } => self.send(true, 0, bytes),
                 agent::Output::Event(event) => self.server.event(self.now, event),
+                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
             }
         }
         while let Some(event) = self.server.stream.poll() {

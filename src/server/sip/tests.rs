@@ -1,7 +1,7 @@
 //! Cores on loopback, calling each other.
 
 use super::*;
-use crate::sip::Cause;
+use crate::sip::{Cause, Peer};
 
 const SDP: &[u8] = b"v=0\r\n";
 
@@ -11,13 +11,14 @@ async fn core(calls_max: usize) -> (Sip, mpsc::Receiver<Offer>) {
     Sip::bind(any, settings, [3; 32]).await.unwrap()
 }
 
-fn call_to(server: &Sip) -> Outgoing {
-    Outgoing {
+fn call_to(server: &Sip) -> Placement {
+    Placement {
         target: format!("sip:1000@{}", server.local()),
-        destination: Hop::udp(server.local()),
+        destinations: vec![Peer::udp(server.local())],
         from: "sip:test@127.0.0.1".into(),
         headers: Vec::new(),
         sdp: SDP.into(),
+        trunk: Arc::default(),
     }
 }
 
@@ -126,7 +127,6 @@ async fn bare() -> (Core, mpsc::Receiver<Offer>) {
     let core = Core {
         udp: Vec::new(),
         connections: Connections::new(&any.into(), Vec::new(), Inbox::new(mpsc::channel(1).0)),
-        listeners: Vec::new(),
         agent: Agent::new(settings, [0; 32]),
         mailboxes: HashMap::new(),
         offers,
@@ -169,7 +169,7 @@ async fn a_call_over_streams_and_ipv6() {
         let listen = SocketAddr::new(ip.parse().unwrap(), 0);
         let transports = Transports { tls: Some(tls.clone()), ..listen.into() };
         let listeners = vec![Listener::new(transport, listen)];
-        let settings = Settings { listeners, product: "Ringtill/test".into(), calls_max: 4 };
+        let settings = Settings { listeners, ..Settings::new(listen, "Ringtill/test", 4) };
         Sip::bind(transports, settings, [3; 32]).await
     };
     for (transport, ip) in [
@@ -187,7 +187,8 @@ async fn a_call_over_streams_and_ipv6() {
         };
         let address = server.local();
         let hop = Hop { transport, address, name: Some("localhost".into()) };
-        let call = Outgoing { destination: hop, ..call_to(&server) };
+        let peer = phone.commands().peer(&hop).expect("a listener");
+        let call = Placement { destinations: vec![peer], ..call_to(&server) };
         let (_, mut events) = phone.commands().invite(call).await.unwrap();
         let mut offer = within(offers.recv()).await.unwrap();
         let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
@@ -211,12 +212,12 @@ async fn a_call_over_streams_and_ipv6() {
 async fn a_call_that_finds_nobody_ends_at_once() {
     let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listeners = vec![Listener::new(Transport::Tcp, listen)];
-    let settings = Settings { listeners, product: "Ringtill/test".into(), calls_max: 4 };
+    let settings = Settings { listeners, ..Settings::new(listen, "Ringtill/test", 4) };
     let (phone, _offers) = Sip::bind(listen, settings, [3; 32]).await.unwrap();
     let free = std::net::TcpListener::bind(listen).unwrap().local_addr().unwrap();
     for transport in [Transport::Tcp, Transport::Tls, Transport::Udp] {
-        let destination = Hop { transport, address: free, name: None };
-        let call = Outgoing { destination, ..call_to(&phone) };
+        let peer = Peer { transport, listener: 0, address: free, connection: None };
+        let call = Placement { destinations: vec![peer], ..call_to(&phone) };
         let (_, mut events) = phone.commands().invite(call).await.unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(5), events.recv()).await;
         assert!(matches!(ended, Ok(Some(Event::Ended { .. }))), "{transport}");

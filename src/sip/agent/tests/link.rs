@@ -44,6 +44,7 @@ impl Link {
         while let Some(output) = self.agents[end].poll() {
             match output {
                 Output::Event(event) => self.events[end].push(event),
+                Output::Intrusion(_) | Output::Registered { .. } => unreachable!(),
                 Output::Transmit { destination, bytes } => {
                     assert_eq!(destination, Peer::udp(address(ENDS[1 - end])));
                     if !self.rng.random_bool(self.loss) {
@@ -101,11 +102,14 @@ impl Link {
             0,
             Command::Invite {
                 leg,
-                target: format!("sip:1000@{US}"),
-                destination: Peer::udp(address(US)),
-                from: "\"James\" <sip:+14155550100@192.0.2.1>".into(),
-                headers: vec![("X-Account".into(), "7".into())],
-                sdp: OFFER.into(),
+                call: Box::new(Placement {
+                    target: format!("sip:1000@{US}"),
+                    destinations: vec![Peer::udp(address(US))],
+                    from: "\"James\" <sip:+14155550100@192.0.2.1>".into(),
+                    headers: vec![("X-Account".into(), "7".into())],
+                    sdp: OFFER.into(),
+                    trunk: Arc::default(),
+                }),
             },
         );
         leg

@@ -9,6 +9,7 @@ fn a_transfer_is_reported_to_its_end() {
     peer.command(Command::Refer {
         leg,
         target: "sip:agent@198.51.100.5".into(),
+        replaces: None,
         headers: vec![("X-Reason".into(), "caller pressed 0".into())],
     });
     let refer = peer.sent("REFER ");
@@ -41,7 +42,12 @@ fn a_transfer_is_reported_to_its_end() {
 
 #[test]
 fn a_transfer_that_fails_or_falls_silent() {
-    let refer = |leg| Command::Refer { leg, target: "tel:+14155550111".into(), headers: vec![] };
+    let refer = |leg| Command::Refer {
+        leg,
+        replaces: None,
+        target: "tel:+14155550111".into(),
+        headers: vec![],
+    };
     let mut peer = Scripted::up("");
     peer.command(refer(peer.leg));
     let request = peer.sent("REFER ");
@@ -55,7 +61,12 @@ fn a_transfer_that_fails_or_falls_silent() {
     let request = peer.sent("REFER ");
     peer.respond(&request, "202 Accepted");
     peer.pass(Duration::from_secs(181));
-    peer.command(Command::Refer { leg: peer.leg, target: "no uri".into(), headers: vec![] });
+    peer.command(Command::Refer {
+        leg: peer.leg,
+        target: "no uri".into(),
+        replaces: None,
+        headers: vec![],
+    });
     assert_eq!(peer.referred(), [603, 100, 491, 408, 100, 408, 400]);
     peer.notify("Event: refer\r\nSubscription-State: terminated\r\n|21|SIP/2.0 200 OK");
     assert_eq!(peer.referred(), Vec::<u16>::new(), "too late to matter");
@@ -180,14 +191,16 @@ fn options_and_draining() {
 fn refusals_by_the_book() {
     let mut peer = Scripted::new();
     let cases = [
-        ("INFO", "", "", "SIP/2.0 405", "Allow: INVITE"),
+        ("SUBSCRIBE", "", "", "SIP/2.0 405", "Allow: INVITE"),
         ("FROBNICATE", "", "", "SIP/2.0 501", "Allow: INVITE"),
-        ("INVITE", "Require: 100rel, foo\r\n", "", "SIP/2.0 420", "Unsupported: 100rel, foo"),
+        ("INVITE", "Require: 100rel, foo\r\n", "", "SIP/2.0 420", "Unsupported: foo\r\n"),
         ("INVITE", "Content-Type: text/plain\r\n", "hi", "SIP/2.0 415", "Accept: application/sdp"),
         ("INVITE", "Max-Forwards: 0\r\n", "", "SIP/2.0 483", ""),
         ("BYE", "", "", "SIP/2.0 481", ""),
         ("CANCEL", "", "", "SIP/2.0 481", ""),
         ("NOTIFY", "Event: refer\r\n", "", "SIP/2.0 481", ""),
+        ("INFO", "", "", "SIP/2.0 481", ""),
+        ("REFER", "Refer-To: <sip:x@h>\r\n", "", "SIP/2.0 403", ""),
     ];
     for (index, (method, headers, body, status, header)) in cases.into_iter().enumerate() {
         let branch = format!("z9hG4bKr{index}");
@@ -319,11 +332,14 @@ fn a_refused_call_says_why_and_a_bad_one_is_not_placed() {
         let leg = peer.agent.next_leg();
         peer.command(Command::Invite {
             leg,
-            target: target.into(),
-            destination: Peer::udp(address(PEER)),
-            from: from.into(),
-            headers: vec![(header.0.into(), header.1.into())],
-            sdp: OFFER.into(),
+            call: Box::new(Placement {
+                target: target.into(),
+                destinations: vec![Peer::udp(address(PEER))],
+                from: from.into(),
+                headers: vec![(header.0.into(), header.1.into())],
+                sdp: OFFER.into(),
+                trunk: Arc::default(),
+            }),
         });
         assert!(peer.transmitted.is_empty());
         let events = peer.events();
@@ -361,6 +377,8 @@ struct Scripted {
     transmitted: Vec<String>,
     destinations: Vec<SocketAddr>,
     events: Vec<Event>,
+    intrusions: Vec<Intrusion>,
+    registered: Vec<Registered>,
 }
 
 impl Scripted {
@@ -373,6 +391,8 @@ impl Scripted {
             transmitted: Vec::new(),
             destinations: Vec::new(),
             events: Vec::new(),
+            intrusions: Vec::new(),
+            registered: Vec::new(),
         }
     }
 
@@ -438,11 +458,14 @@ impl Scripted {
         let leg = self.agent.next_leg();
         self.command(Command::Invite {
             leg,
-            target: target.into(),
-            destination: Peer::udp(address(PEER)),
-            from: "sip:us@192.0.2.2".into(),
-            headers: Vec::new(),
-            sdp: OFFER.into(),
+            call: Box::new(Placement {
+                target: target.into(),
+                destinations: vec![Peer::udp(address(PEER))],
+                from: "sip:us@192.0.2.2".into(),
+                headers: Vec::new(),
+                sdp: OFFER.into(),
+                trunk: Arc::default(),
+            }),
         });
         self.sent("INVITE ")
     }
@@ -495,6 +518,8 @@ impl Scripted {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Event(event) => self.events.push(event),
+                Output::Intrusion(intrusion) => self.intrusions.push(intrusion),
+                Output::Registered { state, .. } => self.registered.push(state),
                 Output::Transmit { destination, bytes } => {
                     self.destinations.push(destination.address);
                     self.transmitted.push(String::from_utf8(bytes.to_vec()).unwrap());
