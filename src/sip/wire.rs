@@ -111,10 +111,10 @@ impl Scanned {
         }
         loop {
             let line = lines.next().ok_or((400, "no empty line after the headers"))?;
-            if bytes.len() - lines.rest().len() > limits.head_bytes {
-                return Err(fault.unwrap_or(HEAD_TOO_LARGE));
-            }
+            let head = bytes.len() - lines.rest().len();
+            let too_large = head > limits.head_bytes;
             if line.is_empty() {
+                fault = fault.or(too_large.then_some(HEAD_TOO_LARGE));
                 break;
             }
             if self.headers.len() == limits.headers {
@@ -122,6 +122,10 @@ impl Scanned {
             }
             if let Err(why) = self.header(line, &mut lines, limits) {
                 fault.get_or_insert(why);
+            }
+            // A single header that is too long is the better explanation.
+            if too_large {
+                return Err(fault.unwrap_or(HEAD_TOO_LARGE));
             }
         }
         fault.map_or(Ok(lines.rest()), Err)

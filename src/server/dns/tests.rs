@@ -1,5 +1,7 @@
 //! A name server of our own on loopback, and what is made of its answers.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};

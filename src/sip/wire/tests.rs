@@ -65,6 +65,10 @@ fn limits_hold() {
     assert_eq!(bad(&many).reason, "too many headers");
     let long = format!("{OPTIONS}X: {}\r\n\r\n", "y".repeat(9_000));
     assert_eq!(bad(&long).reason, "header too long");
+    let huge = format!("{OPTIONS}X: {}\r\n\r\n", "y".repeat(50_000));
+    assert_eq!(bad(&huge).reason, "header too long");
+    let all = format!("{OPTIONS}{}\r\n", format!("X: {}\r\n", "y".repeat(7_000)).repeat(6));
+    assert_eq!((bad(&all).status, bad(&all).reason), (513, "headers too large"));
     let folds = format!("{OPTIONS}X: y\r\n{}\r\n", " yyyyyyyyyyyyyyy\r\n".repeat(600));
     assert_eq!(bad(&folds).reason, "header too long");
     let uri = OPTIONS.replacen("a@b", &"u".repeat(9_000), 1);
