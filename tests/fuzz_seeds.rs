@@ -29,6 +29,7 @@ const TARGETS: [Target; 7] = [
     target!("sip_sdp", ringtill::sip::offer::fuzz),
     target!("sip_stream", ringtill::sip::wire::fuzz_stream),
     target!("sip_wire", ringtill::sip::wire::fuzz),
+    target!("srtp", ringtill::rtp::srtp::fuzz),
     target!("telephone_event", ringtill::rtp::telephone_event::fuzz),
 ];
 
