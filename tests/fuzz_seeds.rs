@@ -22,7 +22,7 @@ macro_rules! target {
 }
 
 /// One entry for each file in `fuzz/fuzz_targets`.
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     target!("csv", ringtill::account::csv::fuzz),
     target!("rtp", ringtill::rtp::packet::fuzz),
     target!("sip_auth", ringtill::sip::auth::fuzz),
