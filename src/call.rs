@@ -11,11 +11,11 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::ledger::{Entry, Recorded};
-use crate::media::{self, Clip, Digit, PlayId};
+use crate::media::{self, Clip, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
-use crate::sip::offer::{self, Direction, Local, Negotiated, Refusal};
-use crate::sip::profile::{Profile, SensitiveMedia};
+use crate::sip::offer::Local;
+use crate::sip::profile::Profile;
 use crate::sip::{self, Invitation, Leg, Transport};
 
 use self::transfer::{Passing, Second, Summary};
@@ -189,8 +189,7 @@ impl Call {
         };
         let settings = policy.payment.clone();
         let agent = policy.agent.is_some();
-        let desk =
-            Desk { settings, gateway, caller: caller.clone(), call_id: id.clone(), agent };
+        let desk = Desk { settings, gateway, caller: caller.clone(), call_id: id.clone(), agent };
         let mut call = Call {
             id,
             leg,

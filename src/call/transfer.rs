@@ -25,7 +25,9 @@ const TALK_MAX: Duration = Duration::from_secs(4 * 3600);
 /// How far a transfer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passing {
-    Referred { accepted: bool },
+    Referred {
+        accepted: bool,
+    },
     /// The world looks for a port, and for where the agent is.
     Seeking(Serial),
     Ringing,
