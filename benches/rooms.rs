@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringtill::account::{Query, csv};
@@ -12,8 +13,8 @@ use ringtill::ledger::{Entry, Intent, Recorded, State};
 use ringtill::money::Money;
 use ringtill::prompt;
 use ringtill::server::{prompts, store::Store};
-use ringtill::sip::agent::{self, Agent};
-use ringtill::sip::{Command, Event, Input, Output};
+use ringtill::sip::agent::{self, Agent, Placement};
+use ringtill::sip::{Command, Event, Input, Output, Peer};
 
 mod cpu;
 
@@ -64,8 +65,7 @@ fn us(ns: u64, units: u32) -> f64 {
 fn signalling(calls: u32) {
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let agent = |port, seed| {
-        let settings =
-            agent::Settings { contact: address(port), product: "bench".into(), calls_max: 100_000 };
+        let settings = agent::Settings::new(address(port), "bench", 100_000);
         Agent::new(settings, [seed; 32])
     };
     let mut sides = [(agent(5060, 1), address(5060)), (agent(5062, 2), address(5062))];
@@ -75,14 +75,15 @@ fn signalling(calls: u32) {
     for _ in 0..calls {
         now += Duration::from_millis(20);
         let leg = sides[1].0.next_leg();
-        let invite = Command::Invite {
-            leg,
+        let call = Box::new(Placement {
             target: "sip:pay@127.0.0.1:5060".into(),
-            destination: address(5060),
+            destinations: vec![Peer::udp(address(5060))],
             from: "sip:+13175550123@127.0.0.1".into(),
             headers: Vec::new(),
             sdp: sdp.to_vec(),
-        };
+            trunk: Arc::default(),
+        });
+        let invite = Command::Invite { leg, call };
         sides[1].0.handle(now, Input::Command(invite));
         let mut ended = 0;
         while ended < 2 {
@@ -92,8 +93,7 @@ fn signalling(calls: u32) {
                     let (source, other) = (sides[side].1, 1 - side);
                     match output {
                         Output::Transmit { bytes, .. } => {
-                            let local = sides[other].1;
-                            let datagram = Input::Datagram { source, local, bytes };
+                            let datagram = Input::datagram(source, bytes);
                             sides[other].0.handle(now, datagram);
                         }
                         Output::Event(Event::Offered { leg, .. }) => {
@@ -105,7 +105,7 @@ fn signalling(calls: u32) {
                             sides[side].0.handle(now, Input::Command(hangup));
                         }
                         Output::Event(Event::Ended { .. }) => ended += 1,
-                        Output::Event(_) => {}
+                        Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {}
                     }
                 }
             }

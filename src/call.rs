@@ -11,7 +11,7 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::ledger::{Entry, Recorded};
-use crate::media::{self, Clip, PlayId};
+use crate::media::{self, Clip, Digit, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
 use crate::sip::offer::{self, Direction, Local, Negotiated, Refusal};
@@ -353,6 +353,23 @@ impl Call {
                 }
             }
             sip::Event::Ended { .. } => self.leg_ended(now, wall_ms),
+            sip::Event::Reanswered { sdp, .. } => {
+                if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
+                    self.negotiated(now, negotiated);
+                }
+            }
+            sip::Event::Redirected { leg, .. } => {
+                self.local.session_version += 1;
+                let sdp = offer::offer(&self.local);
+                self.outputs.push_back(Output::Sip(sip::Command::Follow { leg, sdp }));
+            }
+            sip::Event::Key { key, .. } => {
+                if let Some(digit) = Digit::from_key(char::from(*key.expose())) {
+                    self.dialogue.key(now, digit);
+                }
+            }
+            // What was agreed before goes on; the re-offer of a new peer follows by itself.
+            sip::Event::ReofferRefused { .. } | sip::Event::Replaced { .. } => {}
             // Events of legs we placed ourselves, and the offer that made this call.
             sip::Event::Offered { .. }
             | sip::Event::Progress { .. }
@@ -521,7 +538,7 @@ impl Call {
                 let target = self.policy.agent.clone().filter(|_| !self.hung_up);
                 let Some(target) = target else { return Some(Reply::Transfer(false)) };
                 let (leg, headers) = (self.leg, Vec::new());
-                let refer = sip::Command::Refer { leg, target, headers };
+                let refer = sip::Command::Refer { leg, target, replaces: None, headers };
                 self.outputs.push_back(Output::Sip(refer));
                 let until = now + TRANSFER_LIMIT;
                 self.pending = Pending::Transfer { until, accepted: false };

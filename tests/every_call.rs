@@ -96,6 +96,7 @@ fn scenes() -> Vec<Scene> {
     let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
     let number = Some("+13175550123".into());
     let known = Caller { number, trusted: true, ..Caller::default() };
+    let anonymous = Caller { name_withheld: true, ..known.clone() };
     let unknown = Caller::default();
     let passed_on = Caller { account: Some("1001".into()), ..Caller::default() };
     let scene = |name, caller: &Caller, settings: &Settings, accounts: Vec<Account>| Scene {
@@ -113,7 +114,7 @@ fn scenes() -> Vec<Scene> {
         Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
-        scene("nothing due", &known, &brief, vec![account("1001", 0)]),
+        scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
         Scene { open_payment: true, ..scene("open payment", &known, &brief, vec![owing]) },
     ]
 }
@@ -255,7 +256,10 @@ impl World<'_> {
                 Reply::Say
             }
             Request::Lookup(query) => Reply::Lookup(self.find(&query)),
-            Request::Name(_) => Reply::Name(self.choices.pick(2) == 0),
+            Request::Name(_) => {
+                assert!(!self.scene.caller.name_withheld, "an anonymous caller is named");
+                Reply::Name(self.choices.pick(2) == 0)
+            }
             Request::Record(entry) => Reply::Record(self.record(entry)),
             Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
             Request::Wait(_) => Reply::Wait,

@@ -85,15 +85,11 @@ fn address(text: &str) -> SocketAddr {
 
 fn agent(calls_max: usize) -> Agent {
     let contact = address("198.51.100.1:5060");
-    Agent::new(Settings { contact, product: "Ringtill/test".into(), calls_max }, [1; 32])
+    Agent::new(Settings::new(contact, "Ringtill/test", calls_max), [1; 32])
 }
 
 fn datagram(bytes: &[u8]) -> Input {
-    Input::Datagram {
-        source: address("192.0.2.15:5060"),
-        local: address("198.51.100.1:5060"),
-        bytes: Bytes::copy_from_slice(bytes),
-    }
+    Input::datagram(address("192.0.2.15:5060"), Bytes::copy_from_slice(bytes))
 }
 
 #[allow(clippy::disallowed_methods)]
@@ -116,7 +112,9 @@ fn outcome(agent: &mut Agent, now: Instant, bytes: &[u8]) -> (Vec<u16>, Vec<Invi
                 statuses.extend(Some(status).filter(|status| *status >= 200));
             }
             Output::Event(Event::Offered { invitation, .. }) => calls.push(*invitation),
-            Output::Event(_) => panic!("an event out of nothing"),
+            Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {
+                panic!("an event out of nothing")
+            }
         }
     }
     (statuses, calls)
@@ -237,7 +235,7 @@ fn twenty_thousand_mutants_do_no_harm() {
                         agent.handle(now, Input::Command(command));
                     }
                     Output::Transmit { .. } => answered += 1,
-                    Output::Event(_) => {}
+                    Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {}
                 }
             }
         });

@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::sip::Invitation;
+use crate::sip::identity::{
+    self, Identity, Trust, UserToUser, Verification, diversions, history, identities, user_to_user,
+};
+use crate::sip::model::NameAddr;
+use crate::sip::number::e164;
 use crate::sip::profile::Profile;
 
 /// The caller as the trunk described them; nothing here is verified unless `trusted`.
@@ -11,181 +16,138 @@ pub struct Caller {
     /// Calling number as E.164 with `+`, when it could be normalised.
     pub number: Option<String>,
     pub name: Option<String>,
+    /// The caller does not want to be known: identify them if you can, but name no names.
+    pub name_withheld: bool,
     /// Account number passed by the contact center.
     pub account: Option<String>,
     /// The trunk vouches for `number`.
     pub trusted: bool,
+    /// What the network found out about `number`.
+    pub verified: Verification,
+    /// The number that the caller dialled, when it was not ours: E.164 with `+`, or as it came.
+    pub diverted_from: Option<String>,
     /// Other fields mapped by the profile.
     pub fields: BTreeMap<String, String>,
 }
 
 impl Caller {
     /// Reads the identity headers the profile lists, in its order; the first that yields a number
-    /// wins. `account` and `name` come from mapped headers, the name else from the same header as
-    /// the number.
+    /// wins. The name is from the same header as the number, unless a mapped header holds one.
     pub fn from_invitation(invitation: &Invitation, profile: &Profile) -> Caller {
-        let mut caller = Caller::default();
-        let identities = profile.caller_id.iter().flat_map(|wanted| values(invitation, wanted));
-        for address in identities.flat_map(addresses) {
-            if let Some(number) = e164(&address.user, &profile.country) {
-                caller.name = address.display.filter(|name| is_name(name));
+        let headers = invitation.headers.as_slice();
+        let country = profile.country.as_str();
+        let mut caller = Caller {
+            name_withheld: identity::is_withheld(headers),
+            diverted_from: diverted_from(headers, country),
+            ..Caller::default()
+        };
+        let wanted = profile.caller_id.iter().map(String::as_str);
+        let number = |identity: &Identity| e164(identity.user.as_deref()?, country);
+        for identity in identities(headers, wanted) {
+            if let Some(number) = number(&identity) {
+                caller.name = identity.name.as_deref().and_then(clean).filter(|name| is_name(name));
                 caller.number = Some(number);
                 break;
             }
         }
-        caller.trusted = profile.trust_caller_id && caller.number.is_some();
+        caller.verified = caller.verification(headers, profile);
+        caller.trusted = caller.is_trusted(profile.trust_caller_id);
         for (header, field) in &profile.headers {
-            let Some(value) = values(invitation, header).find_map(clean) else { continue };
-            match field.as_str() {
-                "account" => caller.account = Some(value),
-                "name" => caller.name = Some(value),
-                _ => drop(caller.fields.insert(field.clone(), value)),
-            }
+            caller.map(headers, header, field, country);
         }
+        caller.name = caller.name.filter(|_| !caller.name_withheld);
         caller
     }
-}
 
-/// A phone number as E.164 with `+`. `text` may be E.164, international with the prefix dialled
-/// in `country` (ISO 3166), or national; `None` if it is no number of a person or line.
-pub fn e164(text: &str, country: &str) -> Option<String> {
-    let text = text.trim();
-    if text.len() > NUMBER_MAX || text.bytes().any(|b| b.is_ascii_alphabetic() || b > 0x7e) {
-        return None;
+    fn is_trusted(&self, trust: impl Into<Trust>) -> bool {
+        self.number.is_some() && trust.into().holds(self.verified)
     }
-    let punctuation = [' ', '-', '.', '(', ')', '/'];
-    let plain: String = text.chars().filter(|c| !punctuation.contains(c)).collect();
-    let international = plain.strip_prefix('+');
-    let digits = international.unwrap_or(&plain);
-    if !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+
+    /// Verstat of this very number, and whatever header the profile maps to `verstat`. That
+    /// another number failed counts too: something is wrong with this call.
+    fn verification(&self, headers: &[(String, String)], profile: &Profile) -> Verification {
+        let wanted = profile.caller_id.iter().map(String::as_str);
+        let of_identity = identities(headers, wanted.chain(VERIFIED)).filter_map(|identity| {
+            let own = identity.user.and_then(|user| e164(&user, &profile.country)) == self.number;
+            identity.verstat.filter(|verstat| own || *verstat == Verification::Failed)
+        });
+        let mapped = profile.headers.iter().filter(|(_, field)| *field == "verstat");
+        let told = mapped.flat_map(|(header, _)| values(headers, header));
+        Verification::of(of_identity.chain(told.filter_map(Verification::parse)))
     }
-    if NORTH_AMERICA.contains(&country) || international.is_some() {
-        let national = match (international, digits.len()) {
-            (None, 10) => Some(digits),
-            (_, 11) => digits.strip_prefix('1'),
-            _ => None,
-        };
-        if let Some(national) = national {
-            return is_north_american(national).then(|| format!("+1{national}"));
-        }
-    }
-    let id = country.parse().ok();
-    if let Ok(number) = phonenumber::parse(id, &plain)
-        && phonenumber::is_valid(&number)
-    {
-        return Some(number.format().mode(phonenumber::Mode::E164).to_string());
-    }
-    // Numbers newer than the library's tables: believed when they came in full.
-    let full = (8..=15).contains(&digits.len()) && !digits.starts_with('0');
-    (international.is_some() && full).then(|| format!("+{digits}"))
-}
 
-const NUMBER_MAX: usize = 40;
-/// Countries of the North American Numbering Plan whose numbers are checked without the library,
-/// which would cost most of the time of a large import.
-const NORTH_AMERICA: [&str; 3] = ["US", "CA", "PR"];
-
-/// NXX NXX XXXX, N from 2 to 9.
-fn is_north_american(national: &str) -> bool {
-    let digits = national.as_bytes();
-    digits.len() == 10 && digits[0] >= b'2' && digits[3] >= b'2'
-}
-
-/// An address of a SIP header: what is shown, and the user part of the URI.
-struct Address {
-    display: Option<String>,
-    user: String,
-}
-
-fn values<'a>(invitation: &'a Invitation, header: &'a str) -> impl Iterator<Item = &'a str> {
-    let all = invitation.headers.iter();
-    all.filter(move |(name, _)| name.eq_ignore_ascii_case(header)).map(|(_, value)| value.as_str())
-}
-
-/// The addresses of a header value, RFC 3261 §20.10 and RFC 3325 §9: name-addr or addr-spec,
-/// separated by commas.
-fn addresses(value: &str) -> Vec<Address> {
-    let value: String = value.chars().take(VALUE_MAX).collect();
-    let mut parts = vec![String::new()];
-    let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for c in value.chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => angle = true,
-            '>' if !quoted => angle = false,
-            ',' if !quoted && !angle => {
-                parts.push(String::new());
-                continue;
+    /// Takes over a header that the profile maps.
+    fn map(&mut self, headers: &[(String, String)], header: &str, field: &str, country: &str) {
+        let in_user_to_user = || user_to_user(headers, header).into_iter();
+        match field {
+            "verstat" => {}
+            "diverted" => {
+                let number = values(headers, header).find_map(|value| diverted(value, country));
+                self.diverted_from = number.or(self.diverted_from.take());
             }
-            _ => {}
-        }
-        if let Some(part) = parts.last_mut() {
-            part.push(c);
-        }
-    }
-    parts.iter().filter_map(|part| address(part.trim())).collect()
-}
-
-const VALUE_MAX: usize = 1024;
-
-fn address(text: &str) -> Option<Address> {
-    let (display, rest) = match text.strip_prefix('"') {
-        Some(quoted) => {
-            let (display, rest) = unquoted(quoted)?;
-            (Some(display), rest)
-        }
-        None => match text.find('<') {
-            Some(at) => (Some(text[..at].to_string()), &text[at..]),
-            None => (None, text),
-        },
-    };
-    let uri = match rest.trim_start().strip_prefix('<') {
-        Some(inside) => inside.split_once('>')?.0,
-        // Without angle brackets, parameters belong to the header.
-        None => rest.split(';').next()?,
-    };
-    let (scheme, rest) = uri.trim().split_once(':')?;
-    let user = match scheme.to_ascii_lowercase().as_str() {
-        "tel" => rest,
-        "sip" | "sips" => rest.rsplit_once('@')?.0,
-        _ => return None,
-    };
-    let user = percent_decoded(user.split([';', ':']).next()?);
-    Some(Address { display: display.as_deref().and_then(clean), user })
-}
-
-/// The text up to the closing quote, without escapes, and what follows it.
-fn unquoted(text: &str) -> Option<(String, &str)> {
-    let mut out = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((out, &text[at + 1..])),
-            '\\' => out.push(chars.next()?.1),
-            other => out.push(other),
-        }
-    }
-    None
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |digit: Option<u8>| digit.and_then(|d| char::from(d).to_digit(16));
-        let mut ahead = bytes.clone();
-        match (byte, hex(ahead.next()), hex(ahead.next())) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                bytes = ahead;
+            "uui" => in_user_to_user().for_each(|uui| self.take_pairs(&uui)),
+            _ if header.eq_ignore_ascii_case("User-to-User") => {
+                if let Some(text) = in_user_to_user().find_map(|uui| clean(&uui.text?)) {
+                    self.set(field, text);
+                }
             }
-            _ => out.push(byte),
+            _ => {
+                if let Some(value) = values(headers, header).find_map(clean) {
+                    self.set(field, value);
+                }
+            }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+
+    /// Pairs become fields; other text the field `uui`.
+    fn take_pairs(&mut self, uui: &UserToUser) {
+        let pairs = uui.pairs();
+        for (key, value) in &pairs {
+            if let (Some(key), Some(value)) = (clean(key), clean(value)) {
+                self.set(&key, value);
+            }
+        }
+        if let (true, Some(text)) = (pairs.is_empty(), uui.text.as_deref().and_then(clean)) {
+            self.set("uui", text);
+        }
+    }
+
+    fn set(&mut self, field: &str, value: String) {
+        match field {
+            "account" => self.account = Some(value),
+            "name" => self.name = Some(value),
+            _ => drop(self.fields.insert(field.into(), value)),
+        }
+    }
+}
+
+/// Headers that networks write verstat into.
+const VERIFIED: [&str; 2] = ["P-Asserted-Identity", "From"];
+
+/// The first to divert the call (RFC 5806), else its first station (RFC 7044) if there are more.
+fn diverted_from(headers: &[(String, String)], country: &str) -> Option<String> {
+    let first = diversions(headers).pop().and_then(|diversion| diversion.user);
+    let stations = history(headers);
+    let dialled = || match stations.as_slice() {
+        [first, _, ..] if !first.private => first.user.clone(),
+        _ => None,
+    };
+    first.or_else(dialled).and_then(|user| number_or_text(&user, country))
+}
+
+/// A header of the trunk's own: an address or just a number.
+fn diverted(value: &str, country: &str) -> Option<String> {
+    let user = NameAddr::parse(value).and_then(|address| address.uri.number());
+    number_or_text(user.as_deref().unwrap_or(value), country)
+}
+
+fn number_or_text(user: &str, country: &str) -> Option<String> {
+    e164(user, country).or_else(|| clean(user))
+}
+
+fn values<'a>(headers: &'a [(String, String)], header: &'a str) -> impl Iterator<Item = &'a str> {
+    let all = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(header));
+    all.map(|(_, value)| value.as_str())
 }
 
 /// A value fit to keep: no control characters, 1 to 128 characters.
@@ -207,12 +169,14 @@ fn is_name(display: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::identity::Attestation;
 
     fn invitation(headers: &[(&str, &str)]) -> Invitation {
         let headers = headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         Invitation {
-            source: ([192, 0, 2, 1], 5060).into(),
+            source: crate::sip::Peer::udp(([192, 0, 2, 1], 5060).into()),
             local: ([192, 0, 2, 2], 5060).into(),
+            trunk: std::sync::Arc::default(),
             call_id: "1".into(),
             dialled: "100".into(),
             headers,
@@ -265,12 +229,12 @@ mod tests {
 
     #[test]
     fn only_a_trusted_trunk_vouches_for_a_number() {
-        let mut profile = Profile { trust_caller_id: true, ..Profile::default() };
+        let mut profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
         let known = invitation(&[("From", "<sip:+13175550142@h>")]);
         let nobody = invitation(&[("From", "<sip:anonymous@h>")]);
         assert!(Caller::from_invitation(&known, &profile).trusted);
         assert!(!Caller::from_invitation(&nobody, &profile).trusted);
-        profile.trust_caller_id = false;
+        profile.trust_caller_id = false.into();
         assert!(!Caller::from_invitation(&known, &profile).trusted);
     }
 
@@ -300,24 +264,81 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_normalised_by_country() {
-        for (text, country, want) in [
-            ("(317) 555-0142", "US", Some("+13175550142")),
-            ("1 317 555 0142", "US", Some("+13175550142")),
-            ("+1 317 555 0142", "DE", Some("+13175550142")),
-            ("011 44 20 7946 0000", "US", Some("+442079460000")),
-            ("020 7946 0000", "GB", Some("+442079460000")),
-            ("030 901820", "DE", Some("+4930901820")),
-            ("+44 20 7946 0000", "US", Some("+442079460000")),
-            ("117 555 0142", "US", None),
-            ("+1 117 555 0142", "US", None),
-            ("1001", "US", None),
-            ("anonymous", "US", None),
-            ("", "US", None),
-            ("3175550142", "nowhere", None),
-            ("4111111111111111", "US", None),
-        ] {
-            assert_eq!(e164(text, country).as_deref(), want, "{text} {country}");
+    fn an_anonymous_caller_is_identified_and_not_named() {
+        let asserted = ("P-Asserted-Identity", "\"Jim\" <sip:+13175550142@h>");
+        let from = ("From", "\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=1");
+        for hidden in [from, ("Privacy", "id")] {
+            let caller = caller(&[hidden, asserted]);
+            assert_eq!(caller.number.as_deref(), Some("+13175550142"));
+            assert_eq!((caller.name, caller.name_withheld), (None, true));
         }
+        let open = caller(&[asserted]);
+        assert_eq!((open.name.as_deref(), open.name_withheld), (Some("Jim"), false));
+    }
+
+    #[test]
+    fn several_diversions_lead_back_to_the_number_dialled() {
+        let history = ("History-Info", "<sip:3175550100@h>;index=1, <sip:us@h>;index=1.1");
+        let diversions = ("Diversion", "<sip:+13175550111@h>;reason=no-answer, <sip:100@h>");
+        let later = ("Diversion", "<tel:317-555-0199>;reason=unconditional");
+        for (headers, number) in [
+            (vec![diversions, later, history], Some("+13175550199")),
+            (vec![diversions], Some("100")),
+            (vec![history], Some("+13175550100")),
+            (vec![("History-Info", "<sip:us@h>;index=1")], None),
+            (vec![], None),
+        ] {
+            assert_eq!(caller(&headers).diverted_from.as_deref(), number, "{headers:?}");
+        }
+        let mut profile = Profile::default();
+        profile.headers.insert("X-Dialled".into(), "diverted".into());
+        for value in ["317 555 0155", "\"x\" <sip:3175550155@h>"] {
+            let caller =
+                Caller::from_invitation(&invitation(&[later, ("X-Dialled", value)]), &profile);
+            assert_eq!(caller.diverted_from.as_deref(), Some("+13175550155"));
+        }
+    }
+
+    #[test]
+    fn a_failed_verification_undoes_trust() {
+        let mut profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
+        profile.headers.insert("X-Verstat".into(), "verstat".into());
+        let passed = ("P-Asserted-Identity", "<sip:+13175550142;verstat=TN-Validation-Passed@h>");
+        let plain = ("P-Asserted-Identity", "<sip:+13175550142@h>");
+        let other = ("From", "<sip:+12125550100;verstat=TN-Validation-Failed@h>");
+        let forged = ("From", "<sip:+12125550100;verstat=TN-Validation-Passed-A@h>");
+        use Verification::{Failed, Passed, Unknown};
+        let full = Passed(Some(Attestation::Full));
+        for (headers, verified, trusted) in [
+            (vec![plain], Unknown, true),
+            (vec![passed], Passed(None), true),
+            (vec![passed, other], Failed, false),
+            (vec![plain, forged], Unknown, true),
+            (vec![passed, ("X-Verstat", "A")], full, true),
+            (vec![plain, ("x-verstat", "TN-Validation-Failed-A")], Failed, false),
+        ] {
+            let caller = Caller::from_invitation(&invitation(&headers), &profile);
+            assert_eq!((caller.verified, caller.trusted), (verified, trusted), "{headers:?}");
+            assert!(caller.fields.is_empty());
+            let attested = caller.is_trusted(Trust::Attested);
+            assert_eq!(attested, verified == full, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn user_to_user_becomes_fields() {
+        let mut profile = Profile::default();
+        profile.headers.insert("User-to-User".into(), "account".into());
+        let hex = ("User-to-User", "0431303031;encoding=hex;purpose=isdn-uui");
+        let account = Caller::from_invitation(&invitation(&[hex]), &profile).account;
+        assert_eq!(account.as_deref(), Some("1001"));
+        profile.headers.insert("User-to-User".into(), "uui".into());
+        let pairs = ("User-to-User", "\"account=1001&name=Jim&queue=water\";encoding=ascii");
+        let caller = Caller::from_invitation(&invitation(&[pairs]), &profile);
+        assert_eq!(caller.account.as_deref(), Some("1001"));
+        assert_eq!(caller.name.as_deref(), Some("Jim"));
+        assert_eq!(caller.fields.get("queue").map(String::as_str), Some("water"));
+        let caller = Caller::from_invitation(&invitation(&[hex]), &profile);
+        assert_eq!(caller.fields.get("uui").map(String::as_str), Some("1001"));
     }
 }

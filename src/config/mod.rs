@@ -28,7 +28,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub agent: Agent,
     pub log: Log,
-    /// In the order of the file: the first whose sources match serves the call.
+    /// In the order of the file: the first that takes a call for its own serves it.
     pub trunks: Vec<Profile>,
 }
 
@@ -195,11 +195,6 @@ impl Config {
     pub fn public_address(&self) -> Option<IpAddr> {
         let listen = self.sip.listen.ip();
         self.sip.public_address.or((!listen.is_unspecified()).then_some(listen))
-    }
-
-    /// The trunk that serves requests from `source`.
-    pub fn trunk(&self, source: IpAddr) -> Option<&Profile> {
-        self.trunks.iter().find(|trunk| trunk.matches(source))
     }
 }
 

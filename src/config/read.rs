@@ -176,7 +176,7 @@ impl<'t> Reader<'t> {
         if self.problems.len() > before {
             return None;
         }
-        if !table.contains_key("sources") {
+        if !["sources", "certificates", "users"].iter().any(|key| table.contains_key(*key)) {
             let message = "this trunk has no `sources`: no call would match it";
             let problem = Problem::new(Some(trunk.span()), message);
             self.problems.push(problem.instead("add sources = [\"203.0.113.0/24\"]"));

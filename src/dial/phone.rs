@@ -16,9 +16,10 @@ use super::run::{Action, Failure, Run};
 use super::script::{Keying, Script, masked};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{self, Digit, Method, Stream};
-use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg};
+use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
 use crate::sip::offer::{self, Law, Local, Negotiated, SrtpPolicy, SrtpSeed};
 use crate::sip::profile::Latch;
+use crate::sip::transport::Peer;
 
 const TURN: Duration = Duration::from_millis(20);
 /// After a turn that came this late the next is counted from now, not made up for.
@@ -147,11 +148,8 @@ impl Phone {
     /// Places the call.
     pub fn new(mut setup: Setup, now: Instant) -> Phone {
         let mut random = StdRng::from_seed(setup.seed);
-        let settings = agent::Settings {
-            contact: setup.sip,
-            product: concat!("ringtill-dial/", env!("CARGO_PKG_VERSION")).into(),
-            calls_max: 1,
-        };
+        let product = concat!("ringtill-dial/", env!("CARGO_PKG_VERSION"));
+        let settings = agent::Settings::new(setup.sip, product, 1);
         let mut agent = Agent::new(settings, random.random());
         let stream = media::Setup {
             ssrc: random.random(),
@@ -195,21 +193,20 @@ impl Phone {
     }
 
     fn place(&mut self, now: Instant) {
-        let command = Command::Invite {
-            leg: self.leg,
+        let call = Box::new(Placement {
             target: self.setup.target.clone(),
-            destination: self.setup.destination,
+            destinations: vec![Peer::udp(self.setup.destination)],
             from: self.setup.from.clone(),
             headers: std::mem::take(&mut self.setup.headers),
             sdp: offer::offer(&self.local),
-        };
-        self.command(now, command);
+            trunk: Arc::default(),
+        });
+        self.command(now, Command::Invite { leg: self.leg, call });
     }
 
     /// A datagram that arrived on the SIP socket.
     pub fn sip(&mut self, now: Instant, source: SocketAddr, bytes: Bytes) {
-        let local = self.setup.sip;
-        self.agent.handle(now, Input::Datagram { source, local, bytes });
+        self.agent.handle(now, Input::datagram(source, bytes));
         self.settle(now);
     }
 
@@ -274,14 +271,7 @@ impl Phone {
 
     /// Carries everything that has happened to where it belongs.
     fn settle(&mut self, now: Instant) {
-        while let Some(output) = self.agent.poll() {
-            match output {
-                agent::Output::Transmit { destination, bytes } => {
-                    self.push(Output::Sip { destination, bytes });
-                }
-                agent::Output::Event(event) => self.event(now, event),
-            }
-        }
+        self.signals(now);
         while let Some(event) = self.stream.poll() {
             match event {
                 media::Event::Heard(frame) => self.listener.hear(&*frame),
@@ -356,6 +346,16 @@ impl Phone {
                 Err(refusal) => self.fail(now, Failure::NoMedia(format!("{refusal:?}"))),
             },
             Event::Reoffered { leg, sdp } => self.reoffered(now, leg, sdp),
+            Event::Reanswered { sdp, .. } => {
+                if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
+                    self.negotiated(now, negotiated);
+                }
+            }
+            Event::Redirected { leg, .. } => {
+                self.local.session_version += 1;
+                let sdp = offer::offer(&self.local);
+                self.command(now, Command::Follow { leg, sdp });
+            }
             Event::Established { sdp: Some(sdp), .. } if self.offered => {
                 self.offered = false;
                 if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
@@ -370,7 +370,12 @@ impl Phone {
                 );
             }
             Event::Ended { leg, cause } if leg == self.leg => self.ended(now, cause),
-            Event::Ended { .. } | Event::Established { .. } | Event::Referred { .. } => {}
+            Event::Ended { .. }
+            | Event::Established { .. }
+            | Event::Referred { .. }
+            | Event::ReofferRefused { .. }
+            | Event::Replaced { .. }
+            | Event::Key { .. } => {}
         }
     }
 
@@ -451,12 +456,18 @@ impl Phone {
 
     fn command(&mut self, now: Instant, command: Command) {
         self.agent.handle(now, Input::Command(command));
+        self.signals(now);
+    }
+
+    fn signals(&mut self, now: Instant) {
         while let Some(output) = self.agent.poll() {
             match output {
                 agent::Output::Transmit { destination, bytes } => {
-                    self.push(Output::Sip { destination, bytes });
+                    self.push(Output::Sip { destination: destination.address, bytes });
                 }
                 agent::Output::Event(event) => self.event(now, event),
+                // Anybody may call a phone, and it registers nowhere.
+                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
             }
         }
     }

@@ -11,7 +11,7 @@ pub(super) async fn known(line: &mut Line, desk: &Desk) -> Option<Account> {
     match &account {
         Some(account) => {
             line.note(Note::Identified { account: account.id.clone(), by: "caller id" });
-            let name = account.name_first.clone();
+            let name = account.name_first.clone().filter(|_| !desk.caller.name_withheld);
             let mut greeting = phrases(["greet.hello"]);
             match name {
                 Some(name) if line.name(&name).await => greeting.push(Prompt::Name(name)),

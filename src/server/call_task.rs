@@ -28,11 +28,7 @@ const REPLIES_MAX: usize = 8;
 
 /// Serves one offered call to its end.
 pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
-    let source = offer.invitation.source.ip();
-    let Some(profile) = shared.config.trunk(source).cloned() else {
-        info!(%source, "call refused: no trunk has this source address");
-        return reject(&shared.commands, offer.leg, 403, "Unknown source", None).await;
-    };
+    let (source, profile) = (offer.invitation.source, offer.invitation.trunk.clone());
     let id = call_id();
     let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
     let setup = media_setup(shared.config.recording.directory.is_some());
@@ -95,7 +91,7 @@ impl Task {
         shared: Arc<Shared>,
         id: String,
         offer: Offer,
-        profile: Profile,
+        profile: Arc<Profile>,
         session: Session,
     ) -> Task {
         let address = shared.config.public_media_address();
@@ -115,7 +111,7 @@ impl Task {
             id: id.clone(),
             leg: offer.leg,
             invitation: offer.invitation,
-            profile: Arc::new(profile),
+            profile,
             local,
             library: shared.library.clone(),
             gateway: shared.gateway.clone(),

@@ -306,7 +306,7 @@ mod tests {
     async fn answer_one(sip: UdpSocket, library: Arc<Library>) -> agent::Invitation {
         let contact = sip.local_addr().unwrap();
         let rtp = UdpSocket::bind((contact.ip(), 0)).await.unwrap();
-        let settings = agent::Settings { contact, product: "test".into(), calls_max: 2 };
+        let settings = agent::Settings::new(contact, "test", 2);
         let mut agent = Agent::new(settings, [1; 32]);
         let media =
             media::Setup { ssrc: 1, sequence: 1, timestamp: 1, record: false, listen: false };
@@ -318,7 +318,7 @@ mod tests {
                 let now = Instant::now();
                 match output {
                     agent::Output::Transmit { destination, bytes } => {
-                        sip.send_to(&bytes, destination).await.unwrap();
+                        sip.send_to(&bytes, destination.address).await.unwrap();
                     }
                     agent::Output::Event(Event::Offered { leg: offered, invitation }) => {
                         let port = rtp.local_addr().unwrap().port();
@@ -341,7 +341,9 @@ mod tests {
                         agent.handle(now, Input::Command(Command::Answer { leg: offered, sdp }));
                         (taken, leg) = (Some(*invitation), Some(offered));
                     }
-                    agent::Output::Event(_) => {}
+                    agent::Output::Event(_)
+                    | agent::Output::Intrusion(_)
+                    | agent::Output::Registered { .. } => {}
                 }
             }
             if agent.calls() == 0
@@ -353,7 +355,7 @@ mod tests {
                 arrived = sip.recv_from(&mut buffer) => {
                     let (len, source) = arrived.unwrap();
                     let bytes = Bytes::copy_from_slice(&buffer[..len]);
-                    let datagram = Input::Datagram { source, local: contact, bytes };
+                    let datagram = Input::datagram(source, bytes);
                     agent.handle(Instant::now(), datagram);
                 }
                 _ = turns.tick() => {

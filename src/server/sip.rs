@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::flood::Flood;
-use crate::sip::agent::{Counters, Settings};
+use crate::sip::agent::{Counters, Intrusion, Placement, Registered, Settings};
 use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output};
 
 mod flood; // how much one source may send
@@ -46,15 +46,6 @@ pub struct Offer {
     pub events: mpsc::Receiver<Event>,
 }
 
-/// A call to be placed.
-pub struct Outgoing {
-    pub target: String,
-    pub destination: SocketAddr,
-    pub from: String,
-    pub headers: Vec<(String, String)>,
-    pub sdp: Vec<u8>,
-}
-
 /// The core task is gone: no call can be made or answered any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
@@ -69,7 +60,7 @@ impl std::error::Error for Stopped {}
 
 enum Ask {
     Command(Command),
-    Invite(Outgoing, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
+    Invite(Box<Placement>, oneshot::Sender<(Leg, mpsc::Receiver<Event>)>),
     /// Drains, hangs up what is left at the deadline, and ends the core.
     Stop(Instant),
 }
@@ -85,9 +76,9 @@ impl Commands {
     }
 
     /// Places a call and returns its leg and mailbox.
-    pub async fn invite(&self, call: Outgoing) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
+    pub async fn invite(&self, call: Placement) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
         let (reply, placed) = oneshot::channel();
-        self.0.send(Ask::Invite(call, reply)).await.map_err(|_| Stopped)?;
+        self.0.send(Ask::Invite(Box::new(call), reply)).await.map_err(|_| Stopped)?;
         placed.await.map_err(|_| Stopped)
     }
 }
@@ -115,8 +106,8 @@ pub struct Sip {
 }
 
 impl Sip {
-    /// Opens the socket and starts the tasks. Where `settings.contact` has port 0 or an unspecified
-    /// address, the socket's own is used. The receiver yields new calls, and `None` if the core
+    /// Opens the socket and starts the tasks. Where a listener's public address has port 0 or is
+    /// unspecified, the socket's own is used. The receiver yields new calls, and `None` if the core
     /// stopped. Must be called inside a tokio runtime.
     pub async fn bind(
         listen: SocketAddr,
@@ -125,13 +116,15 @@ impl Sip {
     ) -> io::Result<(Sip, mpsc::Receiver<Offer>)> {
         let socket = Arc::new(open(listen)?);
         let local = socket.local_addr()?;
-        if settings.contact.ip().is_unspecified() {
-            settings.contact.set_ip(local.ip());
+        for listener in &mut settings.listeners {
+            if listener.public.ip().is_unspecified() {
+                listener.public.set_ip(local.ip());
+            }
+            if listener.public.port() == 0 {
+                listener.public.set_port(local.port());
+            }
         }
-        if settings.contact.port() == 0 {
-            settings.contact.set_port(local.port());
-        }
-        if settings.contact.ip().is_unspecified() {
+        if settings.listeners.iter().any(|listener| listener.public.ip().is_unspecified()) {
             let why = format!("listening on {local}: say which address SIP peers reach us at");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
@@ -144,7 +137,6 @@ impl Sip {
         let dropped = Arc::new(AtomicU64::new(0));
         let core = Core {
             socket: socket.clone(),
-            contact: settings.contact,
             agent: Agent::new(settings, seed),
             mailboxes: HashMap::new(),
             offers,
@@ -262,7 +254,6 @@ impl Mailbox {
 /// The task that owns the agent.
 struct Core {
     socket: Arc<UdpSocket>,
-    contact: SocketAddr,
     agent: Agent,
     mailboxes: HashMap<Leg, Mailbox>,
     offers: mpsc::Sender<Offer>,
@@ -308,7 +299,7 @@ impl Core {
                 },
                 packet = packets.recv() => match packet {
                     Some((source, bytes)) => {
-                        self.handle(Input::Datagram { source, local: self.contact, bytes });
+                        self.handle(Input::datagram(source, bytes));
                     }
                     None => return,
                 },
@@ -323,20 +314,13 @@ impl Core {
     fn obey(&mut self, ask: Ask) {
         match ask {
             Ask::Command(command) => self.handle(Input::Command(command)),
-            Ask::Invite(Outgoing { target, destination, from, headers, sdp }, reply) => {
+            Ask::Invite(call, reply) => {
                 let leg = self.agent.next_leg();
                 let (mailbox, receiver) = Mailbox::new();
                 // If nobody waits any more, the closed mailbox hangs up at the next sweep.
                 let _ = reply.send((leg, receiver));
                 self.mailboxes.insert(leg, mailbox);
-                self.handle(Input::Command(Command::Invite {
-                    leg,
-                    target,
-                    destination,
-                    from,
-                    headers,
-                    sdp,
-                }));
+                self.handle(Input::Command(Command::Invite { leg, call }));
             }
             Ask::Stop(deadline) => {
                 self.stop = Some(Stop::Grace(deadline));
@@ -350,8 +334,22 @@ impl Core {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Transmit { destination, bytes } => {
-                    if self.socket.try_send_to(&bytes, destination).is_err() {
+                    if self.socket.try_send_to(&bytes, destination.address).is_err() {
                         self.unsent += 1;
+                    }
+                }
+                Output::Intrusion(Intrusion { peer, reason }) => {
+                    let (proto, source) = (peer.transport, peer.address);
+                    let (src, sport) = (source.ip(), source.port());
+                    tracing::warn!("SECURITY {reason} proto={proto} src={src} sport={sport}");
+                }
+                Output::Registered { trunk, state } => {
+                    let trunk = &trunk.name;
+                    match state {
+                        Registered::Yes => tracing::info!(trunk, "registered"),
+                        Registered::No(status) => {
+                            tracing::warn!(trunk, ?status, "the trunk does not register us");
+                        }
                     }
                 }
                 Output::Event(event) => {
@@ -377,6 +375,11 @@ impl Core {
             | Event::Answered { leg, .. }
             | Event::Established { leg, .. }
             | Event::Reoffered { leg, .. }
+            | Event::Reanswered { leg, .. }
+            | Event::ReofferRefused { leg, .. }
+            | Event::Replaced { leg, .. }
+            | Event::Redirected { leg, .. }
+            | Event::Key { leg, .. }
             | Event::Referred { leg, .. } => leg,
         };
         let mailbox = self.mailboxes.get(&leg)?;

@@ -143,10 +143,11 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
 async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
     let listen = config.sip.listen;
     let contact = config.public_address().unwrap_or(listen.ip());
+    let contact = SocketAddr::new(contact, listen.port());
+    let product = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
     let settings = crate::sip::agent::Settings {
-        contact: SocketAddr::new(contact, listen.port()),
-        product: concat!("ringtill/", env!("CARGO_PKG_VERSION")).into(),
-        calls_max: config.sip.calls_max,
+        trunks: config.trunks.iter().cloned().map(Arc::new).collect(),
+        ..crate::sip::agent::Settings::new(contact, product, config.sip.calls_max)
     };
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);

@@ -113,6 +113,11 @@ impl Uri {
         &self.text
     }
 
+    /// Text of a URI with its escapes resolved.
+    pub fn unescape(text: &str) -> String {
+        unescaped(text)
+    }
+
     /// The user part with escapes resolved (`%61` is `a`).
     pub fn user(&self) -> Option<String> {
         self.raw_user.as_deref().map(unescaped)

@@ -1,24 +1,41 @@
 //! The user agent: server and client side of a call, over the transaction layer.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
+use serde::Deserialize;
 
+use self::admission::{Pace, Probes, is_outside};
+use self::registrar::Binding;
 use self::session::{Phase, Session};
+use super::auth;
 use super::model::{Draft, Message, Request};
+use super::profile::Profile;
 use super::timer::Timers;
 use super::transaction::{ClientId, Received, ServerId, Transactions};
+use super::transport::{Listener, Peer, Transport};
 use super::wire::{self, BadMessage, Framed, Limits};
+use crate::secret::Secret;
 
+mod admission; // who is let in: trunks, authentication, room
 mod incoming; // requests in, and our answers to them
-mod outgoing; // requests out, and the answers to them
+mod reliable; // provisional responses that are acknowledged
+mod refresh; // session timers, re-INVITE and UPDATE of ours
+mod replace; // one call in the place of another: Replaces, REFER in
+mod info; // keys by INFO
+mod outgoing; // commands, and the requests they cause
+mod answers; // responses, and what follows from them
+mod registrar; // our registrations at trunks
 mod session; // what is remembered of one leg
 #[cfg(test)]
 mod tests;
+
+pub use registrar::Registered;
 
 /// One leg of a call, unique within an agent. Incoming legs are numbered by the agent; outgoing
 /// ones by whoever asks for them, with [`Agent::next_leg`].
@@ -26,19 +43,39 @@ mod tests;
 pub struct Leg(pub u64);
 
 pub enum Input {
-    /// A datagram that arrived on `local` (our address, as the peer reaches it).
-    Datagram {
-        source: SocketAddr,
-        local: SocketAddr,
+    /// A datagram, or one message of a stream.
+    Received {
+        peer: Peer,
+        /// Names in the peer's verified TLS client certificate.
+        certificate: Option<Arc<[String]>>,
         bytes: Bytes,
     },
+    /// Nothing can be sent there: the connection was refused, or was lost.
+    Unreachable(Peer),
     Command(Command),
     /// Nothing came in, but [`Agent::deadline`] has passed.
     Tick,
 }
 
+impl Input {
+    /// A datagram that came in by our first listener.
+    pub fn datagram(source: SocketAddr, bytes: Bytes) -> Input {
+        Input::Received { peer: Peer::udp(source), certificate: None, bytes }
+    }
+}
+
 pub enum Output {
-    Transmit { destination: SocketAddr, bytes: Bytes },
+    Transmit {
+        destination: Peer,
+        bytes: Bytes,
+    },
+    /// For the security log.
+    Intrusion(Intrusion),
+    /// A registration of ours began to stand or fell.
+    Registered {
+        trunk: Arc<Profile>,
+        state: Registered,
+    },
     Event(Event),
 }
 
@@ -46,30 +83,51 @@ pub enum Output {
 pub enum Command {
     /// 180 Ringing.
     Ring { leg: Leg },
-    /// 200 OK to an INVITE or re-INVITE. `sdp` answers the offer, or is our offer when the INVITE
-    /// carried none (late offer).
+    /// 183 Session Progress: sound before the call is answered. `sdp` answers the offer.
+    Early { leg: Leg, sdp: Vec<u8> },
+    /// 200 OK to an INVITE, re-INVITE or UPDATE. `sdp` answers the offer, or is our offer when the
+    /// INVITE carried none (late offer).
     Answer { leg: Leg, sdp: Vec<u8> },
-    /// Final refusal of an INVITE or re-INVITE. `retry_after_s` goes with 503.
+    /// Final refusal of an INVITE, re-INVITE or UPDATE. `retry_after_s` goes with 503.
     Reject { leg: Leg, status: u16, reason: String, retry_after_s: Option<u32> },
-    /// Places a call. `headers` are added verbatim (validated: no CR, LF or NUL).
-    Invite {
-        leg: Leg,
-        target: String,
-        destination: SocketAddr,
-        from: String,
-        headers: Vec<(String, String)>,
-        sdp: Vec<u8>,
-    },
-    /// Blind transfer (RFC 3515): REFER to `target`, with `headers` for the contact center.
-    Refer { leg: Leg, target: String, headers: Vec<(String, String)> },
+    /// Places a call.
+    Invite { leg: Leg, call: Box<Placement> },
+    /// re-INVITE: offers another description. `Reanswered` or `ReofferRefused` follows.
+    Reoffer { leg: Leg, sdp: Vec<u8> },
+    /// Transfer (RFC 3515): REFER to `target`, with `headers` for the contact center. With
+    /// `replaces`, the peer takes that other leg's place (attended, RFC 3891).
+    Refer { leg: Leg, target: String, replaces: Option<Leg>, headers: Vec<(String, String)> },
+    /// Obeys a REFER of the peer (`Redirected`): calls its target with this offer. When it answers,
+    /// it takes the place of the peer and `Reanswered` follows.
+    Follow { leg: Leg, sdp: Vec<u8> },
     /// Ends the leg whatever its state: CANCEL, 487 or BYE. `reason` is a Reason header (RFC 3326).
     Hangup { leg: Leg, reason: Option<String> },
+    /// Registers with a trunk and keeps it so: `servers` are its registrar's, first choice first.
+    Register { trunk: Arc<Profile>, servers: Vec<Peer> },
     /// From now on: OPTIONS and new INVITE get 503 with Retry-After; running calls go on.
     Drain,
+    /// While true new calls get 503: something else than signalling is at its limit.
+    Overloaded(bool),
+}
+
+/// A call to be placed.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Request-URI.
+    pub target: String,
+    /// Where to send it, tried one after the other while nobody is reached (RFC 3263 §4.3).
+    pub destinations: Vec<Peer>,
+    /// Our address, a URI or name-addr.
+    pub from: String,
+    /// Added verbatim (validated: no CR, LF or NUL).
+    pub headers: Vec<(String, String)>,
+    pub sdp: Vec<u8>,
+    /// How that trunk wants to be treated.
+    pub trunk: Arc<Profile>,
 }
 
 pub enum Event {
-    /// A new call: 100 has been sent. Answer with `Ring`, `Answer` or `Reject`.
+    /// A new call: 100 has been sent. Answer with `Ring`, `Early`, `Answer` or `Reject`.
     Offered { leg: Leg, invitation: Box<Invitation> },
     /// Our INVITE: a provisional above 100, perhaps with early media.
     Progress { leg: Leg, status: u16, sdp: Option<Vec<u8>> },
@@ -77,14 +135,32 @@ pub enum Event {
     Answered { leg: Leg, sdp: Vec<u8> },
     /// ACK for our 2xx. `sdp` holds the answer when our 2xx carried the offer.
     Established { leg: Leg, sdp: Option<Vec<u8>> },
-    /// re-INVITE in: `Answer` or `Reject` it. `None`: it carried no offer, make one.
+    /// re-INVITE or UPDATE in: `Answer` or `Reject` it. `None`: it carried no offer, make one.
     Reoffered { leg: Leg, sdp: Option<Vec<u8>> },
+    /// The peer answered an offer we made on a running call.
+    Reanswered { leg: Leg, sdp: Vec<u8> },
+    /// The peer did not take that offer: what was agreed before goes on.
+    ReofferRefused { leg: Leg, status: u16 },
+    /// Another call took this leg's place (INVITE with Replaces); `Reoffered` follows.
+    Replaced { leg: Leg, invitation: Box<Invitation> },
+    /// The peer asks us to call `target` instead (REFER, already accepted): `Follow` it.
+    Redirected { leg: Leg, target: String },
+    /// A key the peer reported by INFO.
+    Key { leg: Leg, key: Secret<u8> },
     /// Our REFER: the status of the new call as NOTIFYs tell it (RFC 3515 §2.4.5); the 202 itself
     /// counts as 100. A status >= 200 is final; a refused REFER reports its own status, and 408
     /// means that the outcome is unknown: no answer, no NOTIFY, or one without a result.
     Referred { leg: Leg, status: u16 },
     /// The leg is over; nothing follows. Sent exactly once per leg.
     Ended { leg: Leg, cause: Cause },
+}
+
+/// A request that somebody without business here sent, for the security log and its watchers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intrusion {
+    pub peer: Peer,
+    /// Of a fixed set of words.
+    pub reason: &'static str,
 }
 
 /// Why a leg ended, and by whom.
@@ -105,8 +181,11 @@ pub enum Cause {
 /// What an INVITE told us, before any policy is applied.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    pub source: SocketAddr,
+    pub source: Peer,
+    /// Our address, as that peer reaches it.
     pub local: SocketAddr,
+    /// Whose call it is.
+    pub trunk: Arc<Profile>,
     pub call_id: String,
     /// User part of the request URI: the number dialled.
     pub dialled: String,
@@ -117,30 +196,72 @@ pub struct Invitation {
     pub offer: Option<Vec<u8>>,
 }
 
-/// What the agent says about itself.
+/// What the agent says about itself, and whom it serves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Our SIP address as peers reach it: Via and Contact carry it.
-    pub contact: SocketAddr,
+    /// Our addresses; of those with the transport a peer uses, the first counts.
+    pub listeners: Vec<Listener>,
     /// User-Agent and Server header.
     pub product: String,
     /// More calls than this are refused with 503.
     pub calls_max: usize,
+    /// New calls a second, over several seconds; more are refused with 503.
+    pub calls_per_second: u32,
+    /// Who may call, first match first. Empty: everybody, as by the default profile.
+    pub trunks: Vec<Arc<Profile>>,
+    pub strangers: Strangers,
+    /// What we ask callers to authenticate for.
+    pub realm: String,
+}
+
+/// What requests from nobody's trunk get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strangers {
+    /// 403 with the reason.
+    Refuse,
+    /// Nothing: they learn not even that somebody is here.
+    Drop,
+}
+
+impl Settings {
+    /// Of an agent that is reached by UDP at `contact` and serves everybody.
+    pub fn new(contact: SocketAddr, product: &str, calls_max: usize) -> Settings {
+        Settings {
+            listeners: vec![Listener::new(Transport::Udp, contact)],
+            product: product.into(),
+            calls_max,
+            calls_per_second: 1_000_000,
+            trunks: Vec::new(),
+            strangers: Strangers::Refuse,
+            realm: "ringtill".into(),
+        }
+    }
 }
 
 /// What the agent has seen, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    pub datagrams: u64,
+    /// Datagrams, and messages of streams.
+    pub received: u64,
     pub keep_alives: u64,
-    /// Datagrams that were no acceptable message.
+    /// What was no acceptable message.
     pub malformed: u64,
     /// Well-formed, but belonging to nothing we know: late responses, stray ACKs.
     pub stray: u64,
     /// Requests we answered with a refusal of our own accord (4xx, 5xx).
     pub refused: u64,
-    /// New calls refused because of `calls_max`, a full transaction table, or draining.
+    /// New calls refused because of `calls_max`, their rate, a full transaction table, draining or
+    /// [`Command::Overloaded`].
     pub overloaded: u64,
+    /// Requests of nobody's trunk, and those of them that look for open servers.
+    pub strangers: u64,
+    pub scanners: u64,
+    /// Requests with wrong credentials, and challenges of others that we had no answer to.
+    pub unauthenticated: u64,
+    pub unproved: u64,
+    /// INFO requests that held no key.
+    pub unread_infos: u64,
     /// Messages of ours sent again because an answer or ACK was missing.
     pub retransmitted: u64,
     /// Calls offered to us, and placed by us.
@@ -149,7 +270,9 @@ pub struct Counters {
 }
 
 /// Methods we take part in.
-const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY";
+const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY, REFER, UPDATE, PRACK, INFO";
+/// Extensions we know (RFC 3262, RFC 4028, RFC 3891).
+const SUPPORTED: &str = "100rel, timer, replaces";
 /// How long a busy or draining server asks others to stay away.
 const RETRY_AFTER_S: u32 = 10;
 /// How long an INVITE may ring, ours or theirs.
@@ -159,9 +282,13 @@ const RING_MAX: Duration = Duration::from_secs(180);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Invite,
+    /// INVITE to whom the peer's REFER named.
+    Successor,
+    Reinvite,
+    Update,
     Bye,
     Refer,
-    /// CANCEL, or BYE to a fork: nobody waits for the answer.
+    /// CANCEL, PRACK, NOTIFY, or BYE to a fork: nobody waits for the answer.
     Courtesy,
 }
 
@@ -182,6 +309,15 @@ pub struct Agent {
     last_leg: u64,
     live: usize,
     draining: bool,
+    overloaded: bool,
+    probes: Probes,
+    pace: Pace,
+    digest: auth::Server,
+    /// When digest time began.
+    born: Option<Instant>,
+    bindings: Vec<Binding>,
+    /// Who calls when no trunks are configured.
+    anybody: Arc<Profile>,
     counters: Counters,
 }
 
@@ -190,9 +326,11 @@ impl Agent {
     pub fn new(settings: Settings, seed: [u8; 32]) -> Agent {
         // Each call holds a few transactions at once; short bursts of refused ones come on top.
         let transactions = Transactions::new(settings.calls_max.saturating_mul(8).max(1024));
+        let mut rng = StdRng::from_seed(seed);
+        let digest = auth::Server::new(auth::Settings::new(&settings.realm), &rng.random());
         Agent {
             settings,
-            rng: StdRng::from_seed(seed),
+            rng,
             limits: Limits::default(),
             transactions,
             sessions: HashMap::new(),
@@ -204,17 +342,28 @@ impl Agent {
             last_leg: 0,
             live: 0,
             draining: false,
+            overloaded: false,
+            probes: Probes::default(),
+            pace: Pace::default(),
+            digest,
+            born: None,
+            bindings: Vec::new(),
+            anybody: Arc::default(),
             counters: Counters::default(),
         }
     }
 
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Datagram { source, local, bytes } => self.datagram(now, source, local, &bytes),
+            Input::Received { peer, certificate, bytes } => {
+                self.received(now, peer, certificate.as_deref(), &bytes);
+            }
+            Input::Unreachable(peer) => self.transactions.unreachable(&peer),
             Input::Command(command) => self.command(now, command),
             Input::Tick => {}
         }
         self.expire(now);
+        self.keep_registered(now);
         self.counters.retransmitted += self.transactions.take_retransmissions();
         while let Some((destination, bytes)) = self.transactions.poll_transmit() {
             self.out.push_back(Output::Transmit { destination, bytes });
@@ -227,7 +376,8 @@ impl Agent {
 
     /// When to call [`Agent::handle`] with [`Input::Tick`] if nothing else comes first.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.transactions.deadline(), self.timers.next()].into_iter().flatten().min()
+        let due = [self.transactions.deadline(), self.timers.next(), self.registrations_due()];
+        due.into_iter().flatten().min()
     }
 
     /// A number for [`Command::Invite`].
@@ -245,41 +395,52 @@ impl Agent {
         &self.counters
     }
 
-    fn datagram(&mut self, now: Instant, source: SocketAddr, local: SocketAddr, bytes: &[u8]) {
-        self.counters.datagrams += 1;
+    fn received(&mut self, now: Instant, peer: Peer, certificate: Option<&[String]>, bytes: &[u8]) {
+        self.counters.received += 1;
         match wire::parse(bytes, &self.limits) {
             Framed::KeepAlive => self.counters.keep_alives += 1,
-            Framed::Bad(bad) => self.malformed(source, bad),
+            Framed::Bad(bad) => self.malformed(peer, certificate, bad),
             Framed::Message(Message::Request(request)) => {
-                self.request(now, request, source, local);
+                if !is_outside(&request) || self.is_known(now, &request, &peer, certificate) {
+                    self.request(now, request, peer, certificate);
+                }
             }
-            Framed::Message(Message::Response(response)) => self.response(now, &response, source),
+            Framed::Message(Message::Response(response)) => self.response(now, &response, peer),
         }
     }
 
     /// A refusal goes back to where the datagram came from: its Via may be what is broken.
-    fn malformed(&mut self, source: SocketAddr, bad: BadMessage) {
+    fn malformed(&mut self, peer: Peer, certificate: Option<&[String]>, bad: BadMessage) {
         self.counters.malformed += 1;
+        if !self.is_answered(&peer, certificate) {
+            return;
+        }
         if let Some(echo) = bad.echo {
             let reply = Draft::refusal(&echo, bad.status, &self.token())
                 .with("Server", &self.settings.product)
-                .with("Warning", format!("399 {} \"{}\"", self.settings.contact, bad.reason));
-            self.transmit(source, reply.encode());
+                .with("Warning", format!("399 {} \"{}\"", self.address(&peer), bad.reason));
+            self.transmit(peer, reply.encode());
         }
     }
 
-    fn request(&mut self, now: Instant, request: Request, source: SocketAddr, local: SocketAddr) {
+    fn request(
+        &mut self,
+        now: Instant,
+        request: Request,
+        source: Peer,
+        certificate: Option<&[String]>,
+    ) {
         match self.transactions.receive_request(now, &request, source) {
             Received::Absorbed => {}
             Received::Ack => self.ack(now, &request, source),
             Received::Merged(id) => self.refuse(now, id, &request, source, 482, &[]),
-            Received::New(id) => self.dispatch(now, id, request, source, local),
+            Received::New(id) => self.dispatch(now, id, request, source, certificate),
             Received::Full => {
                 self.counters.overloaded += 1;
                 let reply = self
                     .reply(&request, 503, source)
                     .with("Retry-After", RETRY_AFTER_S.to_string());
-                self.transmit(request.core.via.reply_to(source), reply.encode());
+                self.transmit(source.reply_path(&request.core.via), reply.encode());
             }
         }
     }
@@ -289,6 +450,9 @@ impl Agent {
         self.transactions.expire(now);
         while let Some(id) = self.transactions.poll_timeout() {
             self.unanswered(now, id);
+        }
+        while let Some(id) = self.transactions.poll_ended() {
+            self.clients.remove(&id);
         }
         while let Some(leg) = self.timers.pop(now) {
             if let Some(mut session) = self.sessions.remove(&leg) {
@@ -304,7 +468,13 @@ impl Agent {
         {
             self.referred(session, 408);
         }
+        if session.redirection.as_ref().is_some_and(|redirection| redirection.expires <= now) {
+            self.report(now, session, "408 Request Timeout", true);
+            self.abandon_redirection(now, session);
+        }
         self.repeat_accepted(now, session);
+        self.repeat_provisional(now, session);
+        self.refresh_due(now, session);
         if session.expires.is_none_or(|at| at > now) {
             return;
         }
@@ -329,7 +499,9 @@ impl Agent {
             session.counted = session.is_live();
             self.live = if session.counted { self.live + 1 } else { self.live - 1 };
         }
-        let lingering = self.sessions.len() - (self.live - usize::from(session.counted));
+        // Another session may be taken out of the table at the same time: a bound need not be exact.
+        let others = self.live.saturating_sub(usize::from(session.counted));
+        let lingering = self.sessions.len().saturating_sub(others);
         if session.phase == Phase::Lingering && lingering >= self.settings.calls_max.max(64) {
             session.phase = Phase::Gone;
         }
@@ -359,7 +531,7 @@ impl Agent {
         }
     }
 
-    fn transmit(&mut self, destination: SocketAddr, bytes: Bytes) {
+    fn transmit(&mut self, destination: Peer, bytes: Bytes) {
         self.out.push_back(Output::Transmit { destination, bytes });
     }
 
@@ -371,12 +543,25 @@ impl Agent {
         format!("z9hG4bK{:016x}", self.rng.next_u64())
     }
 
-    fn via(&self, branch: &str) -> String {
-        format!("SIP/2.0/UDP {};rport;branch={branch}", self.settings.contact)
+    /// Our address, as that peer reaches it.
+    fn address(&self, peer: &Peer) -> SocketAddr {
+        let listeners = &self.settings.listeners;
+        let listener = listeners.get(peer.listener).or(listeners.first());
+        let unknown = || SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        listener.map_or_else(unknown, |listener| listener.address_for(peer.address.ip()))
     }
 
-    /// Our Contact as a bare URI.
-    fn contact(&self) -> String {
-        format!("sip:{}", self.settings.contact)
+    fn via(&self, branch: &str, peer: &Peer) -> String {
+        let (transport, address) = (peer.transport.name(), self.address(peer));
+        format!("SIP/2.0/{transport} {address};rport;branch={branch}")
+    }
+
+    /// Our Contact as a bare URI, for that peer: it names the transport it can reach us by.
+    fn contact(&self, peer: &Peer) -> String {
+        let address = self.address(peer);
+        match peer.transport {
+            Transport::Udp => format!("sip:{address}"),
+            stream => format!("sip:{address};transport={stream}"),
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! A dialog (RFC 3261 §12): tags, sequence numbers, route set, remote target, and where a request
 //! inside it is sent.
 
-use std::net::{IpAddr, SocketAddr};
-
-use super::model::{Draft, Headers, Method, NameAddr, Request, Response, Uri};
+use super::model::{Draft, Headers, Method, NameAddr, Params, Request, Response, Uri};
+use super::transport::{Listener, Peer, Transport, is_private, listener_for, numeric};
 
 /// One peer-to-peer relationship. `local` is us, whoever called.
 #[derive(Clone, Debug)]
@@ -21,12 +20,12 @@ pub struct Dialog {
     routes: Vec<String>,
     target: Uri,
     /// Where the peer's packets come from.
-    source: SocketAddr,
+    peer: Peer,
 }
 
 impl Dialog {
     /// The dialog that our 2xx to `invite` confirms (RFC 3261 §12.1.1).
-    pub fn uas(invite: &Request, local_tag: &str, source: SocketAddr) -> Dialog {
+    pub fn uas(invite: &Request, local_tag: &str, peer: Peer) -> Dialog {
         let field = |name| invite.headers.first(name).unwrap_or_default().to_string();
         let to = field("To");
         Dialog {
@@ -39,13 +38,13 @@ impl Dialog {
             remote_cseq: Some(invite.core.cseq),
             routes: invite.headers.list("Record-Route").map(String::from).collect(),
             target: contact(&invite.headers).unwrap_or_else(|| invite.core.from.uri.clone()),
-            source,
+            peer,
         }
     }
 
     /// The dialog that a 2xx to our INVITE confirms (RFC 3261 §12.1.2). `target` is the INVITE's
     /// Request-URI, for a peer that sends no Contact.
-    pub fn uac(accepted: &Response, target: &Uri, source: SocketAddr) -> Dialog {
+    pub fn uac(accepted: &Response, target: &Uri, peer: Peer) -> Dialog {
         let field = |name| accepted.headers.first(name).unwrap_or_default().to_string();
         let mut routes: Vec<String> =
             accepted.headers.list("Record-Route").map(String::from).collect();
@@ -60,7 +59,7 @@ impl Dialog {
             remote_cseq: None,
             routes,
             target: contact(&accepted.headers).unwrap_or_else(|| target.clone()),
-            source,
+            peer,
         }
     }
 
@@ -74,17 +73,45 @@ impl Dialog {
     }
 
     /// Takes the new Contact of a re-INVITE, and where it came from.
-    pub fn refresh(&mut self, headers: &Headers, source: SocketAddr) {
+    pub fn refresh(&mut self, headers: &Headers, peer: Peer) {
         if let Some(target) = contact(headers) {
             self.target = target;
         }
-        self.source = source;
+        self.peer = peer;
     }
 
     /// A request inside the dialog, with the next sequence number (RFC 3261 §12.2.1.1).
     pub fn request(&mut self, method: &Method, via: &str) -> Draft {
+        let cseq = self.next_cseq();
+        self.draft(method, via, cseq)
+    }
+
+    /// The number of our last request.
+    pub fn local_cseq(&self) -> u32 {
+        self.local_cseq
+    }
+
+    /// A request sent once more needs a number of its own.
+    pub fn next_cseq(&mut self) -> u32 {
         self.local_cseq += 1;
-        self.draft(method, via, self.local_cseq)
+        self.local_cseq
+    }
+
+    /// Requests of ours go on after this number: it was used before the dialog was confirmed.
+    pub fn skip_to(&mut self, cseq: u32) {
+        self.local_cseq = self.local_cseq.max(cseq);
+    }
+
+    /// Who we are in it, without the tag.
+    pub fn local_address(&self) -> Option<NameAddr> {
+        NameAddr::parse(&self.local)
+            .map(|address| NameAddr { params: Params::default(), ..address })
+    }
+
+    /// For a Replaces header, as the peer's peer is to write it (RFC 3891 §3).
+    pub fn replaces(&self) -> String {
+        let Dialog { call_id, local_tag, remote_tag, .. } = self;
+        format!("{call_id};to-tag={remote_tag};from-tag={local_tag}")
     }
 
     /// The ACK to a 2xx: it bears the INVITE's number (RFC 3261 §13.2.2.4).
@@ -122,39 +149,31 @@ impl Dialog {
 
     /// Where to send a request: the first route, else the remote target. If that is a name, or a
     /// private address other than the one the peer's packets come from, the peer sits behind a
-    /// NAT that did not rewrite it: then to where its packets come from.
-    pub fn next_hop(&self) -> SocketAddr {
+    /// NAT that did not rewrite it: then to where its packets come from. A stream that is open to
+    /// the same host is used again, whatever port its Contact names.
+    pub fn next_hop(&self, listeners: &[Listener]) -> Peer {
         let route = self.routes.first().and_then(|route| NameAddr::parse(route));
-        let hop = route.map_or_else(|| self.target.socket(), |route| route.uri.socket());
-        match hop {
-            Some(hop) if hop.ip() == self.source.ip() || !is_private(hop.ip()) => hop,
-            _ => self.source,
+        let uri = route.as_ref().map_or(&self.target, |route| &route.uri);
+        let transport = Transport::of(uri).unwrap_or(self.peer.transport);
+        let hop = numeric(uri, transport);
+        let Some(address) =
+            hop.filter(|hop| hop.ip() == self.peer.address.ip() || !is_private(hop.ip()))
+        else {
+            return self.peer;
+        };
+        if transport == self.peer.transport && address.ip() == self.peer.address.ip() {
+            return Peer { address, ..self.peer };
+        }
+        match listener_for(listeners, transport, address) {
+            Some(listener) => Peer { transport, listener, address, connection: None },
+            // We do not speak what its Contact says, yet it reached us somehow.
+            None => self.peer,
         }
     }
 }
 
 fn contact(headers: &Headers) -> Option<Uri> {
     headers.list("Contact").next().and_then(NameAddr::parse).map(|contact| contact.uri)
-}
-
-/// Addresses that mean nothing outside their own network.
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let carrier_nat = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || carrier_nat
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -175,8 +194,17 @@ mod tests {
         }
     }
 
+    fn peer(address: &str) -> Peer {
+        Peer::udp(address.parse().unwrap())
+    }
+
+    fn ours() -> [Listener; 2] {
+        [Transport::Udp, Transport::Tcp]
+            .map(|transport| Listener::new(transport, "192.0.2.10:5060".parse().unwrap()))
+    }
+
     fn dialog(extra: &str) -> Dialog {
-        Dialog::uas(&invite(extra), "us", "198.51.100.7:6000".parse().unwrap())
+        Dialog::uas(&invite(extra), "us", peer("198.51.100.7:6000"))
     }
 
     fn sent(dialog: &mut Dialog) -> String {
@@ -187,7 +215,7 @@ mod tests {
     #[test]
     fn requests_go_to_the_contact_with_swapped_ends() {
         let mut dialog = dialog("Contact: <sip:a@198.51.100.9:5080;ob>\r\n");
-        assert_eq!(dialog.next_hop(), "198.51.100.9:5080".parse().unwrap());
+        assert_eq!(dialog.next_hop(&ours()).address, "198.51.100.9:5080".parse().unwrap());
         let bye = sent(&mut dialog);
         assert!(bye.starts_with("BYE sip:a@198.51.100.9:5080;ob SIP/2.0\r\n"));
         assert!(bye.contains("From: <sip:us@h>;tag=us\r\n"));
@@ -199,12 +227,43 @@ mod tests {
     fn private_and_named_targets_give_way_to_the_source() {
         for contact in ["192.168.1.2:5060", "10.0.0.1", "100.64.0.1", "phone.local", "[fd00::1]"] {
             let dialog = dialog(&format!("Contact: <sip:a@{contact}>\r\n"));
-            assert_eq!(dialog.next_hop(), "198.51.100.7:6000".parse().unwrap(), "{contact}");
+            assert_eq!(
+                dialog.next_hop(&ours()).address,
+                "198.51.100.7:6000".parse().unwrap(),
+                "{contact}"
+            );
         }
         let same = "Contact: <sip:a@10.0.0.1:5099>\r\n";
-        let inside = Dialog::uas(&invite(same), "us", "10.0.0.1:40000".parse().unwrap());
-        assert_eq!(inside.next_hop().port(), 5099, "the same host: its Contact holds");
-        assert_eq!(dialog("").next_hop(), "198.51.100.7:6000".parse().unwrap());
+        let inside = Dialog::uas(&invite(same), "us", peer("10.0.0.1:40000"));
+        assert_eq!(
+            inside.next_hop(&ours()).address.port(),
+            5099,
+            "the same host: its Contact holds"
+        );
+        assert_eq!(dialog("").next_hop(&ours()).address, "198.51.100.7:6000".parse().unwrap());
+    }
+
+    #[test]
+    fn an_open_stream_is_used_again() {
+        let stream = Peer {
+            transport: Transport::Tcp,
+            listener: 1,
+            connection: Some(7),
+            ..peer("198.51.100.7:41000")
+        };
+        let hop = |contact: &str| {
+            let invite = invite(&format!("Contact: <sip:a@{contact}>\r\n"));
+            Dialog::uas(&invite, "us", stream).next_hop(&ours())
+        };
+        let same = hop("198.51.100.7:5070;transport=tcp");
+        assert_eq!((same.connection, same.address.port()), (Some(7), 5070));
+        assert_eq!(hop("10.0.0.7").connection, Some(7), "behind NAT");
+        assert_eq!(hop("198.51.100.7").transport, Transport::Tcp, "no transport named");
+        let other = hop("203.0.113.4;transport=tcp");
+        assert_eq!((other.connection, other.listener), (None, 1));
+        let datagrams = hop("203.0.113.4;transport=udp");
+        assert_eq!((datagrams.transport, datagrams.listener), (Transport::Udp, 0));
+        assert_eq!(hop("203.0.113.4;transport=tls"), stream, "we do not listen on TLS");
     }
 
     #[test]
@@ -212,7 +271,7 @@ mod tests {
         let contact = "Contact: <sip:a@198.51.100.9>\r\n";
         let routes = "Record-Route: <sip:203.0.113.1;lr>, <sip:203.0.113.2;lr>\r\n";
         let mut loose = dialog(&format!("{routes}{contact}"));
-        assert_eq!(loose.next_hop(), "203.0.113.1:5060".parse().unwrap());
+        assert_eq!(loose.next_hop(&ours()).address, "203.0.113.1:5060".parse().unwrap());
         let bye = sent(&mut loose);
         assert!(bye.starts_with("BYE sip:a@198.51.100.9 SIP/2.0\r\n"));
         assert!(bye.contains("Route: <sip:203.0.113.1;lr>\r\nRoute: <sip:203.0.113.2;lr>\r\n"));
@@ -229,7 +288,7 @@ mod tests {
         assert!(dialog.advance(6));
         assert!(!dialog.advance(4));
         let reinvite = invite("Contact: <sip:b@198.51.100.20:5070>\r\n");
-        dialog.refresh(&reinvite.headers, "198.51.100.20:5070".parse().unwrap());
-        assert_eq!(dialog.next_hop(), "198.51.100.20:5070".parse().unwrap());
+        dialog.refresh(&reinvite.headers, peer("198.51.100.20:5070"));
+        assert_eq!(dialog.next_hop(&ours()).address, "198.51.100.20:5070".parse().unwrap());
     }
 }

@@ -23,6 +23,10 @@ impl Method {
     pub const OPTIONS: Method = Method::Known(rsip::Method::Options);
     pub const NOTIFY: Method = Method::Known(rsip::Method::Notify);
     pub const REFER: Method = Method::Known(rsip::Method::Refer);
+    pub const REGISTER: Method = Method::Known(rsip::Method::Register);
+    pub const PRACK: Method = Method::Known(rsip::Method::PRack);
+    pub const UPDATE: Method = Method::Known(rsip::Method::Update);
+    pub const INFO: Method = Method::Known(rsip::Method::Info);
 
     /// `None` if it is no token.
     pub fn parse(text: &str) -> Option<Method> {
@@ -304,8 +308,7 @@ impl Draft {
     }
 
     fn follow_up(&self, method: &str, to: Option<&str>) -> Draft {
-        let uri = self.start.split(' ').nth(1).unwrap_or_default();
-        let mut draft = Draft::start(format!("{method} {uri} SIP/2.0"));
+        let mut draft = Draft::start(format!("{method} {} SIP/2.0", self.target()));
         for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
             match (name, to) {
                 ("To", Some(to)) => draft.headers.push("To", to),
@@ -326,6 +329,33 @@ impl Draft {
         for value in headers.all(name) {
             self.headers.push(name, value);
         }
+    }
+
+    /// The same request once more, as a new transaction: `changed` headers replace all of theirs.
+    pub fn again(&self, via: &str, cseq: &str, changed: &[(&str, String)]) -> Draft {
+        let mut draft = Draft::start(self.start.clone());
+        draft.body = self.body.clone();
+        for (name, value) in self.headers.iter() {
+            match name {
+                "Via" => draft.headers.push("Via", via),
+                "CSeq" => draft.headers.push("CSeq", cseq),
+                name if changed.iter().any(|(changed, _)| *changed == name) => {}
+                name => draft.headers.push(name, value),
+            }
+        }
+        for (name, value) in changed {
+            draft.headers.push(*name, value);
+        }
+        draft
+    }
+
+    /// Request-URI of a request.
+    pub fn target(&self) -> &str {
+        self.start.split(' ').nth(1).unwrap_or_default()
+    }
+
+    pub fn body(&self) -> &Bytes {
+        &self.body
     }
 
     /// Replaces the standard phrase of a response.

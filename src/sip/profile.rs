@@ -1,12 +1,15 @@
 //! How one trunk or PBX differs, as TOML: `sip-profiles/<name>.toml`, one file each.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::identity::Trust;
+use super::number::NumberFormat;
 use super::offer::Law;
+use super::password::Password;
+use super::transport::Transport;
 
 /// One trunk. Every key has a default that suits a generic SIP trunk.
 #[derive(Clone, Debug, Deserialize)]
@@ -14,22 +17,81 @@ use super::offer::Law;
 pub struct Profile {
     /// Shown in logs and call records.
     pub name: String,
-    /// Addresses this trunk's requests come from. Empty: it matches nobody.
+    /// Addresses this trunk's requests come from. Empty: any, provided that `certificates` or
+    /// `users` tell who it is; without those it matches nobody.
     pub sources: Vec<IpNet>,
+    /// Transports its requests may come by. Empty: any.
+    pub transports: Vec<Transport>,
+    /// Names of which its TLS client certificate must bear one; `*.example.com` stands for one
+    /// label. Empty: no certificate is asked for.
+    pub certificates: Vec<String>,
+    /// Who it must prove to be when it calls (digest authentication). Empty: nobody.
+    pub users: Vec<User>,
+    /// What its own challenges are answered with.
+    pub account: Option<User>,
+    /// Keeps us registered there.
+    pub register: Option<Register>,
+    /// Where calls of ours go, as a SIP URI. Unset: to where the trunk's own calls come from.
+    pub proxy: Option<String>,
     /// Accepted codecs, preferred first: `pcmu`, `pcma`.
     pub codecs: Vec<Law>,
     /// Offer and accept RFC 4733 telephone-event.
     pub telephone_event: bool,
     /// Who may send us audio.
     pub latch: Latch,
+    /// Sound before the call is answered (183 with SDP).
+    pub early_media: bool,
+    /// Provisional responses that are acknowledged (RFC 3262).
+    pub reliable: Reliable,
+    /// A call that is not refreshed for this long is over (RFC 4028). 0: we never ask for it.
+    pub session_expires_s: u32,
+    /// The shortest such time we accept; below it the caller gets a 422. At least 90.
+    pub session_min_s: u32,
+    /// How a caller is passed on.
+    pub transfer: Transfer,
+    /// The trunk may send the call elsewhere with REFER.
+    pub accept_refer: bool,
+    /// The trunk may put one call in the place of another (INVITE with Replaces).
+    pub accept_replaces: bool,
     /// Headers the caller's number is read from, first match wins.
     pub caller_id: Vec<String>,
     /// Whether that number proves who is calling: then a balance may be spoken to it.
-    pub trust_caller_id: bool,
+    pub trust_caller_id: Trust,
     /// ISO 3166 country that national numbers belong to.
     pub country: String,
+    /// How numbers are written in calls of ours.
+    pub number_format: NumberFormat,
     /// Header name -> field of the caller (`account`, `name`, or any name of the biller's own).
     pub headers: BTreeMap<String, String>,
+}
+
+/// Who proves to be whom by digest authentication (RFC 8760).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub username: String,
+    pub password: Password,
+    /// The realm these are for; unset: whichever asks.
+    #[serde(default)]
+    pub realm: Option<String>,
+}
+
+/// A registration to be kept (RFC 3261 §10).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// `sip:host` of the registrar.
+    pub registrar: String,
+    /// Whom we register: `sip:user@host`.
+    pub address: String,
+    #[serde(default = "Register::hour")]
+    pub expires_s: u32,
+}
+
+impl Register {
+    fn hour() -> u32 {
+        3600
+    }
 }
 
 /// Which source of RTP is believed.
@@ -42,19 +104,57 @@ pub enum Latch {
     Nat,
 }
 
+/// Whether provisional responses of ours are sent reliably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reliable {
+    /// Only if the trunk insists.
+    Off,
+    /// If the trunk can.
+    Supported,
+    /// Calls that cannot are refused with 421.
+    Required,
+}
+
+/// How a caller is passed on to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transfer {
+    /// By REFER; if the trunk refuses that, by a call of our own with the sound passed through.
+    Auto,
+    /// By REFER only.
+    Refer,
+    /// By a call of our own only.
+    Bridge,
+}
+
 impl Default for Profile {
     fn default() -> Profile {
         Profile {
             name: "generic".into(),
             sources: Vec::new(),
+            transports: Vec::new(),
+            certificates: Vec::new(),
+            users: Vec::new(),
+            account: None,
+            register: None,
+            proxy: None,
             codecs: vec![Law::Mu, Law::A],
             telephone_event: true,
             latch: Latch::Strict,
+            early_media: false,
+            reliable: Reliable::Off,
+            session_expires_s: 1800,
+            session_min_s: 90,
+            transfer: Transfer::Auto,
+            accept_refer: false,
+            accept_replaces: true,
             caller_id: ["P-Asserted-Identity", "Remote-Party-ID", "From"]
                 .map(String::from)
                 .to_vec(),
-            trust_caller_id: false,
+            trust_caller_id: Trust::Never,
             country: "US".into(),
+            number_format: NumberFormat::default(),
             headers: BTreeMap::new(),
         }
     }
@@ -66,9 +166,9 @@ impl Profile {
         toml::from_str(toml_text)
     }
 
-    /// Whether requests from `source` belong to this trunk.
-    pub fn matches(&self, source: IpAddr) -> bool {
-        self.sources.iter().any(|net| net.contains(&source))
+    /// The passwords it needs, to be fetched from where they are kept.
+    pub fn passwords(&mut self) -> impl Iterator<Item = &mut Password> {
+        self.users.iter_mut().chain(&mut self.account).map(|user| &mut user.password)
     }
 }
 
@@ -82,30 +182,17 @@ mod tests {
     fn the_shipped_profile_states_the_defaults() {
         let (shipped, default) = (Profile::parse(GENERIC).unwrap(), Profile::default());
         assert_eq!(format!("{shipped:?}"), format!("{default:?}"));
-        for key in [
-            "name",
-            "sources",
-            "codecs",
-            "telephone_event",
-            "latch",
-            "caller_id",
-            "trust_caller_id",
-            "country",
-            "headers",
-        ] {
-            assert!(
-                GENERIC.contains(&format!("\n{key} =")) || GENERIC.contains(&format!("[{key}]"))
-            );
+        let unknown = Profile::parse("nonsense = 1").unwrap_err();
+        let keys: Vec<&str> = unknown.message().split('`').skip(3).step_by(2).collect();
+        assert!(keys.len() > 20, "{keys:?}");
+        for key in keys {
+            let stated = ["", "# "].iter().any(|lead| {
+                GENERIC.contains(&format!("\n{lead}{key} ="))
+                    || GENERIC.contains(&format!("\n{lead}[{key}]"))
+                    || GENERIC.contains(&format!("\n{lead}[[{key}]]"))
+            });
+            assert!(stated, "{key} is not explained");
         }
-    }
-
-    #[test]
-    fn a_source_matches_by_network() {
-        let profile = Profile::parse("sources = ['192.0.2.0/24', '2001:db8::/32']").unwrap();
-        assert!(profile.matches("192.0.2.200".parse().unwrap()));
-        assert!(profile.matches("2001:db8::1".parse().unwrap()));
-        assert!(!profile.matches("198.51.100.1".parse().unwrap()));
-        assert!(!Profile::default().matches("127.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! Client and server transactions over UDP (RFC 3261 §17 with RFC 6026). They are told the time,
+//! Client and server transactions (RFC 3261 §17 with RFC 6026). They are told the time,
 //! retransmit by themselves, and tell the user agent only what is news.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::model::{Draft, Method, Request, Response};
 use super::timer::{PATIENCE, Repeat, T2, T4, Timers};
+use super::transport::Peer;
+
+const ZERO: Duration = Duration::ZERO;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u64);
@@ -51,7 +53,7 @@ struct Server {
     invite: bool,
     state: State,
     /// Where its responses go.
-    destination: SocketAddr,
+    destination: Peer,
     last: Option<Bytes>,
     repeat: Option<Repeat>,
     expires: Option<Instant>,
@@ -59,10 +61,11 @@ struct Server {
 
 struct Client {
     key: (String, String),
-    /// Kept to derive ACK from.
-    invite: Option<Box<Draft>>,
+    /// Kept to derive ACK from, and to send it again.
+    draft: Box<Draft>,
+    invite: bool,
     state: State,
-    destination: SocketAddr,
+    destination: Peer,
     bytes: Bytes,
     ack: Option<Bytes>,
     repeat: Option<Repeat>,
@@ -85,8 +88,10 @@ pub struct Transactions {
     clients: HashMap<ClientId, Client>,
     client_keys: HashMap<(String, String), ClientId>,
     timers: Timers<Id>,
-    transmits: VecDeque<(SocketAddr, Bytes)>,
+    transmits: VecDeque<(Peer, Bytes)>,
     timeouts: VecDeque<ClientId>,
+    /// Answered, and nothing more can come.
+    ended: VecDeque<ClientId>,
     retransmissions: u64,
 }
 
@@ -104,6 +109,7 @@ impl Transactions {
             timers: Timers::new(),
             transmits: VecDeque::new(),
             timeouts: VecDeque::new(),
+            ended: VecDeque::new(),
             retransmissions: 0,
         }
     }
@@ -113,13 +119,18 @@ impl Transactions {
     }
 
     /// A datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Bytes)> {
+    pub fn poll_transmit(&mut self) -> Option<(Peer, Bytes)> {
         self.transmits.pop_front()
     }
 
     /// A client transaction that got no answer in time; it is gone.
     pub fn poll_timeout(&mut self) -> Option<ClientId> {
         self.timeouts.pop_front()
+    }
+
+    /// A client transaction that was answered and of which nothing more can come.
+    pub fn poll_ended(&mut self) -> Option<ClientId> {
+        self.ended.pop_front()
     }
 
     /// Messages repeated since the last call, because no answer came or the peer repeated itself.
@@ -136,12 +147,7 @@ impl Transactions {
     }
 
     /// Matches a request to its transaction or starts one (RFC 3261 §17.2.3).
-    pub fn receive_request(
-        &mut self,
-        now: Instant,
-        request: &Request,
-        source: SocketAddr,
-    ) -> Received {
+    pub fn receive_request(&mut self, now: Instant, request: &Request, source: Peer) -> Received {
         let key = server_key(request, &request.method);
         if let Some(id) = self.server_keys.get(&key).copied() {
             return self.repeated(now, id, request.method == Method::ACK);
@@ -166,7 +172,7 @@ impl Transactions {
             merge,
             invite: request.method == Method::INVITE,
             state: State::Trying,
-            destination: request.core.via.reply_to(source),
+            destination: source.reply_path(&request.core.via),
             last: None,
             repeat: None,
             expires: None,
@@ -184,7 +190,8 @@ impl Transactions {
                 State::Completed if server.invite => {
                     server.state = State::Confirmed;
                     server.repeat = None;
-                    server.expires = Some(now + T4);
+                    let wait = if server.destination.transport.is_reliable() { ZERO } else { T4 };
+                    server.expires = Some(now + wait);
                     self.schedule_server(id);
                 }
                 _ => {}
@@ -216,17 +223,26 @@ impl Transactions {
             (200..300, true) => State::Accepted,
             _ => State::Completed,
         };
-        if server.state != State::Proceeding {
-            server.expires = Some(now + PATIENCE);
-        }
-        if server.state == State::Completed && server.invite {
+        let reliable = server.destination.transport.is_reliable();
+        server.expires = match server.state {
+            State::Proceeding => None,
+            // A stream brings no request twice (timer J).
+            State::Completed if reliable && !server.invite => Some(now),
+            _ => Some(now + PATIENCE),
+        };
+        if server.state == State::Completed && server.invite && !reliable {
             server.repeat = Some(Repeat::new(now, T2));
         }
         self.schedule_server(id);
     }
 
+    /// The request of a client transaction and where it went, while it is remembered.
+    pub fn sent(&self, id: ClientId) -> Option<(&Draft, Peer)> {
+        self.clients.get(&id).map(|client| (client.draft.as_ref(), client.destination))
+    }
+
     /// Where the responses of a transaction go.
-    pub fn destination(&self, id: ServerId) -> Option<SocketAddr> {
+    pub fn destination(&self, id: ServerId) -> Option<Peer> {
         self.servers.get(&id).map(|server| server.destination)
     }
 
@@ -237,7 +253,7 @@ impl Transactions {
         method: &Method,
         branch: &str,
         draft: Draft,
-        destination: SocketAddr,
+        destination: Peer,
     ) -> ClientId {
         self.next += 1;
         let id = ClientId(self.next);
@@ -248,12 +264,14 @@ impl Transactions {
         self.client_keys.insert(key.clone(), id);
         let client = Client {
             key,
-            invite: invite.then(|| Box::new(draft)),
+            draft: Box::new(draft),
+            invite,
             state: State::Trying,
             destination,
             bytes,
             ack: None,
-            repeat: Some(Repeat::new(now, if invite { PATIENCE } else { T2 })),
+            repeat: (!destination.transport.is_reliable())
+                .then(|| Repeat::new(now, if invite { PATIENCE } else { T2 })),
             expires: Some(now + PATIENCE),
         };
         self.clients.insert(id, client);
@@ -268,7 +286,7 @@ impl Transactions {
         let id = *self.client_keys.get(&key)?;
         let client = self.clients.get_mut(&id)?;
         let pending = matches!(client.state, State::Trying | State::Proceeding);
-        let news = match (response.status, client.invite.is_some()) {
+        let news = match (response.status, client.invite) {
             (100..200, invite) if pending => {
                 client.state = State::Proceeding;
                 if invite {
@@ -286,8 +304,8 @@ impl Transactions {
             }
             (300.., true) if pending => {
                 let to = response.headers.first("To").unwrap_or_default();
-                let ack = client.invite.as_ref().map(|invite| invite.ack(to).encode());
-                client.finish(State::Completed, now + PATIENCE);
+                let ack = Some(client.draft.ack(to).encode());
+                client.finish(State::Completed, now + client.linger(PATIENCE));
                 client.ack = ack;
                 self.transmits.extend(client.ack.clone().map(|ack| (client.destination, ack)));
                 true
@@ -298,7 +316,7 @@ impl Transactions {
                 false
             }
             (200.., false) if pending => {
-                client.finish(State::Completed, now + T4);
+                client.finish(State::Completed, now + client.linger(T4));
                 true
             }
             _ => false,
@@ -312,6 +330,20 @@ impl Transactions {
         if let Some(client) = self.clients.remove(&id) {
             self.client_keys.remove(&client.key);
             self.timers.set(Id::Client(id), None);
+        }
+    }
+
+    /// Gives up what waits for an answer from a peer that cannot be reached (RFC 3261 §18.4).
+    pub fn unreachable(&mut self, peer: &Peer) {
+        let lost = |client: &Client| {
+            let pending = matches!(client.state, State::Trying | State::Proceeding);
+            pending && client.destination.is_lost_with(peer)
+        };
+        let lost: Vec<ClientId> =
+            self.clients.iter().filter(|(_, client)| lost(client)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.timeouts.push_back(id);
+            self.forget(id);
         }
     }
 
@@ -354,6 +386,8 @@ impl Transactions {
         if client.expires.is_some_and(|at| at <= now) {
             if matches!(client.state, State::Trying | State::Proceeding) {
                 self.timeouts.push_back(id);
+            } else {
+                self.ended.push_back(id);
             }
             self.forget(id);
             return;
@@ -381,6 +415,11 @@ impl Transactions {
 }
 
 impl Client {
+    /// How long the answered transaction catches repetitions; on a stream there are none.
+    fn linger(&self, unreliable: Duration) -> Duration {
+        if self.destination.transport.is_reliable() { ZERO } else { unreliable }
+    }
+
     fn finish(&mut self, state: State, expires: Instant) {
         (self.state, self.repeat, self.expires) = (state, None, Some(expires));
     }
@@ -419,180 +458,4 @@ fn merge_key(request: &Request) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::model::Message;
-    use super::super::wire::{self, Framed, Limits};
-    use super::*;
-
-    const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 5060);
-
-    fn message(text: &str) -> Message {
-        match wire::parse(text.as_bytes(), &Limits::default()) {
-            Framed::Message(message) => message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn request(method: &str, branch: &str, to_tag: &str) -> Request {
-        let text = format!(
-            "{method} sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch={branch}\r\n\
-             From: <sip:x@y>;tag=f\r\nTo: <sip:a@b>{to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
-        );
-        match message(&text) {
-            Message::Request(request) => request,
-            Message::Response(_) => unreachable!(),
-        }
-    }
-
-    fn response(status: u16, method: &str, to_tag: &str) -> Response {
-        let text = format!(
-            "SIP/2.0 {status} X\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKc\r\n\
-             From: <sip:x@y>;tag=f\r\nTo: <sip:a@b>;tag={to_tag}\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
-        );
-        match message(&text) {
-            Message::Response(response) => response,
-            Message::Request(_) => unreachable!(),
-        }
-    }
-
-    #[allow(clippy::disallowed_methods)]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    /// Runs until nothing is due within `limit` and returns when messages were sent, in ms.
-    fn sent_at(all: &mut Transactions, start: Instant, limit: Duration) -> Vec<u128> {
-        let mut times = Vec::new();
-        let mut now = start;
-        loop {
-            while all.poll_transmit().is_some() {
-                times.push((now - start).as_millis());
-            }
-            match all.deadline() {
-                Some(at) if at <= start + limit => now = at,
-                _ => return times,
-            }
-            all.expire(now);
-        }
-    }
-
-    fn draft(method: &str) -> Draft {
-        Draft::request(&Method::parse(method).unwrap(), "sip:a@b")
-            .with("Via", "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKc")
-            .with("From", "<sip:x@y>;tag=f")
-            .with("To", "<sip:a@b>")
-            .with("Call-ID", "c")
-            .with("CSeq", format!("1 {method}"))
-    }
-
-    #[test]
-    fn invite_client_repeats_until_timer_b() {
-        let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
-        let times = sent_at(&mut all, start, Duration::from_secs(60));
-        assert_eq!(times, [0, 500, 1500, 3500, 7500, 15500, 31500]);
-        assert_eq!(all.poll_timeout(), Some(id));
-        assert!(all.is_empty());
-    }
-
-    #[test]
-    fn other_client_repeats_every_t2_at_most() {
-        let (mut all, start) = (Transactions::new(10), start());
-        all.send(start, &Method::BYE, "z9hG4bKc", draft("BYE"), PEER.into());
-        let times = sent_at(&mut all, start, Duration::from_secs(60));
-        assert_eq!(times[..6], [0, 500, 1500, 3500, 7500, 11500]);
-        assert_eq!(times.len(), 11);
-        assert!(all.poll_timeout().is_some());
-    }
-
-    #[test]
-    fn a_refused_invite_is_acknowledged_each_time() {
-        let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
-        all.poll_transmit();
-        assert_eq!(all.receive_response(start, &response(180, "INVITE", "t")), Some(id));
-        assert_eq!(all.deadline(), None, "no timer while it rings");
-        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), Some(id));
-        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), None);
-        for _ in 0..2 {
-            let ack = all.poll_transmit().unwrap().1;
-            let Message::Request(ack) = message(std::str::from_utf8(&ack).unwrap()) else {
-                panic!("no request");
-            };
-            assert_eq!((ack.method, ack.core.via.branch()), (Method::ACK, "z9hG4bKc"));
-            assert_eq!(ack.core.to_tag(), Some("t"));
-        }
-        all.expire(start + PATIENCE);
-        assert!(all.is_empty() && all.poll_timeout().is_none());
-    }
-
-    #[test]
-    fn every_2xx_reaches_the_dialog() {
-        let (mut all, start) = (Transactions::new(10), start());
-        let id = all.send(start, &Method::INVITE, "z9hG4bKc", draft("INVITE"), PEER.into());
-        for _ in 0..3 {
-            assert_eq!(all.receive_response(start, &response(200, "INVITE", "t")), Some(id));
-        }
-        assert_eq!(all.receive_response(start, &response(486, "INVITE", "t")), None);
-        assert_eq!(all.receive_response(start, &response(200, "BYE", "t")), None, "other method");
-    }
-
-    #[test]
-    fn a_refusal_is_repeated_until_ack() {
-        let (mut all, start) = (Transactions::new(10), start());
-        let invite = request("INVITE", "z9hG4bKs", "");
-        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
-            panic!("not new");
-        };
-        all.respond(start, id, 100, Bytes::from_static(b"100"));
-        assert_eq!(all.receive_request(start, &invite, PEER.into()), Received::Absorbed);
-        assert_eq!(all.transmits.len(), 2);
-        all.respond(start, id, 486, Bytes::from_static(b"486"));
-        let times = sent_at(&mut all, start, Duration::from_secs(5));
-        assert_eq!(times, [0, 0, 0, 500, 1500, 3500]);
-        let ack = request("ACK", "z9hG4bKs", ";tag=x");
-        let now = start + Duration::from_secs(5);
-        assert_eq!(all.receive_request(now, &ack, PEER.into()), Received::Absorbed);
-        assert_eq!(sent_at(&mut all, now, Duration::from_secs(60)), Vec::<u128>::new());
-        assert!(all.is_empty());
-    }
-
-    #[test]
-    fn an_accepted_invite_answers_retransmissions_for_32_s() {
-        let (mut all, start) = (Transactions::new(10), start());
-        let invite = request("INVITE", "z9hG4bKs", "");
-        let Received::New(id) = all.receive_request(start, &invite, PEER.into()) else {
-            panic!("not new");
-        };
-        all.respond(start, id, 200, Bytes::from_static(b"200"));
-        all.poll_transmit();
-        all.receive_request(start, &invite, PEER.into());
-        assert_eq!(all.poll_transmit(), Some((PEER.into(), Bytes::from_static(b"200"))));
-        let ack = request("ACK", "z9hG4bKother", ";tag=x");
-        assert_eq!(all.receive_request(start, &ack, PEER.into()), Received::Ack);
-        all.expire(start + PATIENCE);
-        assert!(all.is_empty());
-    }
-
-    #[test]
-    fn old_branches_merged_copies_and_a_full_table() {
-        let (mut all, start) = (Transactions::new(2), start());
-        let old = request("INVITE", "1", "");
-        let Received::New(id) = all.receive_request(start, &old, PEER.into()) else {
-            panic!("not new");
-        };
-        all.respond(start, id, 486, Bytes::from_static(b"486"));
-        assert_eq!(all.cancelled(&request("CANCEL", "1", "")), Some(id));
-        assert_eq!(
-            all.receive_request(start, &request("ACK", "1", ";tag=x"), PEER.into()),
-            Received::Absorbed
-        );
-        assert_eq!(all.servers[&id].state, State::Confirmed);
-        let copy = request("INVITE", "z9hG4bKcopy", "");
-        assert!(matches!(all.receive_request(start, &copy, PEER.into()), Received::Merged(_)));
-        let third = request("BYE", "z9hG4bK3", ";tag=x");
-        assert_eq!(all.receive_request(start, &third, PEER.into()), Received::Full);
-    }
-}
+mod tests;

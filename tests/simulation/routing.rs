@@ -55,7 +55,8 @@ impl World {
         let now = Instant::now();
         let table: toml::Table = gateway::example("bogus").unwrap().parse().unwrap();
         let invitation = Invitation {
-            source: "192.0.2.9:5060".parse().unwrap(),
+            source: ringtill::sip::Peer::udp("192.0.2.9:5060".parse().unwrap()),
+            trunk: Arc::default(),
             local: "192.0.2.1:5060".parse().unwrap(),
             call_id: "routing".into(),
             dialled: "pay".into(),
@@ -72,7 +73,7 @@ impl World {
             id: "routing".into(),
             leg: LEG,
             invitation: Box::new(invitation),
-            profile: Arc::new(Profile { trust_caller_id: true, ..Profile::default() }),
+            profile: Arc::new(Profile { trust_caller_id: true.into(), ..Profile::default() }),
             local: local(20_000),
             library: crate::library().clone(),
             gateway: gateway::open("bogus", table).unwrap(),

@@ -63,11 +63,7 @@ struct Running {
 impl Server {
     pub fn new(now: Instant, library: Arc<Library>, seed: u64) -> Server {
         let sip_address: SocketAddr = "192.0.2.1:5060".parse().unwrap();
-        let settings = sip::agent::Settings {
-            contact: sip_address,
-            product: "ringtill".into(),
-            calls_max: 10,
-        };
+        let settings = sip::agent::Settings::new(sip_address, "ringtill", 10);
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let table: toml::Table = gateway::example("bogus").unwrap().parse().unwrap();
@@ -99,10 +95,9 @@ impl Server {
 
     pub fn receive(&mut self, now: Instant, datagram: &Datagram) {
         if datagram.destination == self.sip_address {
-            let Datagram { source, destination, bytes } = datagram;
+            let Datagram { source, bytes, .. } = datagram;
             let bytes = bytes.clone().into();
-            self.agent
-                .handle(now, sip::Input::Datagram { source: *source, local: *destination, bytes });
+            self.agent.handle(now, sip::Input::datagram(*source, bytes));
         } else if let Some(running) = &mut self.call {
             running.stream.receive(now, datagram.source, &datagram.bytes);
         }
@@ -157,11 +152,15 @@ impl Server {
             match output {
                 sip::Output::Transmit { destination, bytes } => {
                     let source = self.sip_address;
-                    network.send(now, Datagram { source, destination, bytes: bytes.to_vec() });
+                    let (destination, bytes) = (destination.address, bytes.to_vec());
+                    network.send(now, Datagram { source, destination, bytes });
                 }
                 sip::Output::Event(sip::Event::Offered { leg, invitation }) => {
                     assert!(self.call.is_none() && self.outcome.is_none(), "one call a simulation");
                     self.call = Some(self.offered(now, leg, invitation));
+                }
+                sip::Output::Intrusion(_) | sip::Output::Registered { .. } => {
+                    panic!("everybody may call, and nobody registers us")
                 }
                 sip::Output::Event(event) => {
                     let wall_ms = self.wall_ms(now);
@@ -181,7 +180,7 @@ impl Server {
             record: false,
             listen: false,
         };
-        let profile = Profile { trust_caller_id: true, ..Profile::default() };
+        let profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
         let payment = payment::Settings { fee: Money::usd(200), ..payment::Settings::default() };
         let policy = Policy {
             payment: Arc::new(payment),

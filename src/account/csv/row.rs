@@ -4,11 +4,11 @@ use csv::ByteRecord;
 use jiff::civil::Date;
 
 use super::super::Account;
-use super::super::caller::e164;
 use super::super::directory::{ID_MAX, NAME_MAX};
 use super::{FileError, Options, header_error};
 use crate::instrument::luhn;
 use crate::money::{Currency, Money, MoneyError};
+use crate::sip::number::e164;
 
 /// A cell that cannot be taken.
 pub(super) struct Wrong {

@@ -48,8 +48,7 @@ const SAYS: [&str; 3] = ["card.ask", "consent.accept", "bye.thanks"];
 
 impl Server {
     fn new(now: Instant, law: Law) -> Server {
-        let settings =
-            agent::Settings { contact: server()[0], product: "test".into(), calls_max: 10 };
+        let settings = agent::Settings::new(server()[0], "test", 10);
         let media =
             media::Setup { ssrc: 1, sequence: 65_530, timestamp: 9, record: false, listen: false };
         Server {
@@ -202,8 +201,8 @@ impl World {
                 (true, 0) => self.phone.sip(now, server()[0], bytes),
                 (true, _) => self.phone.rtp(now, server()[1], &bytes),
                 (false, 0) => {
-                    let (source, local) = (caller()[0], server()[0]);
-                    self.server.agent.handle(now, Input::Datagram { source, local, bytes });
+                    let source = caller()[0];
+                    self.server.agent.handle(now, Input::datagram(source, bytes));
                 }
                 (false, _) => self.server.stream.receive(now, caller()[1], &bytes),
             }
@@ -239,6 +238,7 @@ impl World {
             match output {
                 agent::Output::Transmit { bytes, .. } => self.send(true, 0, bytes),
                 agent::Output::Event(event) => self.server.event(self.now, event),
+                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
             }
         }
         while let Some(event) = self.server.stream.poll() {

@@ -1,23 +1,24 @@
 //! Cores on loopback, calling each other.
 
 use super::*;
-use crate::sip::Cause;
+use crate::sip::{Cause, Peer};
 
 const SDP: &[u8] = b"v=0\r\n";
 
 async fn core(calls_max: usize) -> (Sip, mpsc::Receiver<Offer>) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let settings = Settings { contact: any, product: "Ringtill/test".into(), calls_max };
+    let settings = Settings::new(any, "Ringtill/test", calls_max);
     Sip::bind(any, settings, [3; 32]).await.unwrap()
 }
 
-fn call_to(server: &Sip) -> Outgoing {
-    Outgoing {
+fn call_to(server: &Sip) -> Placement {
+    Placement {
         target: format!("sip:1000@{}", server.local()),
-        destination: server.local(),
+        destinations: vec![Peer::udp(server.local())],
         from: "sip:test@127.0.0.1".into(),
         headers: Vec::new(),
         sdp: SDP.into(),
+        trunk: Arc::default(),
     }
 }
 
@@ -32,7 +33,7 @@ async fn a_call_over_loopback_from_offer_to_end() {
     let mut offer = within(offers.recv()).await.unwrap();
     assert_eq!(offer.invitation.offer.as_deref(), Some(SDP));
     assert_eq!(offer.invitation.dialled, "1000");
-    assert_eq!(offer.invitation.source, phone.local());
+    assert_eq!(offer.invitation.source.address, phone.local());
     let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
     server.commands().send(answer).await.unwrap();
     assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
@@ -52,11 +53,7 @@ async fn a_call_over_loopback_from_offer_to_end() {
 #[tokio::test]
 async fn a_wildcard_is_no_contact() {
     let any: SocketAddr = "0.0.0.0:0".parse().unwrap();
-    let settings = |contact: &str| Settings {
-        contact: contact.parse().unwrap(),
-        product: "Ringtill/test".into(),
-        calls_max: 4,
-    };
+    let settings = |contact: &str| Settings::new(contact.parse().unwrap(), "Ringtill/test", 4);
     let refused = Sip::bind(any, settings("0.0.0.0:0"), [0; 32]).await.err().unwrap();
     assert!(refused.to_string().contains("which address"), "{refused}");
     assert!(Sip::bind(any, settings("192.0.2.1:0"), [0; 32]).await.is_ok());
@@ -125,11 +122,10 @@ async fn shutdown_does_not_wait_for_a_peer_that_is_gone() {
 /// A core without tasks, to look at its mailboxes.
 async fn bare() -> (Core, mpsc::Receiver<Offer>) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let settings = Settings { contact: any, product: "Ringtill/test".into(), calls_max: 4 };
+    let settings = Settings::new(any, "Ringtill/test", 4);
     let (offers, offered) = mpsc::channel(4);
     let core = Core {
         socket: Arc::new(open(any).unwrap()),
-        contact: any,
         agent: Agent::new(settings, [0; 32]),
         mailboxes: HashMap::new(),
         offers,

@@ -1,18 +1,21 @@
 //! Requests in, and our answers to them (RFC 3261 §8.2, §9.2, §11, §12.2.2, §13.3, §15.1.2).
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::RngExt;
 
 use super::super::dialog::Dialog;
 use super::super::model::{Content, Draft, Method, Request, Scheme};
+use super::super::profile::Reliable;
 use super::super::refer::Progress;
 use super::super::transaction::ServerId;
-use super::session::{Invite, Phase, Session, Unacked};
-use super::{ALLOW, Agent, Cause, Event, Invitation, Leg, RETRY_AFTER_S, RING_MAX};
+use super::super::transport::{Peer, Transport};
+use super::refresh;
+use super::session::{Abilities, Invite, Phase, Session, Unacked};
+use super::{ALLOW, Agent, Cause, Event, Invitation, Leg, RETRY_AFTER_S, RING_MAX, SUPPORTED};
 
-const ACCEPT: (&str, &str) = ("Accept", "application/sdp");
+const ACCEPT: (&str, &str) =
+    ("Accept", "application/sdp, application/dtmf-relay, application/dtmf");
 
 impl Agent {
     pub(super) fn dispatch(
@@ -20,10 +23,10 @@ impl Agent {
         now: Instant,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
-        local: SocketAddr,
+        source: Peer,
+        certificate: Option<&[String]>,
     ) {
-        if let Some((status, extra)) = unacceptable(&request) {
+        if let Some((status, extra)) = unacceptable(&request, &source) {
             let extra: Vec<_> = extra.iter().map(|(n, v)| (*n, v.as_str())).collect();
             return self.refuse(now, id, &request, source, status, &extra);
         }
@@ -34,20 +37,24 @@ impl Agent {
             return self.in_dialog(now, id, request, source);
         }
         match request.method {
-            Method::INVITE => self.offered(now, id, request, source, local),
+            Method::INVITE => self.offered(now, id, request, source, certificate),
             Method::OPTIONS => self.options(now, id, &request, source),
+            Method::REFER => self.refuse(now, id, &request, source, 403, &[]),
             _ => self.refuse(now, id, &request, source, 481, &[]),
         }
     }
 
-    /// RFC 3261 §11: whoever asks learns whether we take calls.
-    fn options(&mut self, now: Instant, id: ServerId, request: &Request, source: SocketAddr) {
+    /// RFC 3261 §11: whoever asks learns whether we take calls, whichever number they ask about.
+    fn options(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
         let status = if self.draining { 503 } else { 200 };
         let mut reply = self.reply(request, status, source).with("Allow", ALLOW);
         reply = if self.draining {
             reply.with("Retry-After", RETRY_AFTER_S.to_string())
         } else {
-            reply.with(ACCEPT.0, ACCEPT.1).with("Accept-Encoding", "identity")
+            reply
+                .with(ACCEPT.0, ACCEPT.1)
+                .with("Accept-Encoding", "identity")
+                .with("Supported", SUPPORTED)
         };
         self.transactions.respond(now, id, status, reply.encode());
     }
@@ -57,33 +64,34 @@ impl Agent {
         now: Instant,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
-        local: SocketAddr,
+        source: Peer,
+        certificate: Option<&[String]>,
     ) {
-        if self.draining || self.live >= self.settings.calls_max {
-            self.counters.overloaded += 1;
-            let retry = RETRY_AFTER_S.to_string();
-            return self.refuse(now, id, &request, source, 503, &[("Retry-After", &retry)]);
+        let Some(profile) = self.authenticated(now, id, &request, source, certificate) else {
+            return;
+        };
+        if request.headers.first("Replaces").is_some() {
+            return self.replacing(now, id, request, source, profile);
         }
-        let trying = Draft::response(&request, 100, source, "").encode();
+        let abilities = Abilities::of(&request.headers);
+        if profile.reliable == Reliable::Required && !abilities.reliable {
+            return self.refuse(now, id, &request, source, 421, &[("Require", "100rel")]);
+        }
+        let Some(timer) = self.timer_of(now, id, &request, source, abilities, &profile) else {
+            return;
+        };
+        if !self.has_room(now, id, &request, source) {
+            return;
+        }
+        let trying = Draft::response(&request, 100, source.address, "").encode();
         self.transactions.respond(now, id, 100, trying);
         let (leg, tag) = (self.next_leg(), self.token());
-        let offer = match request.content() {
-            Content::Sdp(sdp) => Some(sdp.to_vec()),
-            Content::Empty | Content::Unsupported => None,
-        };
-        let invitation = Invitation {
-            source,
-            local,
-            call_id: request.core.call_id.clone(),
-            dialled: request.uri.number().unwrap_or_default(),
-            headers: request.headers.clone().into_pairs(),
-            offer,
-        };
+        let invitation = self.invitation(&request, source, profile.clone());
         let key = (request.core.call_id.clone(), tag);
-        let mut session = Session::new(leg, Phase::Offered, key.clone());
+        let mut session = Session::new(leg, Phase::Offered, key.clone(), profile);
         session.dialog = Some(Dialog::uas(&request, &key.1, source));
         session.expires = Some(now + RING_MAX);
+        (session.peer, session.refresh) = (abilities, timer);
         self.dialogs.insert(key, leg);
         self.hold_invite(&mut session, id, request, source, invitation.offer.is_some());
         self.counters.offered += 1;
@@ -91,34 +99,77 @@ impl Agent {
         self.settle(now, session);
     }
 
-    fn hold_invite(
+    pub(super) fn invitation(
+        &self,
+        request: &Request,
+        source: Peer,
+        trunk: std::sync::Arc<super::Profile>,
+    ) -> Invitation {
+        Invitation {
+            source,
+            local: self.address(&source),
+            trunk,
+            call_id: request.core.call_id.clone(),
+            dialled: request.uri.number().unwrap_or_default(),
+            headers: request.headers.clone().into_pairs(),
+            offer: offer_of(request),
+        }
+    }
+
+    /// The session timer to agree to; `None` when the request was refused for it (422).
+    fn timer_of(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        request: &Request,
+        source: Peer,
+        abilities: Abilities,
+        profile: &super::Profile,
+    ) -> Option<Option<refresh::Refresh>> {
+        match refresh::agreed(now, &request.headers, abilities, profile) {
+            Ok(timer) => Some(timer),
+            Err(least) => {
+                let least = least.to_string();
+                self.refuse(now, id, request, source, 422, &[("Min-SE", &least)]);
+                None
+            }
+        }
+    }
+
+    pub(super) fn hold_invite(
         &mut self,
         session: &mut Session,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
+        source: Peer,
         offered: bool,
     ) {
         self.servers.insert(id, session.leg);
-        session.invite = Some(Invite { id, request: Box::new(request), source, offered });
+        let request = Box::new(request);
+        let (early, held, replaces) = (None, None, None);
+        session.invite = Some(Invite { id, request, source, offered, early, held, replaces });
     }
 
-    fn in_dialog(&mut self, now: Instant, id: ServerId, request: Request, source: SocketAddr) {
+    fn in_dialog(&mut self, now: Instant, id: ServerId, request: Request, source: Peer) {
         let Some(mut session) = self.take_session(&request) else {
             return self.refuse(now, id, &request, source, 481, &[]);
         };
         let news = session.dialog.as_mut().is_some_and(|d| d.advance(request.core.cseq));
+        let over = matches!(session.phase, Phase::Closing | Phase::Lingering);
         match request.method {
             _ if !news => self.refuse(now, id, &request, source, 500, &[]),
             Method::BYE => self.bye(now, &mut session, id, &request, source),
             Method::NOTIFY => self.notify(now, &mut session, id, &request, source),
-            _ if matches!(session.phase, Phase::Closing | Phase::Lingering) => {
-                self.refuse(now, id, &request, source, 481, &[]);
+            _ if over => self.refuse(now, id, &request, source, 481, &[]),
+            Method::INVITE | Method::UPDATE => {
+                self.reinvite(now, &mut session, id, request, source);
             }
-            Method::INVITE => self.reinvite(now, &mut session, id, request, source),
+            Method::PRACK => self.prack(now, &mut session, id, &request, source),
+            Method::INFO => self.info(now, &mut session, id, &request, source),
+            Method::REFER => self.redirected(now, &mut session, id, &request, source),
             Method::OPTIONS => {
                 let reply = self.reply(&request, 200, source).with("Allow", ALLOW);
-                let reply = reply.with(ACCEPT.0, ACCEPT.1);
+                let reply = reply.with(ACCEPT.0, ACCEPT.1).with("Supported", SUPPORTED);
                 self.transactions.respond(now, id, 200, reply.encode());
             }
             _ => self.refuse(now, id, &request, source, 481, &[]),
@@ -139,34 +190,48 @@ impl Agent {
         self.sessions.remove(&leg)
     }
 
-    /// RFC 3261 §14.2. While our own answer is not acknowledged, the peer has to wait (491).
+    /// re-INVITE or UPDATE (RFC 3261 §14.2, RFC 3311 §5.2). While an offer of ours is open, the
+    /// peer has to wait (491); while one of theirs is, a bit longer (500).
     fn reinvite(
         &mut self,
         now: Instant,
         session: &mut Session,
         id: ServerId,
         request: Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
-        if session.invite.is_some() {
+        let update = request.method == Method::UPDATE;
+        let offer = offer_of(&request);
+        let plain = update && offer.is_none();
+        if session.invite.is_some() && !plain {
             let retry = self.rng.random_range(0..=10).to_string();
             return self.refuse(now, id, &request, source, 500, &[("Retry-After", &retry)]);
         }
-        if session.unacked.is_some() || session.phase != Phase::Confirmed {
+        let offering = session.reoffer.as_ref().is_some_and(|reoffer| reoffer.client.is_some())
+            || session.unacked.as_ref().is_some_and(|one| !update || one.late_offer);
+        if !plain && (offering || session.phase != Phase::Confirmed) {
             return self.refuse(now, id, &request, source, 491, &[]);
         }
+        let (abilities, profile) = (Abilities::of(&request.headers), session.profile.clone());
+        let Some(timer) = self.timer_of(now, id, &request, source, abilities, &profile) else {
+            return;
+        };
         if let Some(dialog) = &mut session.dialog {
             dialog.refresh(&request.headers, source);
         }
-        let trying = Draft::response(&request, 100, source, "").encode();
-        self.transactions.respond(now, id, 100, trying);
-        let sdp = match request.content() {
-            Content::Sdp(sdp) => Some(sdp.to_vec()),
-            Content::Empty | Content::Unsupported => None,
-        };
-        self.hold_invite(session, id, request, source, sdp.is_some());
+        session.refresh = timer;
+        if plain {
+            let reply = self.reply(&request, 200, source);
+            let reply = refresh::with_agreement(self.with_contact(reply, &source), timer);
+            return self.transactions.respond(now, id, 200, reply.encode());
+        }
+        if !update {
+            let trying = Draft::response(&request, 100, source.address, "").encode();
+            self.transactions.respond(now, id, 100, trying);
+        }
+        self.hold_invite(session, id, request, source, offer.is_some());
         session.expires = Some(now + RING_MAX);
-        self.event(Event::Reoffered { leg: session.leg, sdp });
+        self.event(Event::Reoffered { leg: session.leg, sdp: offer });
     }
 
     fn bye(
@@ -175,11 +240,12 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: &Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
         let reply = self.reply(request, 200, source);
         self.transactions.respond(now, id, 200, reply.encode());
         self.answer_invite(now, session, 487, &[]);
+        self.abandon_redirection(now, session);
         self.end(session, Cause::PeerHungUp);
         // Our own BYE, if it crossed theirs, is still to be answered or given up.
         if session.phase != Phase::Closing {
@@ -193,7 +259,7 @@ impl Agent {
         session: &mut Session,
         id: ServerId,
         request: &Request,
-        source: SocketAddr,
+        source: Peer,
     ) {
         let Some(progress) = Progress::read(request) else {
             let ours = [("Allow-Events", "refer")];
@@ -228,7 +294,7 @@ impl Agent {
     }
 
     /// ACK for one of our 2xx; any other is a repetition.
-    pub(super) fn ack(&mut self, now: Instant, request: &Request, source: SocketAddr) {
+    pub(super) fn ack(&mut self, now: Instant, request: &Request, source: Peer) {
         let Some(mut session) = self.take_session(request) else {
             self.counters.stray += 1;
             return;
@@ -253,7 +319,7 @@ impl Agent {
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL; its INVITE ends with 487 unless it is answered already.
-    fn cancel(&mut self, now: Instant, id: ServerId, request: &Request, source: SocketAddr) {
+    fn cancel(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
         let Some(invite) = self.transactions.cancelled(request) else {
             return self.refuse(now, id, request, source, 481, &[]);
         };
@@ -269,25 +335,31 @@ impl Agent {
         self.settle(now, session);
     }
 
-    pub(super) fn ring(&mut self, now: Instant, leg: Leg) {
-        let Some(session) = self.sessions.get(&leg).filter(|s| s.phase == Phase::Offered) else {
-            return;
-        };
-        let Some(invite) = &session.invite else { return };
-        let ringing = Draft::response(&invite.request, 180, invite.source, &session.key.1)
-            .with("Contact", format!("<{}>", self.contact()))
-            .with("Server", &self.settings.product);
-        self.transactions.respond(now, invite.id, 180, ringing.encode());
+    pub(super) fn ring(&mut self, now: Instant, leg: Leg, status: u16, sdp: Option<Vec<u8>>) {
+        if let Some(mut session) = self.sessions.remove(&leg) {
+            self.progress(now, &mut session, status, sdp);
+            self.settle(now, session);
+        }
     }
 
-    /// 200 to the INVITE or re-INVITE under decision, repeated until its ACK.
+    /// 200 to the INVITE, re-INVITE or UPDATE under decision, an INVITE's repeated until its ACK.
+    /// It waits for the PRACK of a provisional response (RFC 3262 §3).
     pub(super) fn accept(&mut self, now: Instant, session: &mut Session, sdp: Vec<u8>) {
-        let Some(invite) = session.invite.take() else { return };
+        if session.provisional.is_some() {
+            if let Some(invite) = &mut session.invite {
+                invite.held = Some(sdp);
+            }
+            return;
+        }
+        let Some(mut invite) = session.invite.take() else { return };
         self.servers.remove(&invite.id);
-        let mut reply = Draft::response(&invite.request, 200, invite.source, &session.key.1)
-            .with("Contact", format!("<{}>", self.contact()))
-            .with("Allow", ALLOW)
+        let sdp = invite.early.take().unwrap_or(sdp);
+        let tag = invite.replaces.as_deref().unwrap_or(&session.key.1);
+        let reply = Draft::response(&invite.request, 200, invite.source.address, tag)
             .with("Server", &self.settings.product);
+        let reply = self.with_contact(reply, &invite.source);
+        let mut reply = refresh::with_agreement(reply, session.refresh);
+        session.described.clone_from(&sdp);
         if !sdp.is_empty() {
             reply = reply.with_body("application/sdp", sdp);
         }
@@ -295,8 +367,14 @@ impl Agent {
         let destination = self.transactions.destination(invite.id).unwrap_or(invite.source);
         self.transactions.respond(now, invite.id, 200, bytes.clone());
         let cseq = invite.request.core.cseq;
-        session.unacked = Some(Unacked::new(now, cseq, bytes, destination, !invite.offered));
         (session.phase, session.expires) = (Phase::Confirmed, None);
+        if let Some(tag) = invite.replaces {
+            self.take_place(now, session, &invite.request, invite.source, tag);
+        }
+        if invite.request.method == Method::INVITE {
+            let unacked = Unacked::new(now, cseq, bytes, destination, !invite.offered);
+            session.unacked = Some(unacked);
+        }
     }
 
     /// Final refusal of the INVITE or re-INVITE under decision, if there is one.
@@ -309,7 +387,9 @@ impl Agent {
     ) {
         let Some(invite) = session.invite.take() else { return };
         self.servers.remove(&invite.id);
-        let mut reply = Draft::response(&invite.request, status, invite.source, &session.key.1)
+        session.provisional = None;
+        let tag = invite.replaces.as_deref().unwrap_or(&session.key.1);
+        let mut reply = Draft::response(&invite.request, status, invite.source.address, tag)
             .with("Server", &self.settings.product);
         for (name, value) in extra {
             reply = match *name {
@@ -335,37 +415,21 @@ impl Agent {
             self.transmit(destination, bytes);
         }
     }
-
-    /// A response with a tag of its own, for requests outside our dialogs.
-    pub(super) fn reply(&mut self, request: &Request, status: u16, source: SocketAddr) -> Draft {
-        let tag = self.token();
-        Draft::response(request, status, source, &tag).with("Server", &self.settings.product)
-    }
-
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        id: ServerId,
-        request: &Request,
-        source: SocketAddr,
-        status: u16,
-        extra: &[(&str, &str)],
-    ) {
-        self.counters.refused += 1;
-        let mut reply = self.reply(request, status, source);
-        for (name, value) in extra {
-            reply = reply.with(name, *value);
-        }
-        self.transactions.respond(now, id, status, reply.encode());
-    }
 }
 
 /// In the extra headers of a refusal: not a header, but the phrase of the status line.
 pub(super) const REASON_PHRASE: &str = "";
 
+pub(super) fn offer_of(request: &Request) -> Option<Vec<u8>> {
+    match request.content() {
+        Content::Sdp(sdp) => Some(sdp.to_vec()),
+        Content::Empty | Content::Unsupported => None,
+    }
+}
+
 /// What is wrong with a request whatever its dialog says, in the order of RFC 3261 §8.2, and the
 /// headers that help the peer to do better.
-fn unacceptable(request: &Request) -> Option<(u16, Vec<(&'static str, String)>)> {
+fn unacceptable(request: &Request, source: &Peer) -> Option<(u16, Vec<(&'static str, String)>)> {
     let allow = || vec![("Allow", ALLOW.to_string())];
     match &request.method {
         Method::Other(_) => return Some((501, allow())),
@@ -378,19 +442,27 @@ fn unacceptable(request: &Request) -> Option<(u16, Vec<(&'static str, String)>)>
         return None;
     }
     if request.core.to_tag().is_none() {
-        if !matches!(request.uri.scheme, Scheme::Sip | Scheme::Tel) {
-            return Some((416, Vec::new()));
+        // sips: promises TLS all the way (RFC 3261 §26.2.2).
+        let secured = source.transport == Transport::Tls;
+        match request.uri.scheme {
+            Scheme::Sip | Scheme::Tel => {}
+            Scheme::Sips if secured => {}
+            _ => return Some((416, Vec::new())),
         }
         let hops = request.headers.first("Max-Forwards");
         if hops.is_some_and(|hops| hops.bytes().all(|digit| digit == b'0')) {
             return Some((483, Vec::new()));
         }
     }
-    let required: Vec<&str> = request.headers.list("Require").collect();
-    if !required.is_empty() {
-        return Some((420, vec![("Unsupported", required.join(", "))]));
+    let supported =
+        |option: &&str| SUPPORTED.split(", ").any(|own| own.eq_ignore_ascii_case(option));
+    let unknown: Vec<&str> =
+        request.headers.list("Require").filter(|option| !supported(option)).collect();
+    if !unknown.is_empty() {
+        return Some((420, vec![("Unsupported", unknown.join(", "))]));
     }
-    if request.method == Method::INVITE && request.content() == Content::Unsupported {
+    let describes = matches!(request.method, Method::INVITE | Method::UPDATE);
+    if describes && request.content() == Content::Unsupported {
         let accept =
             vec![(ACCEPT.0, ACCEPT.1.to_string()), ("Accept-Encoding", "identity".to_string())];
         return Some((415, accept));

@@ -1,28 +1,18 @@
-//! Commands, the requests they cause, and the answers to those (RFC 3261 §9.1, §13.2, §15.1.1).
+//! Commands, and the requests they cause (RFC 3261 §9.1, §13.2, §15.1.1).
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::super::dialog::Dialog;
-use super::super::model::{Draft, Method, NameAddr, Response, Scheme, Uri, is_token};
+use super::super::model::{Draft, Method, NameAddr, Scheme, Uri, is_token};
+use super::super::profile::Profile;
 use super::super::refer::{self, Referral};
 use super::super::timer::PATIENCE;
 use super::super::transaction::ClientId;
+use super::super::transport::Peer;
 use super::incoming::REASON_PHRASE;
+use super::replace::with_replaces;
 use super::session::{Phase, Placed, Session};
-use super::{ALLOW, Agent, Cause, Command, Event, Leg, Purpose, RING_MAX};
-
-/// Branches of one forked call that we hang up one by one; more are left to time out.
-const FORKS_MAX: u8 = 8;
-
-/// A call to be placed.
-struct Call {
-    target: String,
-    destination: SocketAddr,
-    from: String,
-    headers: Vec<(String, String)>,
-    sdp: Vec<u8>,
-}
+use super::{Agent, Cause, Command, Event, Leg, Placement, Purpose, RING_MAX, refresh};
 
 impl Agent {
     pub(super) fn command(&mut self, now: Instant, command: Command) {
@@ -31,14 +21,19 @@ impl Agent {
                 self.draining = true;
                 return;
             }
-            Command::Invite { leg, target, destination, from, headers, sdp } => {
-                let call = Call { target, destination, from, headers, sdp };
-                return self.place(now, leg, call);
+            Command::Overloaded(overloaded) => {
+                self.overloaded = overloaded;
+                return;
             }
-            Command::Ring { leg } => return self.ring(now, leg),
+            Command::Invite { leg, call } => return self.place(now, leg, *call),
+            Command::Ring { leg } => return self.ring(now, leg, 180, None),
+            Command::Early { leg, sdp } => return self.ring(now, leg, 183, Some(sdp)),
+            Command::Register { trunk, servers } => return self.register(now, trunk, servers),
             Command::Answer { leg, .. }
             | Command::Reject { leg, .. }
+            | Command::Reoffer { leg, .. }
             | Command::Refer { leg, .. }
+            | Command::Follow { leg, .. }
             | Command::Hangup { leg, .. } => leg,
         };
         let Some(mut session) = self.sessions.remove(&leg) else { return };
@@ -47,11 +42,13 @@ impl Agent {
             Command::Reject { status, reason, retry_after_s, .. } => {
                 self.reject(now, &mut session, status, &reason, retry_after_s);
             }
-            Command::Refer { target, headers, .. } => {
-                self.refer(now, &mut session, &target, headers);
+            Command::Reoffer { sdp, .. } => self.reoffer(now, &mut session, sdp),
+            Command::Refer { target, replaces, headers, .. } => {
+                self.refer(now, &mut session, &target, replaces, headers);
             }
+            Command::Follow { sdp, .. } => self.follow(now, &mut session, sdp),
             Command::Hangup { reason, .. } => self.hang_up(now, &mut session, reason),
-            Command::Ring { .. } | Command::Invite { .. } | Command::Drain => {}
+            _ => {}
         }
         self.settle(now, session);
     }
@@ -69,7 +66,9 @@ impl Agent {
         let retry = retry_after_s.map(|seconds| seconds.to_string());
         // RFC 3261 §20.43: 305 is "incompatible media format".
         let text = reason.replace(['"', '\\'], "'");
-        let warning = format!("305 {} \"{text}\"", self.settings.contact);
+        let source = session.invite.as_ref().map(|invite| invite.source);
+        let us = source.map_or_else(String::new, |source| self.address(&source).to_string());
+        let warning = format!("305 {us} \"{text}\"");
         if !reason.is_empty() {
             extra.push((REASON_PHRASE, reason));
         }
@@ -112,24 +111,50 @@ impl Agent {
     }
 
     pub(super) fn say_bye(&mut self, now: Instant, session: &mut Session, reason: Option<String>) {
-        let branch = self.branch();
-        let via = self.via(&branch);
-        let Some(dialog) = &mut session.dialog else {
+        self.abandon_redirection(now, session);
+        let Some((hop, branch, mut bye)) = self.within(session, &Method::BYE) else {
             session.phase = Phase::Gone;
             return;
         };
-        let mut bye = dialog.request(&Method::BYE, &via);
-        bye = bye.with("User-Agent", &self.settings.product);
         if let Some(reason) = reason {
             bye = bye.with("Reason", reason);
         }
-        let hop = dialog.next_hop();
         let id = self.transactions.send(now, &Method::BYE, &branch, bye, hop);
         self.clients.insert(id, (session.leg, Purpose::Bye));
-        (session.phase, session.expires, session.referral) = (Phase::Closing, None, None);
+        session.quiet();
+        (session.phase, session.expires) = (Phase::Closing, None);
     }
 
-    fn place(&mut self, now: Instant, leg: Leg, call: Call) {
+    /// A request inside the dialog: where it goes, its branch, and what every one carries.
+    pub(super) fn within(
+        &mut self,
+        session: &mut Session,
+        method: &Method,
+    ) -> Option<(Peer, String, Draft)> {
+        let dialog = session.dialog.as_mut()?;
+        let hop = dialog.next_hop(&self.settings.listeners);
+        let branch = self.branch();
+        let via = self.via(&branch, &hop);
+        let mut draft = dialog.request(method, &via).with("User-Agent", &self.settings.product);
+        for (name, value) in self.credentials(session, method, draft.target(), &[]) {
+            draft = draft.with(name, value);
+        }
+        Some((hop, branch, draft))
+    }
+
+    /// Header fields for the challenges met on this leg.
+    pub(super) fn credentials(
+        &mut self,
+        session: &mut Session,
+        method: &Method,
+        target: &str,
+        body: &[u8],
+    ) -> Vec<(&'static str, String)> {
+        let cnonce = self.token();
+        session.auth.authorize(method, target, body, &cnonce)
+    }
+
+    fn place(&mut self, now: Instant, leg: Leg, call: Placement) {
         if self.sessions.contains_key(&leg) {
             return;
         }
@@ -143,50 +168,64 @@ impl Agent {
             Ok(checked) => checked,
             Err(why) => return self.event(refused(400, why)),
         };
-        let (branch, call_id, tag) = (self.branch(), self.token(), self.token());
-        let mut invite = Draft::request(&Method::INVITE, target.as_str())
-            .with("Via", self.via(&branch))
-            .with("Max-Forwards", "70")
-            .with("From", format!("{};tag={tag}", written(&from)))
-            .with("To", format!("<{}>", target.as_str()))
-            .with("Call-ID", &call_id)
-            .with("CSeq", "1 INVITE")
-            .with("Contact", format!("<{}>", self.contact()))
-            .with("Allow", ALLOW)
-            .with("User-Agent", &self.settings.product);
-        for (name, value) in call.headers {
-            invite = invite.with(&name, value);
-        }
-        if !call.sdp.is_empty() {
-            invite = invite.with_body("application/sdp", call.sdp);
-        }
-        let draft = invite.clone();
-        let destination = call.destination;
-        let client = self.transactions.send(now, &Method::INVITE, &branch, invite, destination);
+        let Placement { mut destinations, headers, sdp, trunk, .. } = call;
+        destinations.reverse();
+        let Some(hop) = destinations.pop() else {
+            return self.event(refused(503, "there is nowhere to send the call".into()));
+        };
+        let key = (self.token(), self.token());
+        let described = sdp.clone();
+        let (branch, draft) = self.invite_draft(&target, &from, &key, &hop, &trunk, headers, sdp);
+        let client = self.transactions.send(now, &Method::INVITE, &branch, draft.clone(), hop);
         self.clients.insert(client, (leg, Purpose::Invite));
         self.counters.placed += 1;
-        let key = (call_id, tag);
         self.dialogs.insert(key.clone(), leg);
-        let mut session = Session::new(leg, Phase::Calling, key);
+        let mut session = Session::new(leg, Phase::Calling, key, trunk);
         session.expires = Some(now + RING_MAX);
-        session.placed = Some(Placed {
-            client,
-            draft,
-            destination,
-            target,
-            branch,
-            ringing: false,
-            cancel: None,
-            cancelled: false,
-            early: None,
-            ack: None,
-            forks: 0,
-        });
+        session.described = described;
+        let placed = Placed::new(client, draft, hop, target, branch);
+        session.placed = Some(Placed { others: destinations, ..placed });
         self.settle(now, session);
     }
 
+    /// An INVITE of ours outside any dialog, and its branch. `key` is its Call-ID and our tag.
+    #[allow(clippy::too_many_arguments)] // Two callers; a struct would name them once more.
+    pub(super) fn invite_draft(
+        &mut self,
+        target: &Uri,
+        from: &NameAddr,
+        key: &(String, String),
+        hop: &Peer,
+        trunk: &Profile,
+        headers: Vec<(String, String)>,
+        sdp: Vec<u8>,
+    ) -> (String, Draft) {
+        let branch = self.branch();
+        let invite = Draft::request(&Method::INVITE, target.as_str())
+            .with("Via", self.via(&branch, hop))
+            .with("Max-Forwards", "70")
+            .with("From", format!("{};tag={}", written(from), key.1))
+            .with("To", format!("<{}>", target.as_str()))
+            .with("Call-ID", &key.0)
+            .with("CSeq", "1 INVITE")
+            .with("User-Agent", &self.settings.product);
+        let mut invite = refresh::with_wish(self.with_contact(invite, hop), trunk, None);
+        for (name, value) in headers {
+            invite = invite.with(&name, value);
+        }
+        if !sdp.is_empty() {
+            invite = invite.with_body("application/sdp", sdp);
+        }
+        (branch, invite)
+    }
+
     /// CANCEL now, or as soon as a provisional response allows it.
-    fn cancel_call(&mut self, now: Instant, session: &mut Session, reason: Option<String>) {
+    pub(super) fn cancel_call(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        reason: Option<String>,
+    ) {
         session.expires = Some(now + PATIENCE);
         let Some(placed) = &mut session.placed else { return };
         if !placed.ringing {
@@ -218,147 +257,12 @@ impl Agent {
         session.phase = Phase::Gone;
     }
 
-    pub(super) fn response(&mut self, now: Instant, response: &Response, source: SocketAddr) {
-        let ours = response.headers.list("Via").count() == 1;
-        let id = if ours { self.transactions.receive_response(now, response) } else { None };
-        let Some((id, (leg, purpose))) = id.and_then(|id| Some((id, *self.clients.get(&id)?)))
-        else {
-            self.counters.stray += 1;
-            return;
-        };
-        let is_final = response.status >= 200;
-        if is_final && purpose != Purpose::Invite {
-            self.clients.remove(&id);
-        }
-        let Some(mut session) = self.sessions.remove(&leg) else { return };
-        match purpose {
-            Purpose::Invite => self.invite_answered(now, &mut session, response, source),
-            Purpose::Bye if is_final => session.linger(now),
-            Purpose::Refer => self.refer_answered(now, &mut session, response.status),
-            Purpose::Bye | Purpose::Courtesy => {}
-        }
-        self.settle(now, session);
-    }
-
-    /// A client transaction timed out.
-    pub(super) fn unanswered(&mut self, now: Instant, id: ClientId) {
-        let Some((leg, purpose)) = self.clients.remove(&id) else { return };
-        let Some(mut session) = self.sessions.remove(&leg) else { return };
-        match purpose {
-            Purpose::Invite => {
-                self.end(&mut session, Cause::Timeout);
-                session.phase = Phase::Gone;
-            }
-            Purpose::Bye => session.linger(now),
-            Purpose::Refer if session.referral.is_some() => self.referred(&mut session, 408),
-            Purpose::Refer | Purpose::Courtesy => {}
-        }
-        self.settle(now, session);
-    }
-
-    fn invite_answered(
-        &mut self,
-        now: Instant,
-        session: &mut Session,
-        response: &Response,
-        source: SocketAddr,
-    ) {
-        match response.status {
-            ..200 => self.provisional(now, session, response),
-            200..300 => self.accepted(now, session, response, source),
-            status => {
-                let reason = response.reason.clone();
-                self.end(session, Cause::Refused { status, reason });
-                session.phase = Phase::Gone;
-            }
-        }
-    }
-
-    fn provisional(&mut self, now: Instant, session: &mut Session, response: &Response) {
-        let Some(placed) = session.placed.as_mut().filter(|_| session.phase == Phase::Calling)
-        else {
-            return;
-        };
-        placed.ringing = true;
-        let sdp = response.sdp();
-        if sdp.is_some() {
-            placed.early = sdp.clone();
-        }
-        if let Some(reason) = placed.cancel.take() {
-            self.cancel_call(now, session, reason);
-        }
-        if response.status > 100 && !session.ended {
-            self.event(Event::Progress { leg: session.leg, status: response.status, sdp });
-        }
-    }
-
-    /// Each 2xx is acknowledged (RFC 3261 §13.2.2.4). The first makes the call, unless we already
-    /// gave it up; from another branch of a fork it is hung up.
-    fn accepted(
-        &mut self,
-        now: Instant,
-        session: &mut Session,
-        response: &Response,
-        source: SocketAddr,
-    ) {
-        let Some(placed) = &mut session.placed else { return };
-        if let Some(dialog) = &session.dialog {
-            let same = response.core.to_tag() == Some(dialog.remote_tag.as_str());
-            match placed.ack.clone() {
-                Some((hop, ack)) if same => self.transmit(hop, ack),
-                _ if placed.forks < FORKS_MAX => {
-                    placed.forks += 1;
-                    let target = placed.target.clone();
-                    self.hang_up_fork(now, session.leg, response, &target, source);
-                }
-                _ => self.counters.stray += 1,
-            }
-            return;
-        }
-        let dialog = Dialog::uac(response, &placed.target, source);
-        let sdp = response.sdp().or_else(|| placed.early.take()).unwrap_or_default();
-        let ack = (dialog.next_hop(), self.ack_to(&dialog, response.core.cseq));
-        self.transmit(ack.0, ack.1.clone());
-        if let Some(placed) = &mut session.placed {
-            placed.ack = Some(ack);
-        }
-        session.dialog = Some(dialog);
-        (session.phase, session.expires) = (Phase::Confirmed, None);
-        if session.ended {
-            self.say_bye(now, session, None);
-        } else {
-            self.event(Event::Answered { leg: session.leg, sdp });
-        }
-    }
-
-    fn hang_up_fork(
-        &mut self,
-        now: Instant,
-        leg: Leg,
-        response: &Response,
-        target: &Uri,
-        source: SocketAddr,
-    ) {
-        let mut dialog = Dialog::uac(response, target, source);
-        let hop = dialog.next_hop();
-        let ack = self.ack_to(&dialog, response.core.cseq);
-        self.transmit(hop, ack);
-        let branch = self.branch();
-        let bye = dialog.request(&Method::BYE, &self.via(&branch));
-        let id = self.transactions.send(now, &Method::BYE, &branch, bye, hop);
-        self.clients.insert(id, (leg, Purpose::Courtesy));
-    }
-
-    fn ack_to(&mut self, dialog: &Dialog, cseq: u32) -> bytes::Bytes {
-        let branch = self.branch();
-        dialog.ack(&self.via(&branch), cseq).with("User-Agent", &self.settings.product).encode()
-    }
-
     fn refer(
         &mut self,
         now: Instant,
         session: &mut Session,
         target: &str,
+        replaces: Option<Leg>,
         headers: Vec<(String, String)>,
     ) {
         if session.ended {
@@ -367,44 +271,58 @@ impl Agent {
         if session.phase != Phase::Confirmed || session.referral.is_some() {
             return self.event(Event::Referred { leg: session.leg, status: 491 });
         }
-        let legal = Uri::parse(target).is_some() && addable(&headers).is_ok();
-        let (true, Some(dialog)) = (legal, &mut session.dialog) else {
+        let consulted = replaces.map(|leg| self.sessions.get(&leg)?.dialog.as_ref());
+        let target = match consulted {
+            None => Some(target.to_string()),
+            // Without the other leg there is nobody whose place could be taken.
+            Some(dialog) => dialog.map(|dialog: &Dialog| with_replaces(target, dialog)),
+        };
+        let target = target.filter(|target| Uri::parse(target).is_some());
+        let (Some(target), true) = (target, addable(&headers).is_ok()) else {
             return self.event(Event::Referred { leg: session.leg, status: 400 });
         };
-        let branch = self.branch();
-        let us = self.contact();
-        let draft = dialog.request(&Method::REFER, &self.via(&branch));
-        let mut draft = refer::complete(draft, target, &us)
-            .with("Contact", format!("<{us}>"))
-            .with("User-Agent", &self.settings.product);
+        let Some((hop, branch, draft)) = self.within(session, &Method::REFER) else { return };
+        let us = self.contact(&hop);
+        let mut draft = refer::complete(draft, &target, &us).with("Contact", format!("<{us}>"));
         for (name, value) in headers {
             draft = draft.with(&name, value);
         }
-        let hop = dialog.next_hop();
         let id = self.transactions.send(now, &Method::REFER, &branch, draft, hop);
         self.clients.insert(id, (session.leg, Purpose::Refer));
         (session.referral, session.transferred) = (Some(Referral::new(now)), true);
     }
+}
 
-    /// NOTIFYs may come before the answer to the REFER; then their word counts.
-    fn refer_answered(&mut self, now: Instant, session: &mut Session, status: u16) {
-        let Some(referral) = &mut session.referral else { return };
-        match status {
-            ..200 => {}
-            200..300 => {
-                if referral.status.is_none() && referral.advance(now, 100) {
-                    self.referred(session, 100);
-                }
-            }
-            _ => self.referred(session, status),
+impl Placed {
+    pub(super) fn new(
+        client: ClientId,
+        draft: Draft,
+        destination: Peer,
+        target: Uri,
+        branch: String,
+    ) -> Placed {
+        Placed {
+            client,
+            draft,
+            cseq: 1,
+            destination,
+            others: Vec::new(),
+            target,
+            branch,
+            ringing: false,
+            cancel: None,
+            cancelled: false,
+            early: None,
+            acknowledged: None,
+            forks: 0,
         }
     }
 }
 
 /// Target and From of a call to be placed, or what is wrong with it.
-fn checked(call: &Call) -> Result<(Uri, NameAddr), String> {
+fn checked(call: &Placement) -> Result<(Uri, NameAddr), String> {
     let target = Uri::parse(&call.target)
-        .filter(|target| matches!(target.scheme, Scheme::Sip | Scheme::Tel))
+        .filter(|target| matches!(target.scheme, Scheme::Sip | Scheme::Sips | Scheme::Tel))
         .ok_or("the target is no sip: or tel: URI")?;
     let from = NameAddr::parse(&call.from)
         .filter(|from| from.tag().is_none())
@@ -415,7 +333,7 @@ fn checked(call: &Call) -> Result<(Uri, NameAddr), String> {
 
 /// Whether headers may be added to a request of ours: none that we write ourselves.
 fn addable(headers: &[(String, String)]) -> Result<(), String> {
-    const OURS: [&str; 14] = [
+    const OURS: [&str; 17] = [
         "Via",
         "From",
         "To",
@@ -428,6 +346,9 @@ fn addable(headers: &[(String, String)]) -> Result<(), String> {
         "Content-Length",
         "Refer-To",
         "Allow",
+        "Supported",
+        "Session-Expires",
+        "Authorization",
         "User-Agent",
         "Require",
     ];

@@ -44,8 +44,9 @@ impl Link {
         while let Some(output) = self.agents[end].poll() {
             match output {
                 Output::Event(event) => self.events[end].push(event),
+                Output::Intrusion(_) | Output::Registered { .. } => unreachable!(),
                 Output::Transmit { destination, bytes } => {
-                    assert_eq!(destination, address(ENDS[1 - end]));
+                    assert_eq!(destination, Peer::udp(address(ENDS[1 - end])));
                     if !self.rng.random_bool(self.loss) {
                         let delay = Duration::from_millis(self.rng.random_range(5..60));
                         self.sequence += 1;
@@ -69,8 +70,8 @@ impl Link {
         if packet == Some(next)
             && let Some((_, (end, bytes))) = self.wire.pop_first()
         {
-            let (source, local) = (address(ENDS[1 - end]), address(ENDS[end]));
-            self.agents[end].handle(self.now, Input::Datagram { source, local, bytes });
+            let source = address(ENDS[1 - end]);
+            self.agents[end].handle(self.now, Input::datagram(source, bytes));
         }
         for end in 0..2 {
             self.agents[end].handle(self.now, Input::Tick);
@@ -101,11 +102,14 @@ impl Link {
             0,
             Command::Invite {
                 leg,
-                target: format!("sip:1000@{US}"),
-                destination: address(US),
-                from: "\"James\" <sip:+14155550100@192.0.2.1>".into(),
-                headers: vec![("X-Account".into(), "7".into())],
-                sdp: OFFER.into(),
+                call: Box::new(Placement {
+                    target: format!("sip:1000@{US}"),
+                    destinations: vec![Peer::udp(address(US))],
+                    from: "\"James\" <sip:+14155550100@192.0.2.1>".into(),
+                    headers: vec![("X-Account".into(), "7".into())],
+                    sdp: OFFER.into(),
+                    trunk: Arc::default(),
+                }),
             },
         );
         leg

@@ -1,5 +1,6 @@
 //! One agent, and a peer whose messages are written out.
 
+use super::peer::Scripted;
 use super::*;
 
 #[test]
@@ -9,6 +10,7 @@ fn a_transfer_is_reported_to_its_end() {
     peer.command(Command::Refer {
         leg,
         target: "sip:agent@198.51.100.5".into(),
+        replaces: None,
         headers: vec![("X-Reason".into(), "caller pressed 0".into())],
     });
     let refer = peer.sent("REFER ");
@@ -41,7 +43,12 @@ fn a_transfer_is_reported_to_its_end() {
 
 #[test]
 fn a_transfer_that_fails_or_falls_silent() {
-    let refer = |leg| Command::Refer { leg, target: "tel:+14155550111".into(), headers: vec![] };
+    let refer = |leg| Command::Refer {
+        leg,
+        replaces: None,
+        target: "tel:+14155550111".into(),
+        headers: vec![],
+    };
     let mut peer = Scripted::up("");
     peer.command(refer(peer.leg));
     let request = peer.sent("REFER ");
@@ -55,7 +62,12 @@ fn a_transfer_that_fails_or_falls_silent() {
     let request = peer.sent("REFER ");
     peer.respond(&request, "202 Accepted");
     peer.pass(Duration::from_secs(181));
-    peer.command(Command::Refer { leg: peer.leg, target: "no uri".into(), headers: vec![] });
+    peer.command(Command::Refer {
+        leg: peer.leg,
+        target: "no uri".into(),
+        replaces: None,
+        headers: vec![],
+    });
     assert_eq!(peer.referred(), [603, 100, 491, 408, 100, 408, 400]);
     peer.notify("Event: refer\r\nSubscription-State: terminated\r\n|21|SIP/2.0 200 OK");
     assert_eq!(peer.referred(), Vec::<u16>::new(), "too late to matter");
@@ -180,14 +192,16 @@ fn options_and_draining() {
 fn refusals_by_the_book() {
     let mut peer = Scripted::new();
     let cases = [
-        ("INFO", "", "", "SIP/2.0 405", "Allow: INVITE"),
+        ("SUBSCRIBE", "", "", "SIP/2.0 405", "Allow: INVITE"),
         ("FROBNICATE", "", "", "SIP/2.0 501", "Allow: INVITE"),
-        ("INVITE", "Require: 100rel, foo\r\n", "", "SIP/2.0 420", "Unsupported: 100rel, foo"),
+        ("INVITE", "Require: 100rel, foo\r\n", "", "SIP/2.0 420", "Unsupported: foo\r\n"),
         ("INVITE", "Content-Type: text/plain\r\n", "hi", "SIP/2.0 415", "Accept: application/sdp"),
         ("INVITE", "Max-Forwards: 0\r\n", "", "SIP/2.0 483", ""),
         ("BYE", "", "", "SIP/2.0 481", ""),
         ("CANCEL", "", "", "SIP/2.0 481", ""),
         ("NOTIFY", "Event: refer\r\n", "", "SIP/2.0 481", ""),
+        ("INFO", "", "", "SIP/2.0 481", ""),
+        ("REFER", "Refer-To: <sip:x@h>\r\n", "", "SIP/2.0 403", ""),
     ];
     for (index, (method, headers, body, status, header)) in cases.into_iter().enumerate() {
         let branch = format!("z9hG4bKr{index}");
@@ -319,11 +333,14 @@ fn a_refused_call_says_why_and_a_bad_one_is_not_placed() {
         let leg = peer.agent.next_leg();
         peer.command(Command::Invite {
             leg,
-            target: target.into(),
-            destination: address(PEER),
-            from: from.into(),
-            headers: vec![(header.0.into(), header.1.into())],
-            sdp: OFFER.into(),
+            call: Box::new(Placement {
+                target: target.into(),
+                destinations: vec![Peer::udp(address(PEER))],
+                from: from.into(),
+                headers: vec![(header.0.into(), header.1.into())],
+                sdp: OFFER.into(),
+                trunk: Arc::default(),
+            }),
         });
         assert!(peer.transmitted.is_empty());
         let events = peer.events();
@@ -349,191 +366,4 @@ fn garbage_that_can_be_answered_is() {
     assert!(peer.transmitted.is_empty() && peer.events().is_empty());
     let counters = peer.agent.counters();
     assert_eq!((counters.keep_alives, counters.malformed, counters.stray), (1, 2, 1));
-}
-
-/// One agent, and a peer whose messages are written out.
-struct Scripted {
-    now: Instant,
-    agent: Agent,
-    leg: Leg,
-    /// To header of the dialog, with our tag.
-    to: String,
-    transmitted: Vec<String>,
-    destinations: Vec<SocketAddr>,
-    events: Vec<Event>,
-}
-
-impl Scripted {
-    fn new() -> Scripted {
-        Scripted {
-            now: start(),
-            agent: Agent::new(settings(US), [7; 32]),
-            leg: Leg(0),
-            to: String::new(),
-            transmitted: Vec::new(),
-            destinations: Vec::new(),
-            events: Vec::new(),
-        }
-    }
-
-    /// With a call that is up.
-    fn up(headers: &str) -> Scripted {
-        let mut peer = Scripted::new();
-        let invite = peer.invite().replace("Contact:", &format!("{headers}Contact:"));
-        peer.receive(&invite);
-        peer.leg = peer.offered().0;
-        peer.command(Command::Answer { leg: peer.leg, sdp: OFFER.into() });
-        let ok = peer.sent("SIP/2.0 200");
-        peer.to = field(&ok, "To").to_string();
-        peer.receive(&peer.request("ACK", 1, "z9hG4bKack", Some(&ok), "", ""));
-        assert!(matches!(peer.events()[..], [Event::Established { .. }]));
-        peer
-    }
-
-    fn invite(&self) -> String {
-        let sdp = "Content-Type: application/sdp\r\nContact: <sip:a@192.0.2.1:5060>\r\n";
-        self.request("INVITE", 1, "z9hG4bK1", None, sdp, OFFER)
-    }
-
-    /// `response` lends its To to a request inside the dialog.
-    fn request(
-        &self,
-        method: &str,
-        cseq: u32,
-        branch: &str,
-        response: Option<&str>,
-        headers: &str,
-        body: &str,
-    ) -> String {
-        let to = response.map_or("<sip:1000@192.0.2.2>", |response| field(response, "To"));
-        format!(
-            "{method} sip:1000@192.0.2.2 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch={branch}\r\n\
-             From: <sip:a@192.0.2.1>;tag=them\r\nTo: {to}\r\nCall-ID: c1\r\nCSeq: {cseq} {method}\r\n\
-             {headers}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    }
-
-    fn in_dialog(
-        &self,
-        method: &str,
-        cseq: u32,
-        branch: &str,
-        headers: &str,
-        body: &str,
-    ) -> String {
-        let response = format!("SIP/2.0 200 OK\r\nTo: {}\r\n", self.to);
-        self.request(method, cseq, branch, Some(&response), headers, body)
-    }
-
-    /// `headers|cseq|body`
-    fn notify(&mut self, text: &str) {
-        let parts: Vec<&str> = text.splitn(3, '|').collect();
-        let branch = format!("z9hG4bKn{}", parts[1]);
-        let cseq = parts[1].parse().unwrap();
-        self.receive(&self.in_dialog("NOTIFY", cseq, &branch, parts[0], parts[2]));
-    }
-
-    fn place(&mut self, target: &str) -> String {
-        let leg = self.agent.next_leg();
-        self.command(Command::Invite {
-            leg,
-            target: target.into(),
-            destination: address(PEER),
-            from: "sip:us@192.0.2.2".into(),
-            headers: Vec::new(),
-            sdp: OFFER.into(),
-        });
-        self.sent("INVITE ")
-    }
-
-    fn receive(&mut self, text: &str) {
-        self.receive_from(text, PEER);
-    }
-
-    fn receive_from(&mut self, text: &str, source: &str) {
-        let bytes = Bytes::copy_from_slice(text.as_bytes());
-        let (source, local) = (address(source), address(US));
-        self.agent.handle(self.now, Input::Datagram { source, local, bytes });
-        self.collect();
-    }
-
-    fn command(&mut self, command: Command) {
-        self.agent.handle(self.now, Input::Command(command));
-        self.collect();
-    }
-
-    fn respond(&mut self, request: &str, status: &str) {
-        self.respond_with(request, status, "them", "", "");
-    }
-
-    fn respond_with(&mut self, request: &str, status: &str, tag: &str, headers: &str, body: &str) {
-        let to = field(request, "To");
-        let to = if to.contains("tag=") { to.to_string() } else { format!("{to};tag={tag}") };
-        let text = format!(
-            "SIP/2.0 {status}\r\nVia: {}\r\nFrom: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\n\
-             {headers}Content-Length: {}\r\n\r\n{body}",
-            field(request, "Via"),
-            field(request, "From"),
-            field(request, "Call-ID"),
-            field(request, "CSeq"),
-            body.len()
-        );
-        self.receive(&text);
-    }
-
-    fn pass(&mut self, time: Duration) {
-        let limit = self.now + time;
-        while let Some(at) = self.agent.deadline().filter(|at| *at <= limit) {
-            self.now = self.now.max(at);
-            self.agent.handle(self.now, Input::Tick);
-            self.collect();
-        }
-        self.now = limit;
-    }
-
-    fn collect(&mut self) {
-        while let Some(output) = self.agent.poll() {
-            match output {
-                Output::Event(event) => self.events.push(event),
-                Output::Transmit { destination, bytes } => {
-                    self.destinations.push(destination);
-                    self.transmitted.push(String::from_utf8(bytes.to_vec()).unwrap());
-                }
-            }
-        }
-    }
-
-    /// Takes the first message with this start out of what was sent.
-    fn sent(&mut self, start: &str) -> String {
-        let at = self.transmitted.iter().position(|sent| sent.starts_with(start));
-        self.transmitted.remove(at.unwrap_or_else(|| {
-            panic!("no {start:?} in {:#?}", self.transmitted);
-        }))
-    }
-
-    fn events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    fn offered(&mut self) -> (Leg, Invitation) {
-        let at = self.events.iter().position(|event| matches!(event, Event::Offered { .. }));
-        match self.events.remove(at.expect("a call is offered")) {
-            Event::Offered { leg, invitation } => (leg, *invitation),
-            _ => unreachable!(),
-        }
-    }
-
-    fn referred(&mut self) -> Vec<u16> {
-        let status = |event| match event {
-            Event::Referred { status, .. } => Some(status),
-            _ => None,
-        };
-        self.events().into_iter().filter_map(status).collect()
-    }
-}
-
-fn field<'a>(message: &'a str, name: &str) -> &'a str {
-    let line = message.split("\r\n").find(|line| line.starts_with(&format!("{name}: ")));
-    line.map_or("", |line| &line[name.len() + 2..])
 }
