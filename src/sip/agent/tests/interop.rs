@@ -18,7 +18,7 @@ fn local() -> Local {
         session_id: 1,
         session_version: 1,
         srtp: SrtpPolicy::Off,
-        keys: SrtpSeed::new([3; 32]),
+        keys: SrtpSeed::new([1; 32]),
     }
 }
 
