@@ -27,7 +27,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { message_bytes: 65_535, head_bytes: 32_768, headers: 128, line_bytes: 8_192 }
+        Limits { message_bytes: 65_535, head_bytes: 65_535, headers: 128, line_bytes: 8_192 }
     }
 }
 

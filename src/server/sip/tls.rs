@@ -171,7 +171,7 @@ pub(super) fn server_name(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::server) mod tests {
     use super::*;
     use std::path::PathBuf;
 
