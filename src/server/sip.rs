@@ -436,7 +436,9 @@ impl Core {
                 Output::Intrusion(Intrusion { peer, reason }) => {
                     let (proto, source) = (peer.transport, peer.address);
                     let (src, sport) = (source.ip(), source.port());
-                    tracing::warn!("SECURITY {reason} proto={proto} src={src} sport={sport}");
+                    tracing::warn!(
+                        "SECURITY rejected proto={proto} src={src} sport={sport} reason={reason}"
+                    );
                 }
                 Output::Registered { trunk, state } => {
                     let trunk = &trunk.name;
