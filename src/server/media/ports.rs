@@ -9,8 +9,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-/// How long a port rests.
+/// How long a port rests, and how long at least when there is no other.
 const QUARANTINE: Duration = Duration::from_secs(10);
+const QUARANTINE_MIN: Duration = Duration::from_secs(1);
 
 pub struct Ports {
     free: VecDeque<u16>,
@@ -36,7 +37,10 @@ impl Ports {
             self.resting.pop_front();
             self.free.push_back(port);
         }
-        self.free.pop_front()
+        self.free.pop_front().or_else(|| {
+            let rested = |&(since, _): &_| now.saturating_duration_since(since) >= QUARANTINE_MIN;
+            self.resting.pop_front_if(|oldest| rested(oldest)).map(|(_, port)| port)
+        })
     }
 
     pub fn give_back(&mut self, now: Instant, port: u16) {
@@ -57,10 +61,15 @@ mod tests {
         taken.sort();
         assert_eq!(taken, [4002, 4004, 4006]);
         ports.give_back(now, 4004);
-        now += QUARANTINE - Duration::from_millis(1);
+        now += QUARANTINE_MIN - Duration::from_millis(1);
         assert_eq!(ports.take(now), None);
         now += Duration::from_millis(1);
-        assert_eq!((ports.take(now), ports.take(now)), (Some(4004), None));
+        assert_eq!((ports.take(now), ports.take(now)), (Some(4004), None), "there is no other");
+        ports.give_back(now, 4004);
+        now += QUARANTINE;
+        ports.give_back(now, 4002);
+        assert_eq!(ports.take(now), Some(4004));
+        assert_eq!(ports.take(now), None, "this one has not rested");
     }
 
     #[test]
