@@ -10,7 +10,7 @@ use ringtill::dial::script::Keying;
 use ringtill::media::Method;
 use ringtill::server::{self, Server, demo, dial, explain, prompts};
 use ringtill::sip::Transport;
-use ringtill::sip::offer::Law;
+use ringtill::sip::offer::{Law, SrtpPolicy};
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]
@@ -142,6 +142,9 @@ struct DialArguments {
     /// Codecs to offer, preferred first
     #[arg(long, value_enum, value_delimiter = ',', default_value = "pcmu,pcma")]
     codecs: Vec<Codec>,
+    /// Offer encrypted media (SRTP, keys in the SDP) and take no other
+    #[arg(long)]
+    srtp: bool,
     /// Header to add to the INVITE, such as 'X-Account: 1001'; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -193,6 +196,7 @@ async fn call(arguments: DialArguments) -> ExitCode {
         from: arguments.from,
         script,
         keying: Keying { method, on_ms: arguments.on_ms, off_ms: arguments.off_ms },
+        srtp: if arguments.srtp { SrtpPolicy::Required } else { SrtpPolicy::Off },
         laws: arguments.codecs.iter().map(law).collect(),
         headers: arguments.headers,
         prompts: ringtill::prompt::Settings::default(),

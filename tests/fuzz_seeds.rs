@@ -22,12 +22,13 @@ macro_rules! target {
 }
 
 /// One entry for each file in `fuzz/fuzz_targets`.
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     target!("csv", ringtill::account::csv::fuzz),
     target!("rtp", ringtill::rtp::packet::fuzz),
     target!("sip_auth", ringtill::sip::auth::fuzz),
     target!("sip_sdp", ringtill::sip::offer::fuzz),
     target!("sip_wire", ringtill::sip::wire::fuzz),
+    target!("srtp", ringtill::rtp::srtp::fuzz),
     target!("telephone_event", ringtill::rtp::telephone_event::fuzz),
 ];
 

@@ -17,7 +17,7 @@ use super::script::{Keying, Script, masked};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{self, Digit, Method, Stream};
 use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
-use crate::sip::offer::{self, Law, Local, Negotiated};
+use crate::sip::offer::{self, Law, Local, Negotiated, SrtpPolicy, SrtpSeed};
 use crate::sip::profile::Latch;
 use crate::sip::transport::Peer;
 
@@ -45,6 +45,8 @@ pub struct Setup {
     pub prompts: Vec<Arc<Index>>,
     pub script: Script,
     pub keying: Keying,
+    /// With `Required` it offers SRTP alone, else it takes what a re-INVITE brings.
+    pub srtp: SrtpPolicy,
     /// All that SIP and RTP want unpredictable comes from here.
     pub seed: [u8; 32],
     /// The call is ended after this.
@@ -67,6 +69,7 @@ pub enum Report {
     Answered {
         law: Law,
         events: bool,
+        secured: bool,
     },
     /// Prompts of ours, in their words. `cut` when they did not come to their end.
     Heard {
@@ -90,10 +93,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Ringing { status } => write!(f, "ringing ({status})"),
-            Report::Answered { law, events } => {
+            Report::Answered { law, events, secured } => {
                 let law = law.encoding();
                 let events = if *events { " and telephone-event" } else { "" };
-                write!(f, "answered, {law}{events}")
+                let secured = if *secured { ", encrypted" } else { "" };
+                write!(f, "answered, {law}{events}{secured}")
             }
             Report::Heard { words, cut: false } => write!(f, "heard \"{words}\""),
             Report::Heard { words, cut: true } => write!(f, "heard \"{words} ...\""),
@@ -163,6 +167,8 @@ impl Phone {
             events: setup.keying.method == Method::Events,
             session_id: random.random::<u32>().into(),
             session_version: 1,
+            srtp: setup.srtp,
+            keys: SrtpSeed::new(random.random()),
         };
         let leg = agent.next_leg();
         let script = std::mem::take(&mut setup.script);
@@ -332,7 +338,8 @@ impl Phone {
             Event::Answered { sdp, .. } => match offer::accept(&sdp, &self.local) {
                 Ok(negotiated) => {
                     let Negotiated { law, events_out, .. } = negotiated;
-                    self.report(Report::Answered { law, events: events_out.is_some() });
+                    let (events, secured) = (events_out.is_some(), offer::secured(&negotiated));
+                    self.report(Report::Answered { law, events, secured });
                     self.negotiated(now, negotiated);
                     self.phase = Phase::Up;
                 }

@@ -9,13 +9,17 @@ use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
 use super::playout::{Keypad, Moment, Playout, Turn};
 use super::recording::{Recorder, Stereo};
+use super::relay::{Kind, Relay};
 use super::{Clip, Digit, Source, codec};
 use crate::rtp::latch::Gate;
 use crate::rtp::packet::{HEADER_LEN, Header, Packet, is_rtcp};
 use crate::rtp::reorder::{Arrival, PAYLOAD_MAX, Reorder, Unit};
+use crate::rtp::srtp::{Refused, Shield};
 use crate::rtp::telephone_event::{Heard, Receiver};
 use crate::sip::offer::{Direction, Law, Negotiated};
 use crate::sip::profile::Latch;
+
+mod joined;
 
 /// Numbers a `Play` so that its end can be told from an earlier one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,13 +88,16 @@ pub struct Counters {
     pub lost: u64,
     /// Too late to be put in order.
     pub late: u64,
+    /// With SRTP replays too.
     pub duplicate: u64,
     /// From someone who is not the peer.
     pub foreign: u64,
     pub malformed: u64,
+    /// SRTP and SRTCP whose tag is wrong.
+    pub unauthentic: u64,
     /// Of a payload type that was not agreed on.
     pub unknown_type: u64,
-    /// RTCP that shares the port: not read yet.
+    /// RTCP that shares the port: authenticated, but not read yet.
     pub rtcp: u64,
     pub ssrc_changes: u64,
     /// Turns of 20 ms in which nothing could be sent because we were late.
@@ -114,7 +121,9 @@ const COMFORT_NOISE: u8 = 13;
 /// One call's media. Call [`Stream::receive`] for each datagram, [`Stream::transmit`] once every
 /// 20 ms, and then [`Stream::poll`] until `None`.
 pub struct Stream {
+    /// Without its keys, which are in `shield`.
     negotiated: Option<Negotiated>,
+    shield: Shield,
     gate: Gate,
     reorder: Reorder,
     keys: Receiver,
@@ -123,6 +132,10 @@ pub struct Stream {
     playout: Playout,
     keypad: Keypad,
     recorder: Option<Recorder>,
+    /// The script is in a sensitive window.
+    sensitive: bool,
+    /// While joined to another stream.
+    relay: Option<Box<Relay>>,
     out: Out,
     outbox: Outbox,
     counters: Counters,
@@ -154,6 +167,7 @@ impl Stream {
     pub fn new(setup: Setup, latch: Latch, now: Instant) -> Stream {
         Stream {
             negotiated: None,
+            shield: Shield::default(),
             gate: Gate::new(latch),
             reorder: Reorder::new(),
             keys: Receiver::new(RATE),
@@ -162,6 +176,8 @@ impl Stream {
             playout: Playout::default(),
             keypad: Keypad::new(),
             recorder: setup.record.then(Recorder::new),
+            sensitive: false,
+            relay: None,
             out: Out::new(&setup),
             outbox: Outbox { events: VecDeque::with_capacity(EVENTS_MAX), dropped: 0 },
             counters: Counters::default(),
@@ -174,6 +190,7 @@ impl Stream {
     pub fn command(&mut self, now: Instant, command: Command) {
         match command {
             Command::Negotiated(negotiated) => self.negotiate(now, negotiated),
+            Command::Play { id, .. } if self.is_joined() => self.outbox.ended(Some(id), false),
             Command::Play { id, clips, barge_in } => {
                 let replaced = self.playout.play(id, clips, barge_in);
                 self.outbox.ended(replaced, false);
@@ -182,20 +199,43 @@ impl Stream {
                 let stopped = self.playout.stop();
                 self.outbox.ended(stopped, false);
             }
+            Command::Press { keys, .. } if self.is_joined() => {
+                self.outbox.dropped += keys.len() as u64;
+            }
             Command::Press { keys, method, on_ms, off_ms } => {
                 let refused = self.keypad.press(&keys, method, on_ms, off_ms);
                 self.outbox.dropped += refused as u64;
             }
             Command::Sensitive(on) => {
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.sensitive(on);
-                }
+                self.sensitive = on;
+                self.silence_recording();
             }
         }
     }
 
     /// A datagram that arrived on the call's RTP port.
     pub fn receive(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
+        if !self.shield.is_on() {
+            return self.receive_plain(now, source, bytes);
+        }
+        // Only what authenticates may prove an address or take a number of the window.
+        if self.gate.is_stranger(source) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let plain = match is_rtcp(bytes) {
+            true => self.shield.unprotect_control(bytes),
+            false => self.shield.unprotect(bytes),
+        };
+        match plain {
+            Ok(plain) => self.receive_plain(now, source, &plain),
+            Err(Refused::Malformed) => self.counters.malformed += 1,
+            Err(Refused::Unauthentic) => self.counters.unauthentic += 1,
+            Err(Refused::Replayed) => self.counters.duplicate += 1,
+        }
+    }
+
+    fn receive_plain(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
         if is_rtcp(bytes) {
             self.counters.rtcp += 1;
             return;
@@ -204,8 +244,10 @@ impl Stream {
             self.counters.malformed += 1;
             return;
         };
-        let negotiated = match self.negotiated {
-            Some(negotiated) if self.gate.admit(now, source, packet.header.sequence) => negotiated,
+        let negotiated = match &self.negotiated {
+            Some(negotiated) if self.gate.admit(now, source, packet.header.sequence) => {
+                negotiated.clone()
+            }
             _ => {
                 self.counters.foreign += 1;
                 return;
@@ -224,7 +266,16 @@ impl Stream {
         self.count(arrival);
         let events = negotiated.events_in.filter(|(kind, _)| *kind == header.payload_type);
         if let Some((_, clock)) = events {
-            self.key(clock, &packet);
+            let heard = self.keys.receive(&packet.header, packet.payload);
+            match (&mut self.relay, heard) {
+                (Some(relay), Heard::Pressed(_) | Heard::Again) => {
+                    let again = heard == Heard::Again;
+                    if joined::listens(&negotiated) && arrival != Arrival::Duplicate {
+                        relay.hear(Kind::Key { clock, again }, header.timestamp, packet.payload);
+                    }
+                }
+                _ => self.key(clock, heard),
+            }
         } else if !is_audio && header.payload_type != COMFORT_NOISE {
             self.counters.unknown_type += 1;
         }
@@ -236,11 +287,14 @@ impl Stream {
     /// missed is skipped on the RTP clock, never sent in a burst.
     pub fn transmit(&mut self, now: Instant, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
         self.drain(now);
-        let negotiated = self.negotiated?;
+        let negotiated = self.negotiated.clone()?;
         self.skip_missed(now);
         self.watch_silence(now, &negotiated);
         let sends = negotiated.remote.is_some()
             && matches!(negotiated.direction, Direction::SendRecv | Direction::SendOnly);
+        if self.is_joined() {
+            return self.relay_turn(&negotiated, sends, packet);
+        }
         let mut frame = [codec::silence(negotiated.law); SAMPLES];
         let turn = match sends && self.gate.is_certain() {
             true => self.compose(&negotiated, &mut frame),
@@ -267,8 +321,14 @@ impl Stream {
             }
         };
         self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
-        self.counters.sent += u64::from(len.is_some());
-        len
+        self.protected(packet, len?)
+    }
+
+    /// What goes on the wire of a packet with this length.
+    fn protected(&mut self, packet: &mut [u8; PACKET_MAX], len: usize) -> Option<usize> {
+        let len = if self.shield.is_on() { self.shield.protect(packet, len)? } else { len };
+        self.counters.sent += 1;
+        Some(len)
     }
 
     pub fn poll(&mut self) -> Option<Event> {
@@ -301,8 +361,18 @@ impl Stream {
         if self.negotiated.as_ref().map(clock) != Some(clock(&negotiated)) {
             self.keys = Receiver::new(clock(&negotiated));
         }
+        if let Some(relay) = &mut self.relay {
+            // What was said before there was anybody to hear it.
+            relay.forget();
+        }
         self.gate.renegotiate(negotiated.remote);
-        self.negotiated = Some(negotiated);
+        self.shield.agree(negotiated.srtp.as_ref());
+        if self.shield.is_on() && self.counters.sent == 0 {
+            // Should the first packets be lost, those that come must still be numbered as in the
+            // first round of 65,536 (RFC 4568 §6.4).
+            self.out.sequence &= 0x7fff;
+        }
+        self.negotiated = Some(Negotiated { srtp: None, ..negotiated });
         self.last_heard = now;
     }
 
@@ -320,8 +390,7 @@ impl Stream {
         }
     }
 
-    fn key(&mut self, clock: u32, packet: &Packet<'_>) {
-        let heard = self.keys.receive(&packet.header, packet.payload);
+    fn key(&mut self, clock: u32, heard: Heard) {
         if let (Heard::Pressed(_) | Heard::Again, Some(recorder)) = (&heard, &mut self.recorder) {
             recorder.key();
         }
@@ -341,7 +410,12 @@ impl Stream {
 
     /// Hears whatever is due.
     fn drain(&mut self, now: Instant) {
-        let Some(Negotiated { law, .. }) = self.negotiated else { return };
+        let Some(negotiated) = &self.negotiated else { return };
+        let law = negotiated.law;
+        if self.relay.is_some() {
+            let listens = joined::listens(negotiated);
+            return self.drain_joined(now, law, listens);
+        }
         let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
         while let Some(unit) = reorder.take(now) {
             if let Unit::Lost { packets } = unit {

@@ -56,6 +56,14 @@ impl Gate {
         }
     }
 
+    /// Whether nothing from `source` will be taken, whatever it is.
+    pub fn is_stranger(&self, source: SocketAddr) -> bool {
+        match self.policy {
+            Latch::Strict => self.expected != Some(source),
+            Latch::Nat => self.expected.is_none() || self.locked && self.believed != Some(source),
+        }
+    }
+
     /// Where to send: where the peer was heard from, or else the address of its SDP.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.expected.map(|expected| self.believed.unwrap_or(expected))

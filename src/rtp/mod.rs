@@ -2,6 +2,7 @@
 //! In reading order.
 
 pub mod packet; // RTP headers, RFC 3550 §5.1
+pub mod srtp; // encrypted, RFC 3711
 pub mod reorder; // in sequence, with gaps named
 pub mod telephone_event; // keyed digits, RFC 4733
 pub mod latch; // who may send to us

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::Header;
 
-/// How long a missing packet is waited for.
+/// How long a missing packet is waited for, unless told otherwise.
 pub const HOLD: Duration = Duration::from_millis(60);
 /// The longest payload taken: 60 ms of G.711.
 pub const PAYLOAD_MAX: usize = 480;
@@ -27,6 +27,7 @@ pub struct Reorder {
     jumped: u16,
     /// The number that would confirm a restarted sender.
     restart: Option<u16>,
+    hold: Duration,
 }
 
 /// What became of a packet.
@@ -76,7 +77,13 @@ impl Reorder {
             seen: 0,
             jumped: 0,
             restart: None,
+            hold: HOLD,
         }
+    }
+
+    /// How long a missing packet is waited for from now on, [`HOLD`] unless told.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.hold = hold;
     }
 
     /// Takes one audio packet. Call [`Reorder::take`] until it returns `None` afterwards.
@@ -126,7 +133,7 @@ impl Reorder {
     /// When a held gap is given up, if nothing arrives before.
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.slots.iter().filter_map(|slot| slot.arrived).min()?;
-        Some(first + HOLD)
+        Some(first + self.hold)
     }
 
     /// Forgets the source: the next packet starts a new one.

@@ -17,7 +17,7 @@ use crate::gateway::Exchange;
 use crate::ledger::Recorded;
 use crate::media;
 use crate::payment::{Note, Outcome};
-use crate::sip::offer::Local;
+use crate::sip::offer::{Local, SrtpSeed};
 use crate::sip::profile::Profile;
 use crate::sip::{Command, Leg};
 
@@ -103,6 +103,8 @@ impl Task {
             events: true,
             session_id: random_u64() >> 1,
             session_version: 1,
+            srtp: profile.srtp,
+            keys: SrtpSeed::new(seed()),
         };
         let guard = LegGuard { commands: shared.commands.clone(), leg: offer.leg, ended: false };
         let setup = call::Setup {

@@ -21,7 +21,7 @@ use crate::dial::run::Failure;
 use crate::dial::script::{Keying, Script};
 use crate::prompt::{self, Library};
 use crate::sip::model::Uri;
-use crate::sip::offer::Law;
+use crate::sip::offer::{Law, SrtpPolicy};
 
 /// The largest datagram we take.
 const DATAGRAM_MAX: usize = 65_535;
@@ -40,6 +40,7 @@ pub struct Options {
     /// Steps of [`Script`]; without any it listens until the other side hangs up.
     pub script: String,
     pub keying: Keying,
+    pub srtp: SrtpPolicy,
     /// Offered codecs, preferred first.
     pub laws: Vec<Law>,
     /// Added to the INVITE.
@@ -60,6 +61,7 @@ pub struct Call {
     pub prompts: Vec<Arc<Index>>,
     pub script: Script,
     pub keying: Keying,
+    pub srtp: SrtpPolicy,
     pub local: Option<IpAddr>,
     pub call_max: Duration,
 }
@@ -110,6 +112,7 @@ pub async fn dial(options: Options, out: &mut (dyn Write + Send)) -> ExitCode {
         prompts: indexes(&library, &options.laws),
         script,
         keying: options.keying,
+        srtp: options.srtp,
         local: options.local,
         call_max: options.call_max,
     };
@@ -169,6 +172,7 @@ pub async fn place(
         prompts: call.prompts,
         script: call.script,
         keying: call.keying,
+        srtp: call.srtp,
         seed,
         call_max: call.call_max,
     };
@@ -279,7 +283,7 @@ mod tests {
     use crate::media::{self, PlayId, Stream};
     use crate::prompt::Prompt;
     use crate::sip::agent::{self, Agent, Command, Event, Input};
-    use crate::sip::offer::{self, Local};
+    use crate::sip::offer::{self, Local, SrtpSeed};
     use crate::sip::profile::Latch;
 
     fn options(target: String, script: &str) -> Options {
@@ -288,6 +292,7 @@ mod tests {
             from: Some("+12025550123".into()),
             script: script.into(),
             keying: Keying { on_ms: 60, off_ms: 40, ..Keying::default() },
+            srtp: SrtpPolicy::Off,
             laws: vec![Law::Mu, Law::A],
             headers: vec![("X-Account".into(), "48291503".into())],
             prompts: prompt::Settings::default(),
@@ -324,6 +329,8 @@ mod tests {
                             events: true,
                             session_id: 1,
                             session_version: 1,
+                            srtp: SrtpPolicy::Optional,
+                            keys: SrtpSeed::new([3; 32]),
                         };
                         let sdp = invitation.offer.as_ref().unwrap();
                         let (sdp, negotiated) = offer::answer(sdp, &local).unwrap();

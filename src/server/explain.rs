@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::sip::agent::{Agent, Event, Input, Output, Settings};
 use crate::sip::identity::{Attestation, Trust, Verification};
 use crate::sip::model::{Host, Message, Method, Request, Response, is_token, phrase};
-use crate::sip::offer::{self, Direction, Local};
+use crate::sip::offer::{self, Direction, Local, SrtpSeed};
 use crate::sip::profile::Profile;
 use crate::sip::trunk::{self, Arrival, Miss};
 use crate::sip::wire::{self, Framed, Limits};
@@ -323,7 +323,8 @@ impl Report {
                     _ => ", on hold",
                 };
                 let codec = agreed.law.encoding();
-                self.line(format!("We would answer it with 200: {codec}, {events}{hold}."));
+                let srtp = if offer::secured(&agreed) { ", SRTP" } else { "" };
+                self.line(format!("We would answer it with 200: {codec}, {events}{srtp}{hold}."));
             }
             Err(refusal) => {
                 let status = refusal.status();
@@ -427,6 +428,9 @@ fn local(trunk: &Profile, invitation: &Invitation) -> Local {
         events: trunk.telephone_event,
         session_id: 1,
         session_version: 1,
+        srtp: trunk.srtp,
+        // Nobody sees these keys.
+        keys: SrtpSeed::new([0; 32]),
     }
 }
 

@@ -141,6 +141,18 @@ impl Media {
 
     /// Gives a call a port pair and a stream.
     pub fn open(&self, call: OpenCall) -> Result<Session, Full> {
+        let loads = self.workers.iter().map(|worker| worker.calls.load(Ordering::Relaxed));
+        let emptiest = loads.enumerate().min_by_key(|(_, calls)| *calls);
+        let (worker, _) = emptiest.ok_or(Full::Orders)?;
+        self.open_at(call, worker, None)
+    }
+
+    /// The same in the slot of another call, so that the two can be [joined](Session::bridge).
+    pub fn open_beside(&self, other: &Session, call: OpenCall) -> Result<Session, Full> {
+        self.open_at(call, other.worker, Some(other.id))
+    }
+
+    fn open_at(&self, call: OpenCall, worker: usize, beside: Option<u64>) -> Result<Session, Full> {
         let now = clock::now();
         let id = self.next_call.fetch_add(1, Ordering::Relaxed);
         let (port, socket, control) = self.bind(now)?;
@@ -150,7 +162,7 @@ impl Media {
             _ => None,
         };
         let setup = Setup { record: recording.is_some(), ..call.setup };
-        let order = Order::Open(Box::new(Call {
+        let call = Box::new(Call {
             id,
             name: call.name,
             socket,
@@ -161,21 +173,20 @@ impl Media {
             events: call.events,
             waiting: None,
             recording,
+            joined: None,
             open: Arc::clone(&open),
-        }));
-        let session = |orders: SyncSender<Order>| Session {
+        });
+        // Built first: if the order is refused, dropping it gives the ports back.
+        let session = Session {
             port,
             id,
-            orders,
+            worker,
+            orders: self.workers.get(worker).ok_or(Full::Orders)?.orders.clone(),
             open,
             ports: Arc::clone(&self.ports),
             counts: Arc::clone(&self.counts),
         };
-        let emptiest = self.workers.iter().min_by_key(|w| w.calls.load(Ordering::Relaxed));
-        let worker = emptiest.ok_or(Full::Orders)?;
-        // Built first: if the order is refused, dropping it gives the ports back.
-        let session = session(worker.orders.clone());
-        worker.orders.try_send(order).map_err(|_| Full::Orders)?;
+        session.orders.try_send(Order::Open(call, beside)).map_err(|_| Full::Orders)?;
         Ok(session)
     }
 
@@ -243,6 +254,8 @@ impl Drop for Media {
 pub struct Session {
     port: u16,
     id: u64,
+    /// The media thread it is on.
+    worker: usize,
     orders: SyncSender<Order>,
     open: Arc<AtomicBool>,
     ports: Arc<Mutex<Ports>>,
@@ -258,7 +271,28 @@ impl Session {
     /// Reaches the stream within a millisecond. When the media thread is so far behind that its
     /// queue is full the command is dropped, counted and logged; when it is gone so is the call.
     pub fn command(&self, command: Command) {
-        let refused = self.orders.try_send(Order::Command(self.id, command));
+        self.order(Order::Command(self.id, command));
+    }
+
+    /// Joins two calls, one of them [opened beside](Media::open_beside) the other: what either peer
+    /// says goes to the other one. Meanwhile neither has prompts or keys, and a recording is
+    /// silent; [`Event::Silent`] is told for each as ever. Whoever was joined to one of them
+    /// is parted from it. It ends with [`Session::part`], or when either session is dropped.
+    pub fn bridge(&self, other: &Session) {
+        if self.worker == other.worker {
+            self.order(Order::Join(self.id, other.id));
+        } else {
+            tracing::error!("calls of two media threads cannot be joined");
+        }
+    }
+
+    /// Parts this call from the one it is joined to, if any: each has its peer to itself again.
+    pub fn part(&self) {
+        self.order(Order::Part(self.id));
+    }
+
+    fn order(&self, order: Order) {
+        let refused = self.orders.try_send(order);
         if matches!(refused, Err(TrySendError::Full(_))) {
             self.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the media thread does not keep up: a command was dropped");

@@ -8,7 +8,7 @@ use super::*;
 use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus::Fault;
 use crate::media::Method;
-use crate::sip::offer::Law;
+use crate::sip::offer::{Law, SrtpPolicy};
 
 const SCRIPT: &str = "hear-start greet.hello, key 1, key 4111111111111111#, key 1230 123 46201,
     hear-start consent.accept 60, key 1, wait-end 30";
@@ -43,6 +43,7 @@ async fn a_charge_under_way_is_finished_before_we_stop() {
         prompts: dial::indexes(&library, &[Law::Mu]),
         script: Script::parse(SCRIPT, &|id| dial::knows(&library, id)).unwrap(),
         keying: Keying { method: Method::Events, on_ms: 60, off_ms: 60 },
+        srtp: SrtpPolicy::Off,
         local: None,
         call_max: Duration::from_secs(120),
     };

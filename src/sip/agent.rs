@@ -451,6 +451,9 @@ impl Agent {
         while let Some(id) = self.transactions.poll_timeout() {
             self.unanswered(now, id);
         }
+        while let Some(id) = self.transactions.poll_ended() {
+            self.clients.remove(&id);
+        }
         while let Some(leg) = self.timers.pop(now) {
             if let Some(mut session) = self.sessions.remove(&leg) {
                 self.session_due(now, &mut session);
@@ -496,7 +499,9 @@ impl Agent {
             session.counted = session.is_live();
             self.live = if session.counted { self.live + 1 } else { self.live - 1 };
         }
-        let lingering = self.sessions.len() - (self.live - usize::from(session.counted));
+        // Another session may be taken out of the table at the same time: a bound need not be exact.
+        let others = self.live.saturating_sub(usize::from(session.counted));
+        let lingering = self.sessions.len().saturating_sub(others);
         if session.phase == Phase::Lingering && lingering >= self.settings.calls_max.max(64) {
             session.phase = Phase::Gone;
         }

@@ -1,10 +1,16 @@
-//! SDP offer/answer for one audio stream (RFC 3264, RFC 4566, RFC 4733 §2.4).
+//! SDP offer/answer for one audio stream (RFC 3264, RFC 4566, RFC 4733 §2.4), in the clear or
+//! encrypted (RTP/SAVP with keys in `a=crypto`, RFC 4568).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use sdp_types::{Attribute, Connection, Media, Origin, Session};
 use serde::Deserialize;
+
+pub mod crypto;
+
+use crypto::Line;
+pub use crypto::{MasterKey, SrtpKeys, SrtpPolicy, SrtpSeed, Suite};
 
 /// G.711 companding law, by its static payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -37,10 +43,13 @@ pub struct Local {
     /// `o=` session id and version: the version grows with each changed description.
     pub session_id: u64,
     pub session_version: u64,
+    pub srtp: SrtpPolicy,
+    /// Where our keys come from. To change them in a re-INVITE, put another in its place.
+    pub keys: SrtpSeed,
 }
 
 /// What both sides agreed on, as media needs it. Directions are ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiated {
     /// Where to send. `None` on hold (`c=0.0.0.0` or port 0).
     pub remote: Option<SocketAddr>,
@@ -53,6 +62,13 @@ pub struct Negotiated {
     /// Milliseconds of audio per packet that we send.
     pub ptime_ms: u8,
     pub direction: Direction,
+    /// `None`: in the clear.
+    pub srtp: Option<SrtpKeys>,
+}
+
+/// Whether what both sides agreed on is encrypted.
+pub fn secured(negotiated: &Negotiated) -> bool {
+    negotiated.srtp.is_some()
 }
 
 /// Why no description can be agreed on; each becomes a SIP answer.
@@ -130,17 +146,23 @@ const EVENTS: u8 = 101;
 /// with port 0, all in their order (RFC 3264 §6). Our law is the first of ours that they offer.
 pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refusal> {
     let session = parse(offer)?;
-    let (taken, law) = choose(&session, local)?;
+    let Chosen { taken, law, line } = choose(&session, local)?;
     let media = &session.medias[taken];
     let described = Described::read(&session, media)?;
     let events = if local.events { described.events } else { None };
-    let negotiated = described.negotiated(law, events, events);
+    let mut negotiated = described.negotiated(law, events, events);
+    // The answer repeats the tag of the line it takes (RFC 4568 §5.1.2).
+    let ours = line.map(|Line { tag, key: theirs }| {
+        let ours = Line { tag, key: local.keys.key(theirs.suite()) };
+        negotiated.srtp = Some(SrtpKeys { ours: ours.key.clone(), theirs });
+        ours
+    });
     let mut reply = description(local);
     reply.times = session.times.clone();
     for (index, theirs) in session.medias.iter().enumerate() {
         reply.medias.push(if index == taken {
             let port = if theirs.port == 0 { 0 } else { local.port };
-            audio(port, &[law], events, negotiated.direction)
+            audio(port, &[law], events, negotiated.direction, ours.as_slice())
         } else {
             Media { port: 0, num_ports: None, ..bare(theirs) }
         });
@@ -148,22 +170,27 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     Ok((written(&reply), negotiated))
 }
 
-/// Our offer: one audio line with all our laws.
+/// Our offer: one audio line with all our laws, and with all our crypto suites where media must be
+/// encrypted.
 pub fn offer(local: &Local) -> Vec<u8> {
     let events = local.events.then_some((EVENTS, 8000));
     let mut session = description(local);
-    session.medias.push(audio(local.port, &local.laws, events, Direction::SendRecv));
+    let direction = Direction::SendRecv;
+    session.medias.push(audio(local.port, &local.laws, events, direction, &offered_lines(local)));
     written(&session)
 }
 
 /// Reads the answer to [`offer`]. Of several laws the first counts.
 pub fn accept(answer: &[u8], local: &Local) -> Result<Negotiated, Refusal> {
     let session = parse(answer)?;
-    let media = session.medias.first().filter(|media| is_rtp_audio(media));
-    let media = media.ok_or_else(|| refused("the answer has no RTP/AVP audio"))?;
+    let secure = local.srtp == SrtpPolicy::Required;
+    let profile = if secure { SECURE } else { PLAIN };
+    let media = session.medias.first().filter(|media| is_audio(media, profile));
+    let media = media.ok_or_else(|| refused(&format!("the answer has no {profile} audio")))?;
     if media.port == 0 {
         return Err(refused("the answer refuses our audio (port 0)"));
     }
+    let srtp = secure.then(|| accepted_keys(media, local)).transpose()?;
     let law = formats(media).find_map(|format| {
         local.laws.iter().copied().find(|law| offers(media, *law) && format == law.payload_type())
     });
@@ -171,25 +198,85 @@ pub fn accept(answer: &[u8], local: &Local) -> Result<Negotiated, Refusal> {
     let described = Described::read(&session, media)?;
     let events_out = if local.events { described.events } else { None };
     let events_in = events_out.map(|_| (EVENTS, 8000));
-    Ok(described.negotiated(law, events_out, events_in))
+    Ok(Negotiated { srtp, ..described.negotiated(law, events_out, events_in) })
 }
 
-/// The audio line to take and its law. A line with port 0 is taken only if no other will do: the
-/// peer has put the stream on hold.
-fn choose(session: &Session, local: &Local) -> Result<(usize, Law), Refusal> {
-    let common = |media: &Media| local.laws.iter().copied().find(|law| offers(media, *law));
-    let audio = || session.medias.iter().enumerate().filter(|(_, media)| is_rtp_audio(media));
-    let pick = |held: bool| {
-        audio().filter(|(_, m)| (m.port == 0) == held).find_map(|(i, m)| Some((i, common(m)?)))
+/// The lines of our offer, each with a key of its own.
+fn offered_lines(local: &Local) -> Vec<Line> {
+    if local.srtp != SrtpPolicy::Required {
+        return Vec::new();
+    }
+    (1..).zip(Suite::ALL).map(|(tag, suite)| Line { tag, key: local.keys.key(suite) }).collect()
+}
+
+/// The keys of an answer to [`offered_lines`].
+fn accepted_keys(media: &Media, local: &Local) -> Result<SrtpKeys, Refusal> {
+    let theirs = Line::first(crypto_values(media)).ok_or_else(|| refused(NO_CRYPTO))?;
+    let mut offered = offered_lines(local).into_iter();
+    let ours = offered
+        .find(|ours| ours.tag == theirs.tag && ours.key.suite() == theirs.key.suite())
+        .ok_or_else(|| refused("the answer's crypto line is none of those we offered"))?;
+    Ok(SrtpKeys { ours: ours.key, theirs: theirs.key })
+}
+
+struct Chosen {
+    /// Index of the media line.
+    taken: usize,
+    law: Law,
+    /// The crypto line of one that is encrypted.
+    line: Option<Line>,
+}
+
+/// The audio line to take: an encrypted one before one in the clear, as far as we may take either.
+/// A line with port 0 is taken only if no other will do: the peer has put the stream on hold.
+fn choose(session: &Session, local: &Local) -> Result<Chosen, Refusal> {
+    let chosen = |secure: bool, (taken, media): (usize, &Media)| {
+        let law = local.laws.iter().copied().find(|law| offers(media, *law))?;
+        let line = if secure { Some(Line::first(crypto_values(media))?) } else { None };
+        Some(Chosen { taken, law, line })
     };
-    pick(false).or_else(|| pick(true)).ok_or_else(|| {
-        let secured = session.medias.iter().any(|media| media.proto.contains("SAVP"));
-        refused(match (audio().next().is_some(), secured) {
-            (true, _) => "neither PCMU nor PCMA as we accept them",
-            (false, true) => "only SRTP (RTP/SAVP), which is not supported here",
-            (false, false) => "no RTP/AVP audio",
+    let pick = |held: bool, secure: bool| {
+        let profile = if secure { SECURE } else { PLAIN };
+        let mut lines = session.medias.iter().enumerate();
+        lines.find_map(|line| {
+            let fits = is_audio(line.1, profile) && (line.1.port == 0) == held;
+            fits.then(|| chosen(secure, line)).flatten()
         })
+    };
+    let secure: &[bool] = match local.srtp {
+        SrtpPolicy::Off => &[false],
+        SrtpPolicy::Optional => &[true, false],
+        SrtpPolicy::Required => &[true],
+    };
+    let mut tries =
+        [false, true].into_iter().flat_map(|held| secure.iter().map(move |s| (held, *s)));
+    tries.find_map(|(held, secure)| pick(held, secure)).ok_or_else(|| why_not(session, local))
+}
+
+/// What is wrong with every line of an offer.
+fn why_not(session: &Session, local: &Local) -> Refusal {
+    let audio = |profile: &str| session.medias.iter().find(|media| is_audio(media, profile));
+    let (plain, secure) = (audio(PLAIN), audio(SECURE));
+    let no_crypto = secure.is_some_and(|media| Line::first(crypto_values(media)).is_none());
+    refused(match (local.srtp, plain.is_some(), secure.is_some()) {
+        (SrtpPolicy::Off, false, true) => "only SRTP (RTP/SAVP), which is off here",
+        (SrtpPolicy::Required, true, false) => "secure media (RTP/SAVP) is required here",
+        (SrtpPolicy::Required, ..) | (SrtpPolicy::Optional, false, _) if no_crypto => NO_CRYPTO,
+        (_, false, false) if audio("RTP/SAVPF").is_some() => {
+            "only RTP/SAVPF (WebRTC), which is not supported here: offer RTP/SAVP"
+        }
+        (_, false, false) => "no RTP/AVP audio",
+        _ => "neither PCMU nor PCMA as we accept them",
     })
+}
+
+const PLAIN: &str = "RTP/AVP";
+const SECURE: &str = "RTP/SAVP";
+const NO_CRYPTO: &str = "no a=crypto line we can take: one of AES_CM_128_HMAC_SHA1_80, \
+                         AEAD_AES_128_GCM, AES_CM_128_HMAC_SHA1_32 without MKI";
+
+fn crypto_values(media: &Media) -> impl Iterator<Item = &str> {
+    media.get_attribute_values("crypto").flatten()
 }
 
 /// What the peer says of its side of one audio line.
@@ -241,6 +328,7 @@ impl Described {
             events_in,
             ptime_ms: self.ptime_ms,
             direction: self.direction.reversed(),
+            srtp: None,
         }
     }
 }
@@ -262,8 +350,8 @@ fn parse(bytes: &[u8]) -> Result<Session, Refusal> {
     Session::parse(text.as_bytes()).map_err(|error| Refusal::Malformed(error.to_string()))
 }
 
-fn is_rtp_audio(media: &Media) -> bool {
-    media.media == "audio" && media.proto == "RTP/AVP"
+fn is_audio(media: &Media, profile: &str) -> bool {
+    media.media == "audio" && media.proto == profile
 }
 
 fn formats(media: &Media) -> impl Iterator<Item = u8> {
@@ -318,14 +406,21 @@ fn description(local: &Local) -> Session {
     session
 }
 
-fn audio(port: u16, laws: &[Law], events: Option<(u8, u32)>, direction: Direction) -> Media {
+/// Our audio line; encrypted if there are crypto lines.
+fn audio(
+    port: u16,
+    laws: &[Law],
+    events: Option<(u8, u32)>,
+    direction: Direction,
+    lines: &[Line],
+) -> Media {
     let mut formats: Vec<String> = laws.iter().map(|law| law.payload_type().to_string()).collect();
     formats.extend(events.map(|(pt, _)| pt.to_string()));
     let mut media = Media {
         media: "audio".into(),
         port,
         num_ports: None,
-        proto: "RTP/AVP".into(),
+        proto: if lines.is_empty() { PLAIN } else { SECURE }.into(),
         fmt: formats.join(" "),
         media_title: None,
         connections: Vec::new(),
@@ -333,6 +428,9 @@ fn audio(port: u16, laws: &[Law], events: Option<(u8, u32)>, direction: Directio
         key: None,
         attributes: Vec::new(),
     };
+    for line in lines {
+        media.add_attribute_with_value("crypto", line.written());
+    }
     for law in laws {
         let mapping = format!("{} {}/8000", law.payload_type(), law.encoding());
         media.add_attribute_with_value("rtpmap", mapping);
@@ -370,6 +468,12 @@ fn written(session: &Session) -> Vec<u8> {
 
 /// The body of the fuzz target: nothing panics, and what we answer is an answer to the offer.
 pub fn fuzz(bytes: &[u8]) {
+    for srtp in [SrtpPolicy::Off, SrtpPolicy::Optional, SrtpPolicy::Required] {
+        fuzz_with(bytes, srtp);
+    }
+}
+
+fn fuzz_with(bytes: &[u8], srtp: SrtpPolicy) {
     let local = Local {
         address: IpAddr::from([192, 0, 2, 1]),
         port: 4000,
@@ -377,9 +481,13 @@ pub fn fuzz(bytes: &[u8]) {
         events: true,
         session_id: 1,
         session_version: 1,
+        srtp,
+        keys: SrtpSeed::new([7; 32]),
     };
-    let _ = accept(bytes, &local);
-    if let Ok((answer, _)) = answer(bytes, &local) {
+    let accepted = accept(bytes, &local);
+    assert!(srtp == SrtpPolicy::Required || !accepted.is_ok_and(|agreed| secured(&agreed)));
+    if let Ok((answer, agreed)) = answer(bytes, &local) {
+        assert!(srtp == SrtpPolicy::Optional || secured(&agreed) == (srtp == SrtpPolicy::Required));
         let ours = parse(&answer).expect("our own answer parses").medias;
         let theirs = parse(bytes).expect("it was parsed before").medias;
         assert_eq!(ours.len(), theirs.len());
@@ -389,150 +497,4 @@ pub fn fuzz(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn local() -> Local {
-        Local {
-            address: "192.0.2.10".parse().unwrap(),
-            port: 4000,
-            laws: vec![Law::Mu, Law::A],
-            events: true,
-            session_id: 77,
-            session_version: 3,
-        }
-    }
-
-    fn sdp(media: &str) -> Vec<u8> {
-        format!("v=0\r\no=x 1 1 IN IP4 192.0.2.4\r\ns=-\r\nc=IN IP4 192.0.2.4\r\nt=0 0\r\n{media}")
-            .into_bytes()
-    }
-
-    fn answered(media: &str) -> (String, Negotiated) {
-        let (bytes, negotiated) = answer(&sdp(media), &local()).unwrap();
-        (String::from_utf8(bytes).unwrap(), negotiated)
-    }
-
-    #[test]
-    fn a_plain_offer_without_rtpmap() {
-        let (text, agreed) = answered("m=audio 49217 RTP/AVP 18 8 0\r\n");
-        assert_eq!(agreed.remote, Some("192.0.2.4:49217".parse().unwrap()));
-        assert_eq!((agreed.law, agreed.events_out, agreed.ptime_ms), (Law::Mu, None, 20));
-        assert!(text.contains("o=- 77 3 IN IP4 192.0.2.10\r\n"));
-        assert!(text.contains("m=audio 4000 RTP/AVP 0\r\n"), "{text}");
-        assert!(text.contains("a=sendrecv"));
-    }
-
-    #[test]
-    fn lines_are_answered_in_order() {
-        let (text, _) = answered(
-            "m=video 3227 RTP/AVP 31\r\nm=audio 5000 RTP/SAVP 0\r\nm=audio 5002 RTP/AVP 0\r\n\
-             m=image 5004 udptl t38\r\n",
-        );
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("m=")).collect();
-        assert_eq!(
-            lines,
-            [
-                "m=video 0 RTP/AVP 31",
-                "m=audio 0 RTP/SAVP 0",
-                "m=audio 4000 RTP/AVP 0",
-                "m=image 0 udptl t38"
-            ]
-        );
-    }
-
-    #[test]
-    fn telephone_event_is_mirrored() {
-        let (text, agreed) = answered(
-            "m=audio 5000 RTP/AVP 0 97 96\r\na=rtpmap:97 telephone-event/48000\r\n\
-             a=rtpmap:96 Telephone-Event/8000\r\na=ptime:30\r\n",
-        );
-        assert_eq!((agreed.events_out, agreed.events_in), (Some((96, 8000)), Some((96, 8000))));
-        assert_eq!(agreed.ptime_ms, 30);
-        assert!(text.contains("a=fmtp:96 0-16"));
-        let (_, agreed) =
-            answered("m=audio 5000 RTP/AVP 0 97\r\na=rtpmap:97 telephone-event/16000\r\n");
-        assert_eq!(agreed.events_out, Some((97, 16000)));
-        let (_, agreed) =
-            answered("m=audio 5000 RTP/AVP 0\r\na=rtpmap:97 telephone-event/8000\r\n");
-        assert_eq!(agreed.events_out, None, "mapped but not offered");
-    }
-
-    #[test]
-    fn hold_in_all_its_shapes() {
-        let cases = [
-            ("a=sendonly\r\n", Direction::RecvOnly, true),
-            ("a=recvonly\r\n", Direction::SendOnly, true),
-            ("a=inactive\r\n", Direction::Inactive, true),
-            ("c=IN IP4 0.0.0.0\r\n", Direction::RecvOnly, false),
-            ("c=IN IP4 0.0.0.0\r\na=inactive\r\n", Direction::Inactive, false),
-            ("c=IN IP6 ::\r\n", Direction::RecvOnly, false),
-            ("c=IN IP4 0.0.0.0\r\na=recvonly\r\n", Direction::Inactive, false),
-        ];
-        for (lines, direction, has_remote) in cases {
-            let (text, agreed) = answered(&format!("m=audio 5000 RTP/AVP 0\r\n{lines}"));
-            assert_eq!(
-                (agreed.direction, agreed.remote.is_some()),
-                (direction, has_remote),
-                "{lines}"
-            );
-            assert!(text.contains(&format!("a={}\r\n", direction.attribute())), "{text}");
-        }
-        let (text, agreed) = answered("m=audio 0 RTP/AVP 0\r\n");
-        assert_eq!((agreed.remote, agreed.direction), (None, Direction::Inactive));
-        assert!(text.contains("m=audio 0 "));
-        let session = b"v=0\r\no=x 1 1 IN IP4 1.2.3.4\r\ns=-\r\nc=IN IP4 1.2.3.4\r\nt=0 0\r\n\
-            a=sendonly\r\nm=audio 5000 RTP/AVP 0\r\n";
-        assert_eq!(answer(session, &local()).unwrap().1.direction, Direction::RecvOnly);
-    }
-
-    #[test]
-    fn ipv6_and_media_level_connection() {
-        let (_, agreed) = answered("m=audio 5000 RTP/AVP 8\r\nc=IN IP6 2001:db8::7\r\n");
-        assert_eq!(agreed.remote, Some("[2001:db8::7]:5000".parse().unwrap()));
-        let six = Local { address: "2001:db8::1".parse().unwrap(), ..local() };
-        let text = String::from_utf8(offer(&six)).unwrap();
-        assert!(text.contains("c=IN IP6 2001:db8::1\r\n"));
-    }
-
-    #[test]
-    fn refusals_say_why() {
-        let status = |media: &str| answer(&sdp(media), &local()).unwrap_err();
-        assert!(
-            matches!(status("m=audio 5000 RTP/SAVP 0\r\n"), Refusal::NoCommonCodec(w) if w.contains("SRTP"))
-        );
-        assert_eq!(status("m=audio 5000 RTP/AVP 18\r\n").status(), 488);
-        assert_eq!(status("m=audio 5000 RTP/AVP 0\r\na=rtpmap:0 OPUS/48000\r\n").status(), 488);
-        assert_eq!(status("m=audio 5000 RTP/AVP 0\r\nc=IN IP4 224.2.1.1\r\n").status(), 488);
-        assert_eq!(status("").status(), 488);
-        assert_eq!(status("m=audio\r\n").status(), 400);
-        assert_eq!(answer(b"\xff\xfe", &local()).unwrap_err().status(), 400);
-        let no_connection =
-            b"v=0\r\no=x 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 5 RTP/AVP 0\r\n";
-        assert_eq!(answer(no_connection, &local()).unwrap_err().status(), 400);
-    }
-
-    #[test]
-    fn our_offer_and_answers_to_it() {
-        let text = String::from_utf8(offer(&local())).unwrap();
-        assert!(text.contains("m=audio 4000 RTP/AVP 0 8 101\r\n"), "{text}");
-        let other_type = sdp("m=audio 6000 RTP/AVP 8 120\r\na=rtpmap:120 telephone-event/8000\r\n");
-        let agreed = accept(&other_type, &local()).unwrap();
-        assert_eq!((agreed.law, agreed.direction), (Law::A, Direction::SendRecv));
-        assert_eq!((agreed.events_out, agreed.events_in), (Some((120, 8000)), Some((101, 8000))));
-        assert_eq!(accept(&sdp("m=audio 0 RTP/AVP 0\r\n"), &local()).unwrap_err().status(), 488);
-        assert_eq!(accept(&sdp("m=audio 9 RTP/AVP 18\r\n"), &local()).unwrap_err().status(), 488);
-        let held = accept(&sdp("m=audio 9 RTP/AVP 0\r\na=recvonly\r\n"), &local()).unwrap();
-        assert_eq!((held.direction, held.events_in), (Direction::SendOnly, None));
-        let both = answer(&offer(&local()), &local()).unwrap();
-        assert_eq!(accept(&both.0, &local()).unwrap().events_out, Some((101, 8000)));
-    }
-
-    #[test]
-    fn latin_1_in_the_session_name_is_harmless() {
-        let mut bytes = sdp("m=audio 5000 RTP/AVP 0\r\n");
-        let at = bytes.windows(3).position(|w| w == b"s=-").unwrap() + 2;
-        bytes[at] = 0xfc;
-        assert!(answer(&bytes, &local()).is_ok());
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::identity::Trust;
 use super::number::NumberFormat;
-use super::offer::Law;
+use super::offer::{Law, SrtpPolicy};
 use super::password::Password;
 use super::transport::Transport;
 
@@ -39,6 +39,10 @@ pub struct Profile {
     pub telephone_event: bool,
     /// Who may send us audio.
     pub latch: Latch,
+    /// Whether its sound is encrypted (SRTP, RFC 4568).
+    pub srtp: SrtpPolicy,
+    /// What card data may be said or keyed over.
+    pub sensitive_media: SensitiveMedia,
     /// Sound before the call is answered (183 with SDP).
     pub early_media: bool,
     /// Provisional responses that are acknowledged (RFC 3262).
@@ -104,6 +108,16 @@ pub enum Latch {
     Nat,
 }
 
+/// What a caller's card data may travel over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SensitiveMedia {
+    /// Whatever was agreed on: the operator trusts the network to this trunk.
+    Trusted,
+    /// SRTP whose keys came over TLS; calls without are refused with 488.
+    Srtp,
+}
+
 /// Whether provisional responses of ours are sent reliably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -142,6 +156,8 @@ impl Default for Profile {
             codecs: vec![Law::Mu, Law::A],
             telephone_event: true,
             latch: Latch::Strict,
+            srtp: SrtpPolicy::Off,
+            sensitive_media: SensitiveMedia::Trusted,
             early_media: false,
             reliable: Reliable::Off,
             session_expires_s: 1800,

@@ -90,6 +90,8 @@ pub struct Transactions {
     timers: Timers<Id>,
     transmits: VecDeque<(Peer, Bytes)>,
     timeouts: VecDeque<ClientId>,
+    /// Answered, and nothing more can come.
+    ended: VecDeque<ClientId>,
     retransmissions: u64,
 }
 
@@ -107,6 +109,7 @@ impl Transactions {
             timers: Timers::new(),
             transmits: VecDeque::new(),
             timeouts: VecDeque::new(),
+            ended: VecDeque::new(),
             retransmissions: 0,
         }
     }
@@ -123,6 +126,11 @@ impl Transactions {
     /// A client transaction that got no answer in time; it is gone.
     pub fn poll_timeout(&mut self) -> Option<ClientId> {
         self.timeouts.pop_front()
+    }
+
+    /// A client transaction that was answered and of which nothing more can come.
+    pub fn poll_ended(&mut self) -> Option<ClientId> {
+        self.ended.pop_front()
     }
 
     /// Messages repeated since the last call, because no answer came or the peer repeated itself.
@@ -378,6 +386,8 @@ impl Transactions {
         if client.expires.is_some_and(|at| at <= now) {
             if matches!(client.state, State::Trying | State::Proceeding) {
                 self.timeouts.push_back(id);
+            } else {
+                self.ended.push_back(id);
             }
             self.forget(id);
             return;

@@ -18,7 +18,7 @@ use ringtill::ledger::State;
 use ringtill::media::Method;
 use ringtill::payment::Outcome;
 use ringtill::prompt::{self, Library};
-use ringtill::sip::offer::Law;
+use ringtill::sip::offer::{Law, SrtpPolicy};
 
 mod network;
 mod routing;
@@ -265,6 +265,7 @@ fn phone(scenario: &Scenario, server: &Server, seed: u64, method: Method) -> Set
         prompts: vec![index(law)],
         script: script.unwrap_or_else(|error| panic!("{}: {error}", scenario.name)),
         keying: Keying { method, on_ms: 90, off_ms: 70 },
+        srtp: SrtpPolicy::Off,
         seed: bytes,
         call_max: CALL_MAX,
     }

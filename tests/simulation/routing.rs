@@ -12,7 +12,7 @@ use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Recorded, State};
 use ringtill::media::{self, Digit, PlayId, Source};
 use ringtill::payment::{self, Outcome};
-use ringtill::sip::offer::{self, Law, Local};
+use ringtill::sip::offer::{self, Law, Local, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{Command, Event, Invitation, Leg};
 
@@ -44,6 +44,8 @@ fn local(port: u16) -> Local {
         events: true,
         session_id: 1,
         session_version: 1,
+        srtp: SrtpPolicy::Off,
+        keys: SrtpSeed::new([3; 32]),
     }
 }
 

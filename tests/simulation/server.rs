@@ -17,7 +17,7 @@ use ringtill::media::{self, Stream};
 use ringtill::money::Money;
 use ringtill::payment::{self, Outcome};
 use ringtill::prompt::Library;
-use ringtill::sip::offer::Local;
+use ringtill::sip::offer::{Local, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{self, Agent, Leg};
 
@@ -196,6 +196,8 @@ impl Server {
             events: true,
             session_id: 1,
             session_version: 1,
+            srtp: SrtpPolicy::Off,
+            keys: SrtpSeed::new([3; 32]),
         };
         let call = Call::new(
             now,

@@ -12,7 +12,7 @@ use ringtill::dial::run::Failure;
 use ringtill::dial::script::{Keying, Script};
 use ringtill::prompt::{self, Library};
 use ringtill::rtp::packet::{Header, Packet};
-use ringtill::sip::offer::Law;
+use ringtill::sip::offer::{Law, SrtpPolicy};
 
 use crate::binary::{deadline, now};
 
@@ -229,6 +229,7 @@ impl Line {
             prompts: vec![index()],
             script: script.unwrap_or_else(|error| panic!("{error}")),
             keying,
+            srtp: SrtpPolicy::Off,
             seed,
             call_max: Duration::from_secs(180),
         };

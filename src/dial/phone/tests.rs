@@ -88,6 +88,8 @@ impl Server {
                     events: true,
                     session_id: 1,
                     session_version: 1,
+                    srtp: SrtpPolicy::Optional,
+                    keys: SrtpSeed::new([3; 32]),
                 };
                 let (sdp, negotiated) =
                     offer::answer(invitation.offer.as_ref().unwrap(), &local).unwrap();
@@ -134,8 +136,12 @@ struct World {
     reports: Vec<String>,
 }
 
-#[allow(clippy::disallowed_methods)]
 fn world(seed: u64, law: Law, script: &str, method: Method) -> World {
+    world_with(seed, law, script, method, SrtpPolicy::Off)
+}
+
+#[allow(clippy::disallowed_methods)]
+fn world_with(seed: u64, law: Law, script: &str, method: Method, srtp: SrtpPolicy) -> World {
     let start = Instant::now();
     let known = |id: &str| library().catalog().entry(id).is_some();
     let setup = Setup {
@@ -147,6 +153,7 @@ fn world(seed: u64, law: Law, script: &str, method: Method) -> World {
         rtp: caller()[1],
         prompts: indexes(),
         script: Script::parse(script, &known).unwrap(),
+        srtp,
         keying: Keying { method, ..Keying::default() },
         seed: [seed as u8; 32],
         call_max: Duration::from_secs(120),
@@ -283,6 +290,20 @@ fn calls_end_well_on_a_bad_line() {
         (world.loss, world.jitter_ms) = (0.03, 30);
         assert_eq!(world.run(), Ok(()), "seed {seed}: {:#?}", world.reports);
         assert_eq!(world.server.keys, "4111111111111111#1", "seed {seed}");
+    }
+}
+
+#[test]
+fn an_encrypted_call_on_a_bad_line() {
+    for (seed, method) in [(10, Method::Events), (11, Method::InBand)] {
+        let mut world = world_with(seed, Law::Mu, CARD, method, SrtpPolicy::Required);
+        world.jitter_ms = 30;
+        world.loss = if method == Method::Events { 0.03 } else { 0.0 };
+        assert_eq!(world.run(), Ok(()), "seed {seed}: {:#?}", world.reports);
+        assert_eq!(world.server.keys, "4111111111111111#1", "seed {seed}");
+        assert!(world.reports[0].ends_with(", encrypted"), "{:#?}", world.reports);
+        let counters = world.server.stream.counters();
+        assert_eq!((counters.unauthentic, counters.malformed), (0, 0), "seed {seed}");
     }
 }
 

@@ -3,6 +3,9 @@
 
 use super::*;
 
+mod joined;
+mod secure;
+
 const A: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 const B: ([u8; 4], u16) = ([192, 0, 2, 2], 5000);
 
@@ -48,6 +51,7 @@ fn negotiated(remote: ([u8; 4], u16)) -> Negotiated {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        srtp: None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::ledger::reconcile::{self, Status};
 use crate::ledger::{Intent, State};
 use crate::media::Method;
 use crate::money::Money;
-use crate::sip::offer::Law;
+use crate::sip::offer::{Law, SrtpPolicy};
 
 /// Options of `ringtill demo`.
 #[derive(clap::Args)]
@@ -155,6 +155,7 @@ async fn place(server: &Server, scene: Scene) -> Result<(), String> {
         prompts: dial::indexes(library, &[Law::Mu]),
         script: script.map_err(|error| error.to_string())?,
         keying: scene.keying,
+        srtp: SrtpPolicy::Off,
         local: None,
         call_max: Duration::from_secs(150),
     };

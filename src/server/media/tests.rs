@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::media::{Clip, Digit, Method, PlayId, Source};
 use crate::rtp::packet::Header;
-use crate::sip::offer::{Direction, Law, Negotiated};
+use crate::sip::offer::{Direction, Law, Negotiated, SrtpKeys, SrtpSeed, Suite};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than anything here takes, even on a machine that does much else.
@@ -29,22 +29,34 @@ fn leg(media: &Media, name: &str) -> Leg {
 }
 
 fn leg_with(media: &Media, name: &str, room: usize) -> Leg {
+    leg_beside(media, name, room, None)
+}
+
+fn leg_beside(media: &Media, name: &str, room: usize, beside: Option<&Leg>) -> Leg {
     let (events, inbox) = mpsc::channel(room);
     let setup = Setup { ssrc: 7, sequence: 1, timestamp: 99, record: true, listen: false };
-    let latch = Latch::Strict;
-    let session = media.open(OpenCall { name: name.into(), setup, latch, events }).unwrap();
-    Leg { session, events: inbox }
+    let call = OpenCall { name: name.into(), setup, latch: Latch::Strict, events };
+    let session = match beside {
+        None => media.open(call),
+        Some(other) => media.open_beside(&other.session, call),
+    };
+    Leg { session: session.unwrap(), events: inbox }
 }
 
 fn negotiated(port: u16) -> Command {
-    Command::Negotiated(Negotiated {
+    Command::Negotiated(agreed(port))
+}
+
+fn agreed(port: u16) -> Negotiated {
+    Negotiated {
         remote: Some(SocketAddr::new(LOOPBACK, port)),
         law: Law::Mu,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
-    })
+        srtp: None,
+    }
 }
 
 fn press(keys: &str, method: Method) -> Command {
@@ -72,6 +84,17 @@ impl Leg {
 
     fn wait_pressed(&mut self) {
         while !matches!(self.next(), Event::Pressed) {}
+    }
+
+    /// Waits until all orders so far are carried out: whether the call is joined.
+    fn is_joined(&mut self) -> bool {
+        let play = Command::Play { id: PlayId(99), clips: vec![], barge_in: false };
+        self.session.command(play);
+        loop {
+            if let Event::PlayEnded { completed, .. } = self.next() {
+                return !completed;
+            }
+        }
     }
 
     /// Whatever is there already.
@@ -189,4 +212,80 @@ fn sessions_outlive_media_harmlessly() {
     drop(media);
     a.session.command(Command::Stop);
     assert!(a.events.try_recv().is_err());
+}
+
+#[test]
+fn joined_calls_hear_each_other_until_they_are_parted() {
+    let settings = Settings {
+        address: LOOPBACK,
+        ports: 30_700..=30_799,
+        threads: 2,
+        recording_directory: None,
+    };
+    let media = Media::start(settings).unwrap();
+    let (mut caller, mut a) = (leg(&media, "caller"), leg(&media, "a"));
+    let (mut b, mut agent) = (leg_beside(&media, "b", 64, Some(&a)), leg(&media, "agent"));
+    caller.session.command(negotiated(a.session.port()));
+    a.session.command(negotiated(caller.session.port()));
+    // The agent's side speaks A-law, with other events, encrypted.
+    let other_side = |port: u16, ours: u8, theirs: u8| {
+        let key = |seed| SrtpSeed::new([seed; 32]).key(Suite::Gcm);
+        Command::Negotiated(Negotiated {
+            law: Law::A,
+            events_out: Some((96, 8000)),
+            events_in: Some((96, 8000)),
+            srtp: Some(SrtpKeys { ours: key(ours), theirs: key(theirs) }),
+            ..agreed(port)
+        })
+    };
+    b.session.command(other_side(agent.session.port(), 1, 2));
+    agent.session.command(other_side(b.session.port(), 2, 1));
+    a.session.bridge(&b.session);
+    assert!(a.is_joined());
+    caller.session.command(press("159#", Method::Events));
+    agent.session.command(press("42", Method::Events));
+    assert_eq!(agent.keys(4), ("159#".into(), vec![Source::Event; 4]));
+    assert_eq!(caller.keys(2), ("42".into(), vec![Source::Event; 2]));
+    caller.wait_pressed();
+    assert_eq!((a.rest(), b.rest()), (0, 0), "nothing of it is for the script");
+    a.session.part();
+    assert!(!a.is_joined());
+    caller.session.command(press("7", Method::Events));
+    assert_eq!(a.keys(1).0, "7");
+    caller.wait_pressed();
+    assert_eq!((agent.rest(), b.rest()), (0, 0));
+    // The end of one parts the other.
+    a.session.bridge(&b.session);
+    assert!(a.is_joined());
+    drop((b, agent));
+    while a.is_joined() {}
+    caller.session.command(press("8", Method::Events));
+    assert_eq!(a.keys(1).0, "8");
+}
+
+#[test]
+fn tones_travel_through_joined_calls_and_strangers_are_not_joined() {
+    let settings = Settings {
+        address: LOOPBACK,
+        ports: 30_800..=30_899,
+        threads: 1,
+        recording_directory: None,
+    };
+    let media = Media::start(settings).unwrap();
+    let (mut caller, mut a) = (leg(&media, "caller"), leg(&media, "a"));
+    let (b, mut agent) = (leg_beside(&media, "b", 64, Some(&a)), leg(&media, "agent"));
+    for (one, other) in [(&caller, &a), (&b, &agent)] {
+        one.session.command(negotiated(other.session.port()));
+        other.session.command(negotiated(one.session.port()));
+    }
+    // Of another slot: refused, and both go on as they were.
+    a.session.bridge(&agent.session);
+    caller.session.command(press("3", Method::InBand));
+    assert_eq!(a.keys(1).0, "3");
+    caller.wait_pressed();
+    a.session.bridge(&b.session);
+    assert!(a.is_joined());
+    caller.session.command(press("159#", Method::InBand));
+    assert_eq!(agent.keys(4), ("159#".into(), vec![Source::Tone; 4]));
+    assert_eq!(a.rest(), 0);
 }

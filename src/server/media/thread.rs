@@ -36,8 +36,12 @@ const IDLE: Duration = Duration::from_millis(100);
 const PRIORITY: u8 = 10;
 
 pub enum Order {
-    Open(Box<Call>),
+    /// With the call in whose slot it must be, if any.
+    Open(Box<Call>, Option<u64>),
     Command(u64, Command),
+    /// Two calls of the same slot.
+    Join(u64, u64),
+    Part(u64),
 }
 
 /// One call as its thread owns it.
@@ -55,6 +59,8 @@ pub struct Call {
     /// An event that found `events` full.
     pub waiting: Option<Event>,
     pub recording: Option<Recording>,
+    /// The call of the same slot that it is joined to.
+    pub joined: Option<u64>,
     /// False once the session is dropped.
     pub open: Arc<AtomicBool>,
 }
@@ -71,6 +77,8 @@ pub struct Worker {
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
     datagram: [u8; DATAGRAM_MAX],
+    /// Places in the slot of joined calls that have yet to send in this turn.
+    joined: Vec<usize>,
 }
 
 impl Worker {
@@ -91,6 +99,7 @@ impl Worker {
             stop,
             counts,
             datagram: [0; DATAGRAM_MAX],
+            joined: Vec::new(),
         }
     }
 
@@ -135,18 +144,54 @@ impl Worker {
 
     fn obey(&mut self, now: Instant, order: Order) {
         match order {
-            Order::Open(call) => {
+            Order::Open(call, beside) => {
                 let emptiest = (0..SLOTS).min_by_key(|&slot| self.slots[slot].len()).unwrap_or(0);
-                self.homes.insert(call.id, emptiest);
-                self.slots[emptiest].push(call);
+                let beside = beside.and_then(|other| self.homes.get(&other).copied());
+                let home = beside.unwrap_or(emptiest);
+                self.homes.insert(call.id, home);
+                self.slots[home].push(call);
                 self.calls.store(self.homes.len(), Ordering::Relaxed);
             }
             Order::Command(id, command) => {
-                let Some(&home) = self.homes.get(&id) else { return };
-                if let Some(call) = self.slots[home].iter_mut().find(|call| call.id == id) {
+                if let Some(call) = self.call(id) {
                     call.stream.command(now, command);
                     call.connect();
                 }
+            }
+            Order::Join(a, b) => self.join(a, b),
+            Order::Part(id) => self.part(id),
+        }
+    }
+
+    fn call(&mut self, id: u64) -> Option<&mut Call> {
+        let home = *self.homes.get(&id)?;
+        self.slots[home].iter_mut().find(|call| call.id == id).map(|call| &mut **call)
+    }
+
+    fn join(&mut self, a: u64, b: u64) {
+        // Either may be over by now: then the other hears of it by its signalling.
+        let (Some(home), Some(other)) = (self.homes.get(&a), self.homes.get(&b)) else { return };
+        if home != other || a == b {
+            tracing::error!("calls that were not opened beside each other cannot be joined");
+            return;
+        }
+        for (id, other) in [(a, b), (b, a)] {
+            if self.call(id).is_some_and(|call| call.joined.is_some_and(|joined| joined != other)) {
+                self.part(id);
+            }
+            if let Some(call) = self.call(id) {
+                call.joined = Some(other);
+                call.stream.join();
+            }
+        }
+    }
+
+    fn part(&mut self, id: u64) {
+        let other = self.call(id).and_then(|call| call.joined);
+        for id in [Some(id), other].into_iter().flatten() {
+            if let Some(call) = self.call(id) {
+                call.joined = None;
+                call.stream.part();
             }
         }
     }
@@ -155,19 +200,45 @@ impl Worker {
         let mut at = 0;
         while let Some(call) = self.slots[slot].get_mut(at) {
             if call.open.load(Ordering::Relaxed) {
-                call.turn(now, &mut self.datagram, &self.counts);
+                call.receive(now, &mut self.datagram);
+                match call.joined {
+                    None => call.send(now, &self.counts),
+                    // Once both have received.
+                    Some(_) => self.joined.push(at),
+                }
                 at += 1;
             } else {
                 let call = self.slots[slot].swap_remove(at);
                 self.close(call);
             }
         }
+        self.turn_joined(now, slot);
         self.unsaid.retain(|Recording { call, takes }| {
             matches!(takes.try_send(Take::Close { call: *call }), Err(TrySendError::Full(_)))
         });
     }
 
+    /// The second half of the turn for joined calls: what one has received in this turn the other
+    /// sends in it.
+    fn turn_joined(&mut self, now: Instant, slot: usize) {
+        let calls = &mut self.slots[slot];
+        for &at in &self.joined {
+            let other = calls[at].joined;
+            let other = calls[..at].iter().position(|call| Some(call.id) == other);
+            // The pair meets at the one that stands behind.
+            let Some(other) = other else { continue };
+            let (front, back) = calls.split_at_mut(at);
+            front[other].stream.exchange(now, &mut back[0].stream);
+        }
+        for at in self.joined.drain(..) {
+            calls[at].send(now, &self.counts);
+        }
+    }
+
     fn close(&mut self, mut call: Box<Call>) {
+        if let Some(other) = call.joined {
+            self.part(other);
+        }
         self.homes.remove(&call.id);
         self.calls.store(self.homes.len(), Ordering::Relaxed);
         call.stream.close();
@@ -179,7 +250,7 @@ impl Worker {
 }
 
 impl Call {
-    fn turn(&mut self, now: Instant, datagram: &mut [u8; DATAGRAM_MAX], counts: &Counts) {
+    fn receive(&mut self, now: Instant, datagram: &mut [u8; DATAGRAM_MAX]) {
         for _ in 0..RECEIVE_MAX {
             match self.socket.recv_from(datagram) {
                 Ok((len, source)) => self.stream.receive(now, source, &datagram[..len]),
@@ -188,17 +259,26 @@ impl Call {
                 Err(_) => {}
             }
         }
+    }
+
+    fn send(&mut self, now: Instant, counts: &Counts) {
         let mut packet = [0; PACKET_MAX];
-        if let Some(len) = self.stream.transmit(now, &mut packet) {
-            // What the kernel refuses is lost like any packet; silence is told by the stream.
-            let _ = match (self.connected, self.stream.remote()) {
-                (Some(_), _) => self.socket.send(&packet[..len]),
-                (None, Some(remote)) => self.socket.send_to(&packet[..len], remote),
-                (None, None) => Ok(0),
-            };
+        let mut len = self.stream.transmit(now, &mut packet);
+        while let Some(ready) = len {
+            self.send_packet(&packet[..ready]);
+            len = self.stream.transmit_more(&mut packet);
         }
         self.tell();
         self.record(counts);
+    }
+
+    /// What the kernel refuses is lost like any packet; silence is told by the stream.
+    fn send_packet(&self, packet: &[u8]) {
+        let _ = match (self.connected, self.stream.remote()) {
+            (Some(_), _) => self.socket.send(packet),
+            (None, Some(remote)) => self.socket.send_to(packet, remote),
+            (None, None) => Ok(0),
+        };
     }
 
     /// In strict mode the kernel itself keeps strangers out, and sends cheaper.
