@@ -156,6 +156,7 @@ impl Call {
             setup;
         local.laws = profile.codecs.clone();
         local.events = profile.telephone_event;
+        let early = profile.early_media;
         let caller = Caller::from_invitation(&invitation, &profile);
         let answered = Telling::Answered {
             caller: caller.number.clone().or(caller.name.clone()),
@@ -184,7 +185,7 @@ impl Call {
             policy,
             outputs: VecDeque::new(),
         };
-        call.answer(now, invitation.offer.as_deref());
+        call.answer(now, invitation.offer.as_deref(), early);
         call
     }
 
@@ -290,8 +291,9 @@ impl Call {
         self.outputs.pop_front()
     }
 
-    /// Answers the INVITE: the answer to its offer, or our offer when it had none.
-    fn answer(&mut self, now: Instant, offer: Option<&[u8]>) {
+    /// Answers the INVITE: the answer to its offer, or our offer when it had none. `early` says so
+    /// in a 183 first, for peers that must hear us before the call counts as answered.
+    fn answer(&mut self, now: Instant, offer: Option<&[u8]>, early: bool) {
         let sdp = match offer {
             None => offer::offer(&self.local),
             Some(offer) => match offer::answer(offer, &self.local) {
@@ -302,7 +304,12 @@ impl Call {
                 Err(refusal) => return self.refuse(refusal),
             },
         };
-        self.outputs.push_back(Output::Sip(sip::Command::Answer { leg: self.leg, sdp }));
+        let leg = self.leg;
+        if early && offer.is_some() {
+            let sdp = sdp.clone();
+            self.outputs.push_back(Output::Sip(sip::Command::Early { leg, sdp }));
+        }
+        self.outputs.push_back(Output::Sip(sip::Command::Answer { leg, sdp }));
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -343,7 +350,7 @@ impl Call {
             sip::Event::Reoffered { sdp, .. } => {
                 self.local.session_version += 1;
                 self.late_offer = sdp.is_none();
-                self.answer(now, sdp.as_deref());
+                self.answer(now, sdp.as_deref(), false);
             }
             sip::Event::Referred { status, .. } => {
                 let Pending::Transfer { accepted, .. } = &mut self.pending else { return };
