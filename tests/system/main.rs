@@ -8,4 +8,6 @@ mod caller;
 mod demo;
 mod secrets;
 mod sipp;
+mod sipp_profiles;
 mod tones;
+mod trunks;
