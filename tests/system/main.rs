@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod caller;
 mod demo;
+mod fail2ban;
 mod secrets;
 mod sipp;
 mod sipp_profiles;
