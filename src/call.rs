@@ -11,12 +11,19 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::ledger::{Entry, Recorded};
-use crate::media::{self, Clip, Digit, PlayId};
+use crate::media::{self, Clip, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
-use crate::sip::offer::{self, Direction, Local, Negotiated, Refusal};
+use crate::sip::offer::Local;
 use crate::sip::profile::Profile;
-use crate::sip::{self, Invitation, Leg};
+use crate::sip::{self, Invitation, Leg, Transport};
+
+use self::transfer::{Passing, Second, Summary};
+
+mod leg; // the leg that carries the call
+mod transfer; // passing the caller on: REFER, or a call of our own
+
+pub use transfer::{SecondLeg, Way};
 
 /// What a call is given when it is offered.
 pub struct Setup {
@@ -55,6 +62,10 @@ pub enum Input {
     Recorded(Serial, Recorded),
     Exchanged(Serial, Exchange),
     Named(Serial, Option<Clip>),
+    /// A way to the agent; `None`: there is none.
+    Way(Serial, Option<Way>),
+    /// On the leg to the agent.
+    Second(sip::Event),
 }
 
 pub enum Output {
@@ -64,6 +75,9 @@ pub enum Output {
     Record(Serial, Entry),
     Send(Serial, gateway::Request, Duration),
     Synthesize(Serial, String),
+    /// A media port beside ours, and where the agent is.
+    Way(Serial),
+    Second(SecondLeg),
     Tell(Telling),
     /// Nothing follows.
     Ended(Outcome),
@@ -88,12 +102,19 @@ pub enum Telling {
     },
     Note(Note),
     CallerHungUp,
+    /// Caller and agent talk through us.
+    Connected,
     /// We ended the call, for this reason.
     Dropped(&'static str),
 }
 
 pub struct Call {
+    id: String,
     leg: Leg,
+    trunk: Arc<Profile>,
+    caller: Caller,
+    /// Signalling came over TLS.
+    over_tls: bool,
     local: Local,
     library: Arc<Library>,
     policy: Arc<Policy>,
@@ -108,6 +129,11 @@ pub struct Call {
     name: Option<(String, Clip)>,
     answered: Telling,
     late_offer: bool,
+    summary: Summary,
+    /// The leg to the agent.
+    second: Option<Second>,
+    /// How the script ended while caller and agent talk on.
+    concluded: Option<Outcome>,
     started: bool,
     hung_up: bool,
     over: bool,
@@ -128,7 +154,7 @@ enum Pending {
     Wait(Instant, Hold),
     Transfer {
         until: Instant,
-        accepted: bool,
+        passing: Passing,
     },
 }
 
@@ -145,7 +171,6 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(3);
 const NAME_LIMIT: Duration = Duration::from_millis(2_500);
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
 const SEND_GRACE: Duration = Duration::from_secs(2);
-const TRANSFER_LIMIT: Duration = Duration::from_secs(30);
 /// Beyond a prompt's own length; longer than media takes to report a caller who sends nothing.
 const PLAY_GRACE: Duration = Duration::from_secs(35);
 
@@ -156,7 +181,6 @@ impl Call {
             setup;
         local.laws = profile.codecs.clone();
         local.events = profile.telephone_event;
-        let early = profile.early_media;
         let caller = Caller::from_invitation(&invitation, &profile);
         let answered = Telling::Answered {
             caller: caller.number.clone().or(caller.name.clone()),
@@ -164,9 +188,14 @@ impl Call {
             negotiated: String::new(),
         };
         let settings = policy.payment.clone();
-        let desk = Desk { settings, gateway, caller, call_id: id, agent: policy.agent.is_some() };
+        let agent = policy.agent.is_some();
+        let desk = Desk { settings, gateway, caller: caller.clone(), call_id: id.clone(), agent };
         let mut call = Call {
+            id,
             leg,
+            trunk: profile,
+            caller,
+            over_tls: invitation.source.transport == Transport::Tls,
             local,
             library,
             flow: Flow::new(seed, |line| payment::script(line, desk)),
@@ -178,6 +207,9 @@ impl Call {
             name: None,
             answered,
             late_offer: invitation.offer.is_none(),
+            summary: Summary::default(),
+            second: None,
+            concluded: None,
             started: false,
             hung_up: false,
             over: false,
@@ -185,7 +217,7 @@ impl Call {
             policy,
             outputs: VecDeque::new(),
         };
-        call.answer(now, invitation.offer.as_deref(), early);
+        call.answer(now, invitation.offer.as_deref());
         call
     }
 
@@ -195,6 +227,8 @@ impl Call {
         }
         match input {
             Input::Sip(event) => self.sip(now, wall_ms, event),
+            Input::Second(event) => self.second(now, wall_ms, event),
+            Input::Way(serial, way) => self.way_found(now, wall_ms, serial, way),
             Input::Media(event) => self.media(now, wall_ms, event),
             Input::Found(serial, accounts) => {
                 if matches!(self.pending, Pending::Lookup(asked, _) if asked == serial) {
@@ -247,7 +281,10 @@ impl Call {
                 Some(Reply::Send(Exchange::NoAnswer("no answer in time".into())))
             }
             Pending::Wait(until, _) if now >= *until => Some(Reply::Wait),
-            Pending::Transfer { until, .. } if now >= *until => Some(Reply::Transfer(false)),
+            Pending::Transfer { until, .. } if now >= *until => {
+                self.close_second();
+                Some(Reply::Transfer(false))
+            }
             Pending::Send(_, _, hold) | Pending::Wait(_, hold) => {
                 if let Some(prompt) = hold.timeout(now).filter(|_| !self.hung_up) {
                     self.dialogue.say(vec![prompt], false);
@@ -289,158 +326,6 @@ impl Call {
 
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    /// Answers the INVITE: the answer to its offer, or our offer when it had none. `early` says so
-    /// in a 183 first, for peers that must hear us before the call counts as answered.
-    fn answer(&mut self, now: Instant, offer: Option<&[u8]>, early: bool) {
-        let sdp = match offer {
-            None => offer::offer(&self.local),
-            Some(offer) => match offer::answer(offer, &self.local) {
-                Ok((sdp, negotiated)) => {
-                    self.negotiated(now, negotiated);
-                    sdp
-                }
-                Err(refusal) => return self.refuse(refusal),
-            },
-        };
-        let leg = self.leg;
-        if early && offer.is_some() {
-            let sdp = sdp.clone();
-            self.outputs.push_back(Output::Sip(sip::Command::Early { leg, sdp }));
-        }
-        self.outputs.push_back(Output::Sip(sip::Command::Answer { leg, sdp }));
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        let (status, reason) = match refusal {
-            Refusal::Malformed(why) => (400, why),
-            Refusal::NoCommonCodec(why) => (488, why),
-        };
-        let leg = self.leg;
-        self.outputs.push_back(Output::Sip(sip::Command::Reject {
-            leg,
-            status,
-            reason,
-            retry_after_s: None,
-        }));
-        if !self.started {
-            self.end(Outcome::Failed("no media in common"));
-        }
-    }
-
-    fn negotiated(&mut self, now: Instant, negotiated: Negotiated) {
-        let sends = matches!(negotiated.direction, Direction::SendRecv | Direction::SendOnly);
-        self.audible = sends && negotiated.remote.is_some();
-        // What stood still on hold has its time before it again.
-        if let Some(playing) = &mut self.playing {
-            playing.until = now + playing.length + PLAY_GRACE;
-        }
-        let events = if negotiated.events_in.is_some() { " + telephone-event" } else { "" };
-        let description = format!("{}{events}", negotiated.law.encoding());
-        if let Telling::Answered { negotiated, .. } = &mut self.answered {
-            *negotiated = description;
-        }
-        self.outputs.push_back(Output::Media(media::Command::Negotiated(negotiated)));
-    }
-
-    fn sip(&mut self, now: Instant, wall_ms: i64, event: sip::Event) {
-        match event {
-            sip::Event::Established { sdp, .. } => self.established(now, wall_ms, sdp),
-            sip::Event::Reoffered { sdp, .. } => {
-                self.local.session_version += 1;
-                self.late_offer = sdp.is_none();
-                self.answer(now, sdp.as_deref(), false);
-            }
-            sip::Event::Referred { status, .. } => {
-                let Pending::Transfer { accepted, .. } = &mut self.pending else { return };
-                *accepted |= status < 300;
-                if status >= 200 {
-                    self.resume(now, wall_ms, Reply::Transfer(status < 300));
-                }
-            }
-            sip::Event::Ended { .. } => self.leg_ended(now, wall_ms),
-            sip::Event::Reanswered { sdp, .. } => {
-                if let Ok(negotiated) = offer::accept(&sdp, &self.local) {
-                    self.negotiated(now, negotiated);
-                }
-            }
-            sip::Event::Redirected { leg, .. } => {
-                self.local.session_version += 1;
-                let sdp = offer::offer(&self.local);
-                self.outputs.push_back(Output::Sip(sip::Command::Follow { leg, sdp }));
-            }
-            sip::Event::Key { key, .. } => {
-                if let Some(digit) = Digit::from_key(char::from(*key.expose())) {
-                    self.dialogue.key(now, digit);
-                }
-            }
-            // What was agreed before goes on; the re-offer of a new peer follows by itself.
-            sip::Event::ReofferRefused { .. } | sip::Event::Replaced { .. } => {}
-            // Events of legs we placed ourselves, and the offer that made this call.
-            sip::Event::Offered { .. }
-            | sip::Event::Progress { .. }
-            | sip::Event::Answered { .. } => {}
-        }
-    }
-
-    fn established(&mut self, now: Instant, wall_ms: i64, answer: Option<Vec<u8>>) {
-        if self.late_offer {
-            let accepted = answer.map(|sdp| offer::accept(&sdp, &self.local));
-            match accepted {
-                Some(Ok(negotiated)) => self.negotiated(now, negotiated),
-                _ => return self.drop_leg(now, wall_ms, "no answer to our offer"),
-            }
-            self.late_offer = false;
-        }
-        if std::mem::replace(&mut self.started, true) {
-            return;
-        }
-        self.outputs.push_back(Output::Tell(self.answered.clone()));
-        let step = self.flow.start(wall_ms);
-        self.run(now, wall_ms, step);
-    }
-
-    fn media(&mut self, now: Instant, wall_ms: i64, event: media::Event) {
-        match event {
-            media::Event::Key { digit, .. } => self.dialogue.key(now, digit),
-            media::Event::PlayEnded { id, .. } => {
-                self.playing.take_if(|playing| playing.id == id);
-                self.dialogue.play_ended(now, id);
-            }
-            media::Event::Silent => self.drop_leg(now, wall_ms, "no media from the caller"),
-            media::Event::Pressed | media::Event::Heard(_) => {}
-        }
-    }
-
-    /// The leg is gone, by whoever's hand: nobody listens from here on.
-    fn leg_ended(&mut self, now: Instant, wall_ms: i64) {
-        if !std::mem::replace(&mut self.hung_up, true) {
-            self.outputs.push_back(Output::Tell(Telling::CallerHungUp));
-        }
-        self.dialogue.cancel();
-        if !self.started {
-            return self.end(Outcome::HungUp);
-        }
-        match self.pending {
-            Pending::Ask => self.resume(now, wall_ms, Reply::Ask(Heard::Hangup)),
-            Pending::Say => self.resume(now, wall_ms, Reply::Say),
-            Pending::Transfer { accepted, .. } => {
-                self.resume(now, wall_ms, Reply::Transfer(accepted));
-            }
-            _ => {}
-        }
-    }
-
-    /// We end the leg: the caller is silent, the call is too long or has no media.
-    fn drop_leg(&mut self, now: Instant, wall_ms: i64, why: &'static str) {
-        if std::mem::replace(&mut self.hung_up, true) {
-            return;
-        }
-        self.outputs.push_back(Output::Tell(Telling::Dropped(why)));
-        let reason = Some(format!("SIP;cause=200;text=\"{why}\""));
-        self.outputs.push_back(Output::Sip(sip::Command::Hangup { leg: self.leg, reason }));
-        self.leg_ended(now, wall_ms);
     }
 
     fn drain_dialogue(&mut self, now: Instant, wall_ms: i64) {
@@ -491,6 +376,7 @@ impl Call {
     fn run(&mut self, now: Instant, wall_ms: i64, mut step: Step) {
         loop {
             for note in self.flow.notes() {
+                self.summary.note(&note);
                 self.outputs.push_back(Output::Tell(Telling::Note(note)));
             }
             let at_once = match step {
@@ -541,20 +427,16 @@ impl Call {
             Request::Wait(time) => {
                 self.pending = Pending::Wait(now + time, Hold::new(now));
             }
-            Request::Transfer => {
-                let target = self.policy.agent.clone().filter(|_| !self.hung_up);
-                let Some(target) = target else { return Some(Reply::Transfer(false)) };
-                let (leg, headers) = (self.leg, Vec::new());
-                let refer = sip::Command::Refer { leg, target, replaces: None, headers };
-                self.outputs.push_back(Output::Sip(refer));
-                let until = now + TRANSFER_LIMIT;
-                self.pending = Pending::Transfer { until, accepted: false };
-            }
+            Request::Transfer => return self.pass_on(now),
         }
         None
     }
 
     fn end(&mut self, outcome: Outcome) {
+        if self.goes_on(&outcome) {
+            return;
+        }
+        self.close_second();
         if !std::mem::replace(&mut self.hung_up, true) && self.started {
             let hangup = sip::Command::Hangup { leg: self.leg, reason: None };
             self.outputs.push_back(Output::Sip(hangup));

@@ -22,16 +22,18 @@ macro_rules! target {
 }
 
 /// One entry for each file in `fuzz/fuzz_targets`.
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     target!("csv", ringtill::account::csv::fuzz),
     target!("rtp", ringtill::rtp::packet::fuzz),
     target!("sip_auth", ringtill::sip::auth::fuzz),
     target!("sip_sdp", ringtill::sip::offer::fuzz),
+    target!("sip_stream", ringtill::sip::wire::fuzz_stream),
     target!("sip_wire", ringtill::sip::wire::fuzz),
     target!("srtp", ringtill::rtp::srtp::fuzz),
     target!("telephone_event", ringtill::rtp::telephone_event::fuzz),
 ];
 
+/// Of each target's seeds, unless the variable `MUTANTS` says how many.
 const MUTANTS: u64 = 5_000;
 
 #[test]
@@ -52,12 +54,13 @@ fn every_target_is_run_here_by_the_body_it_names() {
 
 #[test]
 fn seeds_and_their_mutants_do_no_harm() {
+    let mutants = std::env::var("MUTANTS").map_or(MUTANTS, |n| n.parse().expect("a number"));
     for target in TARGETS {
         let seeds = seeds(target.name);
         for (path, bytes) in &seeds {
             run(&target, bytes, &path.display().to_string());
         }
-        for number in 0..MUTANTS {
+        for number in 0..mutants {
             let bytes = mutant(&seeds, number);
             run(&target, &bytes, &format!("{} mutant {number}", target.name));
         }

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::sip::Transport;
 use crate::sip::profile::Profile;
 use crate::{dialogue, payment, prompt};
 
+mod listen; // `udp:0.0.0.0:5060`
 mod problem; // what is wrong, where, and what to write instead
 mod read; // TOML to Config, all problems at once
 
+pub use listen::Listen;
 pub use problem::Problem;
 
 /// The whole configuration, checked.
@@ -36,8 +39,9 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sip {
-    /// UDP address for SIP. Unset, nobody but this machine reaches us.
-    pub listen: SocketAddr,
+    /// Addresses for SIP: one, or a list. Unset, nobody but this machine reaches us.
+    #[serde(deserialize_with = "listen::one_or_more")]
+    pub listen: Vec<Listen>,
     /// Address peers reach us at, when it differs from `listen` (NAT, or listening on all).
     pub public_address: Option<IpAddr>,
     /// More calls than this are refused with 503.
@@ -46,16 +50,62 @@ pub struct Sip {
     pub call_minutes_max: u64,
     /// After SIGTERM running calls may go on for this long.
     pub drain_minutes: u64,
+    /// TCP and TLS connections at a time, and those of one source address among them.
+    pub connections_max: usize,
+    pub connections_per_source: usize,
+    /// A connection without a message for this long is closed.
+    pub idle_minutes: u64,
+    pub tls: Option<Tls>,
+}
+
+impl Sip {
+    /// The first address listened on.
+    pub fn address(&self) -> SocketAddr {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        self.listen.first().map_or(nowhere, |listen| listen.address)
+    }
+
+    /// The address that peers reach a listener at; `None` when it listens on all and was told
+    /// nothing. A public IPv4 address says nothing of IPv6.
+    pub fn public_address_of(&self, listen: SocketAddr) -> Option<IpAddr> {
+        let ip = listen.ip();
+        let public = self.public_address.filter(|public| public.is_ipv4() == ip.is_ipv4());
+        public.or((!ip.is_unspecified()).then_some(ip))
+    }
+
+    pub fn listens(&self, transport: Transport) -> bool {
+        self.listen.iter().any(|listen| listen.transport == transport)
+    }
+}
+
+/// `[sip.tls]`: files in PEM, read again on SIGHUP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Our certificate, followed by those of the authorities between it and the root.
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Who may sign the certificates of peers that connect to us. Unset, they need none.
+    pub client_ca_file: Option<PathBuf>,
+    /// A peer without a certificate is turned away; else it is only not known by name.
+    #[serde(default)]
+    pub client_required: bool,
+    /// Trusted besides the system's roots when we connect to a peer.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Sip {
     fn default() -> Sip {
         Sip {
-            listen: SocketAddr::from(([127, 0, 0, 1], 5060)),
+            listen: vec![Listen::udp(SocketAddr::from(([127, 0, 0, 1], 5060)))],
             public_address: None,
             calls_max: 500,
             call_minutes_max: 30,
             drain_minutes: 15,
+            connections_max: 1_000,
+            connections_per_source: 100,
+            idle_minutes: 10,
+            tls: None,
         }
     }
 }
@@ -183,7 +233,7 @@ impl Config {
 
     /// Where RTP is received.
     pub fn media_address(&self) -> IpAddr {
-        self.media.address.unwrap_or(self.sip.listen.ip())
+        self.media.address.unwrap_or(self.sip.address().ip())
     }
 
     /// Where peers send their audio: behind NAT the public address, else the media address.
@@ -193,8 +243,7 @@ impl Config {
 
     /// What we write in Contact; `None` when listening on all addresses and told nothing.
     pub fn public_address(&self) -> Option<IpAddr> {
-        let listen = self.sip.listen.ip();
-        self.sip.public_address.or((!listen.is_unspecified()).then_some(listen))
+        self.sip.public_address_of(self.sip.address())
     }
 }
 

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{Config, LOOPBACK, Problem};
+use super::{Config, LOOPBACK, Listen, Problem, Sip};
 use crate::gateway;
+use crate::sip::Transport;
 use crate::sip::profile::Profile;
 
 const SECTIONS: [&str; 13] = [
@@ -241,6 +242,9 @@ impl<'t> Reader<'t> {
             ("sip", "calls_max", whole(sip.calls_max), 1..=100_000),
             ("sip", "call_minutes_max", sip.call_minutes_max, 1..=DAY_MINUTES),
             ("sip", "drain_minutes", sip.drain_minutes, 0..=DAY_MINUTES),
+            ("sip", "connections_max", whole(sip.connections_max), 1..=65_000),
+            ("sip", "connections_per_source", whole(sip.connections_per_source), 1..=65_000),
+            ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
             ("media", "threads", whole(media.threads), 1..=64),
             ("posting", "interval_s", posting.interval_s, 1..=86_400),
             ("dialogue", "first_key_ms", dialogue.first_key_ms, 1_000..=60_000),
@@ -272,14 +276,7 @@ impl<'t> Reader<'t> {
     }
 
     fn check_addresses(&mut self, config: &Config) {
-        if config.public_address().is_none() {
-            self.note(
-                "sip",
-                "listen",
-                "callers cannot be told where to send their audio",
-                "listen on one address, or add public_address = \"...\" to [sip]",
-            );
-        }
+        self.check_listeners(&config.sip);
         let told = config.public_media_address();
         if config.media.address == told && told.is_some_and(|address| address.is_unspecified()) {
             self.note(
@@ -296,6 +293,46 @@ impl<'t> Reader<'t> {
                 "nobody can send to this address",
                 "name the address peers reach us at",
             );
+        }
+    }
+
+    fn check_listeners(&mut self, sip: &Sip) {
+        const REMEDY: &str = "listen on one address, or add public_address = \"...\" to [sip]";
+        match sip.listen.iter().find(|listen| sip.public_address_of(listen.address).is_none()) {
+            Some(first) if first.address == sip.address() => {
+                let message = "callers cannot be told where to send their audio";
+                self.note("sip", "listen", message, REMEDY);
+            }
+            Some(listen) => {
+                let message = format!("peers cannot be told how to reach {listen}");
+                self.note("sip", "listen", &message, REMEDY);
+            }
+            None => {}
+        }
+        if sip.listen.is_empty() {
+            let remedy = "write listen = \"udp:192.0.2.7:5060\"";
+            self.note("sip", "listen", "nobody could call", remedy);
+        }
+        let socket = |listen: &Listen| (listen.transport == Transport::Udp, listen.address);
+        let twice = sip.listen.iter().enumerate().find(|(index, listen)| {
+            let before = &sip.listen[..*index];
+            listen.address.port() != 0 && before.iter().any(|one| socket(one) == socket(listen))
+        });
+        if let Some((_, listen)) = twice {
+            let message = format!("{listen}: this port is taken by another one of the list");
+            self.note("sip", "listen", &message, "TLS usually listens on 5061");
+        }
+        if sip.listens(Transport::Tls) && sip.tls.is_none() {
+            let remedy = "add [sip.tls] with certificate_file and key_file";
+            self.note("sip", "listen", "TLS needs a certificate", remedy);
+        }
+        if sip.tls.as_ref().is_some_and(|tls| tls.client_required && tls.client_ca_file.is_none()) {
+            let message = "client_required, but nobody who could sign such a certificate";
+            self.note("sip", "tls", message, "add client_ca_file = \"...\" to [sip.tls]");
+        }
+        if sip.connections_per_source > sip.connections_max {
+            let message = "sip.connections_per_source is above sip.connections_max";
+            self.note("sip", "connections_per_source", message, "make it the smaller one");
         }
     }
 

@@ -108,6 +108,13 @@ fn what_no_single_key_can_say_is_checked_too() {
         ("[payment]\naccount_len_max = 0\n", "1 to 32"),
         ("[payment]\nmin_payment = \"0\"\nmax_payment = \"0\"\n", "nothing could be paid"),
         ("[posting]\ninterval_s = 0\n", "1 to 86400"),
+        ("connections_per_source = 2000\n", "make it the smaller one"),
+        ("idle_minutes = 0\n", "1 to 1440"),
+        ("[sip.tls]\ncertificate_file = \"a\"\n", "missing field `key_file`"),
+        (
+            "[sip.tls]\ncertificate_file = \"a\"\nkey_file = \"b\"\nclient_required = true\n",
+            "add client_ca_file",
+        ),
         ("[log]\nlevel = \"inof\"\n", "`inof` is no level"),
         ("[log]\nlevel = \"info,ringtill::sip=loud\"\n", "is no level"),
     ] {
@@ -116,6 +123,31 @@ fn what_no_single_key_can_say_is_checked_too() {
     }
     let all = problems("[sip]\nlisten = \"0.0.0.0:5060\"\n");
     assert!(all[0].contains("where to send their audio"), "{}", all.join("\n"));
+}
+
+#[test]
+fn listeners_are_one_or_many_and_cannot_all_stand_together() {
+    let listen = |value: &str| format!("[sip]\nlisten = {value}\n");
+    let one = parse(&listen("\"127.0.0.1:5060\"")).expect("plain").sip.listen;
+    assert_eq!(one, parse(&listen("[\"udp:127.0.0.1:5060\"]")).expect("a list").sip.listen);
+    let tls = "[sip.tls]\ncertificate_file = \"a\"\nkey_file = \"b\"\n";
+    let all = "[\"127.0.0.1:5060\", \"tcp:127.0.0.1:5060\", \"tls:[::1]:5061\"]";
+    let many = parse(&format!("{}{tls}", listen(all))).expect("many").sip.listen;
+    let shown: Vec<String> = many.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:[::1]:5061"]);
+    for (value, part) in [
+        ("[]", "nobody could call"),
+        ("\"sctp:127.0.0.1:5060\"", "`sctp:127.0.0.1:5060` is no address: write"),
+        ("\"pbx.example.com\"", "is no address: write"),
+        ("5060", "an address in quotes, or a list"),
+        ("[\"tcp:127.0.0.1:5060\", \"tcp:127.0.0.1:5060\"]", "this port is taken"),
+        ("\"tls:127.0.0.1:5061\"", "add [sip.tls]"),
+        ("[\"udp:127.0.0.1:5060\", \"tcp:[::]:5060\"]", "how to reach tcp:[::]:5060"),
+    ] {
+        let all = problems(&listen(value));
+        let found = all.iter().any(|problem| problem.contains(part) && problem.contains(":2:"));
+        assert!(found, "{value}: {}", all.join("\n"));
+    }
 }
 
 #[test]

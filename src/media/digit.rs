@@ -1,6 +1,7 @@
 //! One key press, whichever detector heard it.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// A DTMF key: `0`-`9`, `*`, `#`, `A`-`D`. Prints as `*`: a key may be part of a card number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,6 +14,8 @@ pub enum Source {
     Event,
     /// DTMF tone in the audio.
     Tone,
+    /// SIP INFO.
+    Info,
 }
 
 const KEYS: &[u8; 16] = b"0123456789*#ABCD";
@@ -57,32 +60,55 @@ impl Digit {
     }
 }
 
-/// Makes one press of the reports of both detectors. Tones are listened for until the call's
-/// first telephone-event: from then on the peer signals its keys, and tones are echoes.
+/// Makes one press of the reports of all sources. Tones are listened for until the call's first
+/// telephone-event or INFO: from then on the peer signals its keys, and tones are echoes. Of those
+/// two the one that came first is believed for the rest of the call.
 #[derive(Default)]
 pub struct Merger {
     events: bool,
+    infos: bool,
+    /// The last key heard as a tone, and when it was reported.
+    told: Option<(Digit, Instant)>,
     /// The last key heard as a tone and the RTP timestamp of its start.
     tone: Option<(Digit, u32)>,
 }
 
 /// How far, in RTP ticks at 8 kHz, a tone may start outside the event of the same press: 60 ms.
 const SAME_PRESS: u32 = 480;
+/// How long after its tone an INFO may still report the same press.
+const SAME_REPORT: Duration = Duration::from_millis(1_500);
 
 impl Merger {
     /// Whether the tone detector need run.
     pub fn wants_tones(&self) -> bool {
-        !self.events
+        !self.events && !self.infos
     }
 
     /// A tone that began at RTP timestamp `start`: whether it is a new press.
-    pub fn tone(&mut self, digit: Digit, start: u32) -> bool {
+    pub fn tone(&mut self, now: Instant, digit: Digit, start: u32) -> bool {
         self.tone = Some((digit, start));
-        !self.events
+        self.told = Some((digit, now));
+        self.wants_tones()
+    }
+
+    /// A key reported by SIP INFO: whether it is a new press. The report comes when the key was
+    /// released at the latest: the first one may be of a tone that was heard already.
+    pub fn info(&mut self, now: Instant, digit: Digit) -> bool {
+        if self.events {
+            return false;
+        }
+        self.infos = true;
+        let told = self.told.take();
+        !told.is_some_and(|(tone, at)| {
+            tone == digit && now.saturating_duration_since(at) < SAME_REPORT
+        })
     }
 
     /// A telephone-event that spans `duration` ticks so far: whether it is a new press.
     pub fn event(&mut self, digit: Digit, start: u32, duration: u32) -> bool {
+        if self.infos {
+            return false;
+        }
         self.events = true;
         let Some((tone, tone_start)) = self.tone.take() else { return true };
         let into = tone_start.wrapping_sub(start.wrapping_sub(SAME_PRESS));
@@ -99,6 +125,11 @@ impl fmt::Debug for Digit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[allow(clippy::disallowed_methods)]
+    fn now() -> Instant {
+        Instant::now()
+    }
 
     fn digit(key: char) -> Digit {
         Digit::from_key(key).unwrap()
@@ -124,7 +155,7 @@ mod tests {
         for start in [0, 50_000, u32::MAX - 100] {
             for lead in [-480i32, -200, 0, 160, 640] {
                 let mut merger = Merger::default();
-                assert!(merger.tone(digit('5'), start));
+                assert!(merger.tone(now(), digit('5'), start));
                 let event = start.wrapping_sub(lead as u32);
                 assert!(!merger.event(digit('5'), event, 160), "event {lead} ticks earlier");
                 assert!(merger.event(digit('5'), event.wrapping_add(1600), 160));
@@ -135,13 +166,13 @@ mod tests {
     #[test]
     fn another_key_or_another_time_is_another_press() {
         let mut merger = Merger::default();
-        merger.tone(digit('5'), 50_000);
+        merger.tone(now(), digit('5'), 50_000);
         assert!(merger.event(digit('6'), 50_000, 160));
         let mut merger = Merger::default();
-        merger.tone(digit('5'), 50_000);
+        merger.tone(now(), digit('5'), 50_000);
         assert!(merger.event(digit('5'), 50_481, 160));
         let mut merger = Merger::default();
-        merger.tone(digit('5'), 50_000);
+        merger.tone(now(), digit('5'), 50_000);
         assert!(merger.event(digit('5'), 50_000 - 641, 160));
     }
 
@@ -151,6 +182,24 @@ mod tests {
         assert!(merger.wants_tones());
         assert!(merger.event(digit('1'), 0, 160));
         assert!(!merger.wants_tones());
-        assert!(!merger.tone(digit('1'), 100));
+        assert!(!merger.tone(now(), digit('1'), 100));
+    }
+
+    #[test]
+    fn an_info_is_a_press_unless_it_was_heard_already() {
+        let start = now();
+        let mut merger = Merger::default();
+        assert!(merger.tone(start, digit('5'), 100));
+        assert!(!merger.info(start + Duration::from_millis(300), digit('5')), "the same press");
+        assert!(merger.info(start + Duration::from_millis(600), digit('5')), "the next");
+        assert!(!merger.wants_tones());
+        assert!(!merger.tone(start, digit('5'), 9_000), "its echo");
+        assert!(!merger.event(digit('5'), 9_000, 160), "the same key once more");
+        let mut merger = Merger::default();
+        assert!(merger.event(digit('1'), 0, 160));
+        assert!(!merger.info(start, digit('1')), "telephone-event came first");
+        let mut merger = Merger::default();
+        merger.tone(start, digit('5'), 100);
+        assert!(merger.info(start, digit('6')), "another key");
     }
 }

@@ -54,6 +54,8 @@ pub enum Command {
         on_ms: u16,
         off_ms: u16,
     },
+    /// A key that signalling reported.
+    Signalled(Digit),
     /// While true, and 500 ms beyond, both directions of the recording are silenced.
     Sensitive(bool),
 }
@@ -205,6 +207,14 @@ impl Stream {
             Command::Press { keys, method, on_ms, off_ms } => {
                 let refused = self.keypad.press(&keys, method, on_ms, off_ms);
                 self.outbox.dropped += refused as u64;
+            }
+            Command::Signalled(digit) => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.key();
+                }
+                if self.relay.is_none() && self.merger.info(now, digit) {
+                    self.outbox.key(digit, Source::Info, &mut self.playout);
+                }
             }
             Command::Sensitive(on) => {
                 self.sensitive = on;
@@ -424,7 +434,7 @@ impl Stream {
             let wants_tones = merger.wants_tones();
             ear.hear(unit, law, wants_tones, recorder.as_mut(), |sound| match sound {
                 Sound::Tone { digit, start } => {
-                    if merger.tone(digit, start) {
+                    if merger.tone(now, digit, start) {
                         outbox.key(digit, Source::Tone, playout);
                     }
                 }

@@ -21,8 +21,8 @@ const WINDOW: usize = 128;
 /// Sources that are believed with one key. A peer has one, and another after each change of what
 /// it plays; each is remembered so that nothing it said can be said again.
 const SOURCES_MAX: usize = 32;
-/// Keys of ours that are remembered, so that none is begun again from its first packet.
-const SENT_MAX: usize = 4;
+/// Keys of each side that are remembered, so that none is begun again from its first packet.
+const KEYS_MAX: usize = 4;
 /// Where the SSRC of an RTCP packet ends.
 const RTCP_MIN: usize = 8;
 const SRTCP_INDEX_LEN: usize = 4;
@@ -40,11 +40,10 @@ pub enum Refused {
 /// Both directions of one stream, whatever keys offer/answer agrees on one after the other.
 #[derive(Default)]
 pub struct Shield {
-    /// Ours, the one in use last.
-    sent: Vec<Protect>,
-    theirs: Option<Unprotect>,
-    /// Their key before the last change: its packets may still be on their way.
-    before: Option<Unprotect>,
+    /// The one in use last.
+    ours: Vec<Protect>,
+    /// The same; packets under the one before it may still be on their way.
+    theirs: Vec<Unprotect>,
     on: bool,
 }
 
@@ -69,21 +68,10 @@ impl Shield {
     pub fn agree(&mut self, keys: Option<&SrtpKeys>) {
         self.on = keys.is_some();
         let Some(SrtpKeys { ours, theirs }) = keys else { return };
-        match self.sent.iter().position(|sent| sent.key == *ours) {
-            Some(at) => self.sent[at..].rotate_left(1),
-            None => {
-                if self.sent.len() == SENT_MAX {
-                    self.sent.remove(0);
-                }
-                self.sent.push(Protect::new(ours));
-            }
-        }
-        if self.theirs.as_ref().is_some_and(|known| known.key == *theirs) {
-            return;
-        }
-        let back = self.before.take_if(|before| before.key == *theirs);
-        let fresh = back.unwrap_or_else(|| Unprotect::new(theirs));
-        self.before = self.theirs.replace(fresh);
+        let known = self.ours.iter().position(|known| known.key == *ours);
+        put_last(&mut self.ours, known, || Protect::new(ours));
+        let known = self.theirs.iter().position(|known| known.key == *theirs);
+        put_last(&mut self.theirs, known, || Unprotect::new(theirs));
     }
 
     /// Whether packets are encrypted.
@@ -94,24 +82,28 @@ impl Shield {
     /// Encrypts the first `len` bytes of `packet`, an RTP packet with a header of 12 bytes; its
     /// length afterwards. `None`: it cannot be sent.
     pub fn protect(&mut self, packet: &mut [u8], len: usize) -> Option<usize> {
-        self.sent.last_mut()?.rtp(packet, len)
+        self.ours.last_mut()?.rtp(packet, len)
     }
 
     /// The packet inside an SRTP packet.
     pub fn unprotect(&mut self, bytes: &[u8]) -> Result<BytesMut, Refused> {
-        let theirs = self.theirs.as_mut().ok_or(Refused::Unauthentic)?;
-        match (theirs.rtp(bytes), &mut self.before) {
-            (Err(Refused::Unauthentic), Some(before)) => before.rtp(bytes),
-            (other, _) => other,
-        }
+        self.under_either(|theirs| theirs.rtp(bytes))
     }
 
     /// The packet inside an SRTCP packet.
     pub fn unprotect_control(&mut self, bytes: &[u8]) -> Result<BytesMut, Refused> {
-        let theirs = self.theirs.as_mut().ok_or(Refused::Unauthentic)?;
-        match (theirs.rtcp(bytes), &mut self.before) {
-            (Err(Refused::Unauthentic), Some(before)) => before.rtcp(bytes),
-            (other, _) => other,
+        self.under_either(|theirs| theirs.rtcp(bytes))
+    }
+
+    fn under_either(
+        &mut self,
+        mut open: impl FnMut(&mut Unprotect) -> Result<BytesMut, Refused>,
+    ) -> Result<BytesMut, Refused> {
+        let mut latest = self.theirs.iter_mut().rev();
+        let opened = latest.next().map_or(Err(Refused::Unauthentic), &mut open);
+        match (opened, latest.next()) {
+            (Err(Refused::Unauthentic), Some(before)) => open(before),
+            (opened, _) => opened,
         }
     }
 }
@@ -171,6 +163,19 @@ impl Unprotect {
             admit(&mut self.known_control, ssrc, met)?;
         }
         self.context.decrypt_rtcp(bytes).map_err(why)
+    }
+}
+
+/// Puts the key in use at the end: the one at `known`, or a new one.
+fn put_last<T>(keys: &mut Vec<T>, known: Option<usize>, new: impl FnOnce() -> T) {
+    match known {
+        Some(at) => keys[at..].rotate_left(1),
+        None => {
+            if keys.len() == KEYS_MAX {
+                keys.remove(0);
+            }
+            keys.push(new());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One call's task: waits for the leg, the media, replies of the world and deadlines; hands each
 //! to the call and carries out what it answers.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,11 @@ use crate::media;
 use crate::payment::{Note, Outcome};
 use crate::sip::offer::{Local, SrtpSeed};
 use crate::sip::profile::Profile;
-use crate::sip::{Command, Leg};
+use crate::sip::{Command, Leg, Peer};
+
+use self::agent_leg::AgentLeg;
+
+mod agent_leg; // the leg to an agent
 
 /// Keys, ends of prompts: a caller cannot make more in the time a task needs to wake up.
 const MEDIA_EVENTS_MAX: usize = 256;
@@ -68,6 +73,12 @@ struct Task {
     guard: LegGuard,
     leg_events: mpsc::Receiver<crate::sip::Event>,
     replies: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    trunk: Arc<Profile>,
+    /// Where the call came from, and our SIP address there.
+    source: Peer,
+    us: SocketAddr,
+    media_address: IpAddr,
+    agent: Option<AgentLeg>,
 }
 
 struct LegGuard {
@@ -106,6 +117,8 @@ impl Task {
             srtp: profile.srtp,
             keys: SrtpSeed::new(seed()),
         };
+        let (trunk, source, us) =
+            (profile.clone(), offer.invitation.source, offer.invitation.local);
         let guard = LegGuard { commands: shared.commands.clone(), leg: offer.leg, ended: false };
         let setup = call::Setup {
             id: id.clone(),
@@ -120,7 +133,22 @@ impl Task {
         };
         let call = Call::new(clock::now(), setup);
         let replies = mpsc::channel(REPLIES_MAX);
-        Task { shared, id, call, session, guard, leg_events: offer.events, replies }
+        let leg_events = offer.events;
+        let (media_address, agent) = (address, None);
+        Task {
+            shared,
+            id,
+            call,
+            session,
+            guard,
+            leg_events,
+            replies,
+            trunk,
+            source,
+            us,
+            media_address,
+            agent,
+        }
     }
 
     async fn serve(mut self, mut media_inbox: mpsc::Receiver<media::Event>) {
@@ -148,6 +176,7 @@ impl Task {
                     Some(Input::Media(event.unwrap_or(media::Event::Silent)))
                 }
                 Some(reply) = self.replies.1.recv() => Some(reply),
+                event = next_of(&mut self.agent) => Some(Input::Second(event)),
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             let (now, wall_ms) = (clock::now(), clock::wall_ms());
@@ -194,6 +223,8 @@ impl Task {
                         Input::Named(serial, shared.synthesizer.name(&name).await)
                     });
                 }
+                Output::Way(serial) => self.find_way(serial),
+                Output::Second(order) => self.second(order).await,
                 Output::Tell(telling) => self.tell(telling),
                 Output::Ended(outcome) => return Some(outcome),
             }
@@ -233,6 +264,13 @@ impl Task {
 
     fn conclude(&self, outcome: &Outcome) {
         info!(call = self.id, outcome = ?outcome, "call ended");
+    }
+}
+
+async fn next_of(agent: &mut Option<AgentLeg>) -> crate::sip::Event {
+    match agent {
+        Some(agent) => agent.event().await,
+        None => std::future::pending().await,
     }
 }
 

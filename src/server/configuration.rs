@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{accounts, gateway, prompts};
+use super::{accounts, gateway, prompts, sip};
 use crate::config::Config;
 
 /// Reads a configuration file; the error is a report for the terminal.
@@ -50,6 +50,11 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     if let Some(file) = &config.accounts.file
         && let Err(error) = accounts::check(file, config)
+    {
+        problems.push(error);
+    }
+    if let Some(tls) = &config.sip.tls
+        && let Err(error) = sip::tls::check(tls)
     {
         problems.push(error);
     }

@@ -38,6 +38,7 @@ impl Console {
                 (Who::Caller, format!("keys {shown}  [{field}]{verdict}"))
             }
             Telling::Silence { field } => (Who::Caller, format!("says nothing  [{field}]")),
+            Telling::Connected => (Who::Note, "caller and agent are connected".into()),
             Telling::CallerHungUp => (Who::Caller, "hangs up".into()),
             Telling::Dropped(why) => (Who::Ringtill, format!("hangs up: {why}")),
             Telling::Note(note) => note_line(note)?,

@@ -19,6 +19,7 @@ mod call_task; // one call
 pub mod clock; // the one place that asks what time it is
 pub mod configuration; // the configuration file, read and checked
 pub mod console; // calls as a person may watch them
+pub mod dns; // where SIP URIs are reached
 pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
 pub mod explain; // which trunk takes a request, and why
@@ -27,6 +28,7 @@ pub mod http_client; // requests to gateways
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
 pub mod prompts; // the voice: bundled and own files, the synthesis command
+pub mod routes; // where requests of ours go
 pub mod resolver; // payments without a definitive answer
 pub mod sip; // the SIP core
 pub mod start; // everything a server needs, opened
@@ -62,6 +64,8 @@ struct Shared {
     store: Arc<store::Store>,
     media: media::Media,
     commands: sip::Commands,
+    routes: routes::Routes,
+    tls: Option<Arc<sip::tls::Tls>>,
     synthesizer: prompts::Synthesizer,
     watcher: Option<mpsc::Sender<Watched>>,
     counters: Counters,
@@ -147,6 +151,17 @@ impl Server {
         }
     }
 
+    /// Reads the TLS certificates again; new connections get them. Those in use stay when they
+    /// cannot be used.
+    pub async fn reload_certificates(&self) {
+        let Some(tls) = self.shared.tls.clone() else { return };
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(())) => info!("TLS certificates read again"),
+            Ok(Err(why)) => error!(fault = "certificate", "{why}; the certificates in use stay"),
+            Err(_) => error!(fault = "ringtill", "the TLS certificates were not read again"),
+        }
+    }
+
     /// Refuses new calls from now on: 503 to INVITE and OPTIONS.
     pub async fn drain(&self) {
         if self.shared.commands.send(crate::sip::Command::Drain).await.is_err() {
@@ -165,12 +180,17 @@ impl Server {
             error!("this machine lets us hear no signals");
             return ExitCode::FAILURE;
         };
-        info!(sip = %self.sip_address(), "taking calls");
+        for (transport, address) in self.sip.locals() {
+            info!(sip = %format_args!("{transport}:{address}"), "taking calls");
+        }
         loop {
             tokio::select! {
                 word = told.next() => match word {
                     Word::Stop => break,
-                    Word::Reload => self.reload_accounts().await,
+                    Word::Reload => {
+                        self.reload_certificates().await;
+                        self.reload_accounts().await;
+                    }
                 },
                 _ = &mut self.accepting => {
                     error!(fault = "ringtill", "the SIP core has stopped: no call can come in");

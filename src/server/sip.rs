@@ -1,26 +1,34 @@
-//! The SIP core: a reader task on the UDP socket, a bounded queue, and one task that owns the
+//! The SIP core: reader tasks on the sockets, a bounded queue, and one task that owns the
 //! [`Agent`]; a bounded mailbox for each call.
 
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use self::connections::Connections;
 use self::flood::Flood;
 use crate::sip::agent::{Counters, Intrusion, Placement, Registered, Settings};
-use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output};
+use crate::sip::locate::Hop;
+use crate::sip::transport::{Listener, listener_for};
+use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output, Peer, Transport};
 
+pub mod connections; // TCP and TLS: all of them in one table
 mod flood; // how much one source may send
+mod stream; // TCP and TLS: one connection
+pub mod tls; // our certificate, and whose we trust
+mod udp; // datagrams
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +38,12 @@ const PACKETS_MAX: usize = 4_096;
 const ASKS_MAX: usize = 1_024;
 /// Events of one call that its task has not taken, besides `Ended`.
 const MAILBOX: usize = 32;
-/// Kernel buffer: a burst while the core is busy must not be lost.
-const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// How often calls are searched for tasks that died without hanging up.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the last BYEs may take when we stop.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long connections may take to send what is queued after that.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A new call, with the mailbox of everything that follows.
 pub struct Offer {
@@ -67,19 +75,34 @@ enum Ask {
 
 /// Gives commands to the core. Cheap to clone.
 #[derive(Clone)]
-pub struct Commands(mpsc::Sender<Ask>);
+pub struct Commands {
+    asks: mpsc::Sender<Ask>,
+    listeners: Arc<[Listener]>,
+    connections: Arc<Connections>,
+}
 
 impl Commands {
     /// Waits while the core has too much to do. `Command::Invite` is for [`Commands::invite`].
     pub async fn send(&self, command: Command) -> Result<(), Stopped> {
-        self.0.send(Ask::Command(command)).await.map_err(|_| Stopped)
+        self.asks.send(Ask::Command(command)).await.map_err(|_| Stopped)
     }
 
     /// Places a call and returns its leg and mailbox.
     pub async fn invite(&self, call: Placement) -> Result<(Leg, mpsc::Receiver<Event>), Stopped> {
         let (reply, placed) = oneshot::channel();
-        self.0.send(Ask::Invite(Box::new(call), reply)).await.map_err(|_| Stopped)?;
+        self.asks.send(Ask::Invite(Box::new(call), reply)).await.map_err(|_| Stopped)?;
         placed.await.map_err(|_| Stopped)
+    }
+
+    /// The peer at a place that DNS named; `None` if no listener of ours can send there. Its
+    /// certificate will have to bear the name that goes with the place.
+    pub fn peer(&self, hop: &Hop) -> Option<Peer> {
+        let Hop { transport, address, ref name } = *hop;
+        let listener = listener_for(&self.listeners, transport, address)?;
+        if let Some(name) = name {
+            self.connections.expect_name(address, name);
+        }
+        Some(Peer { transport, listener, address, connection: None })
     }
 }
 
@@ -88,77 +111,145 @@ impl Commands {
 pub struct Status {
     pub calls: usize,
     pub agent: Counters,
-    /// Datagrams we could not send because the socket was full.
+    /// Datagrams we could not send: the socket was full, or there is no way to the peer.
     pub unsent: u64,
     /// Events lost to a full mailbox; each cost its call.
     pub overflowed: u64,
     /// Datagrams dropped before they were read: the source was too fast, or the queue was full.
     pub dropped: u64,
+    pub connections: connections::Counters,
 }
+
+/// What is listened on, and how connections are kept.
+#[derive(Clone, Default)]
+pub struct Transports {
+    /// One for each of the agent's listeners, in their order.
+    pub listen: Vec<SocketAddr>,
+    /// For TLS listeners, and to connect to peers by TLS.
+    pub tls: Option<Arc<tls::Tls>>,
+    pub limits: connections::Limits,
+}
+
+/// UDP or TCP on one address.
+impl From<SocketAddr> for Transports {
+    fn from(listen: SocketAddr) -> Transports {
+        Transports { listen: vec![listen], ..Transports::default() }
+    }
+}
+
+/// Why there is no listening on an address.
+#[derive(Debug)]
+pub struct BindError {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BindError { transport, address, error } = self;
+        write!(f, "cannot listen for SIP on {transport}:{address}: {error}")
+    }
+}
+
+impl std::error::Error for BindError {}
 
 /// The running core. Dropping it stops everything at once; [`Sip::shutdown`] does it in peace.
 pub struct Sip {
-    local: SocketAddr,
+    locals: Vec<(Transport, SocketAddr)>,
     commands: Commands,
     status: watch::Receiver<Status>,
-    reader: JoinHandle<()>,
+    connections: Arc<Connections>,
+    readers: Vec<JoinHandle<()>>,
     core: JoinHandle<()>,
 }
 
 impl Sip {
-    /// Opens the socket and starts the tasks. Where a listener's public address has port 0 or is
+    /// Opens the sockets and starts the tasks. Where a listener's public address has port 0 or is
     /// unspecified, the socket's own is used. The receiver yields new calls, and `None` if the core
     /// stopped. Must be called inside a tokio runtime.
     pub async fn bind(
-        listen: SocketAddr,
+        transports: impl Into<Transports>,
         mut settings: Settings,
         seed: [u8; 32],
-    ) -> io::Result<(Sip, mpsc::Receiver<Offer>)> {
-        let socket = Arc::new(open(listen)?);
-        let local = socket.local_addr()?;
-        for listener in &mut settings.listeners {
+    ) -> Result<(Sip, mpsc::Receiver<Offer>), BindError> {
+        let transports = transports.into();
+        let mut sockets = Vec::new();
+        for (listener, listen) in settings.listeners.iter_mut().zip(&transports.listen) {
+            let (transport, address) = (listener.transport, *listen);
+            let failed = |error| BindError { transport, address, error };
+            let socket = Socket::open(transport, address, &transports).await.map_err(failed)?;
+            let local = socket.local().map_err(failed)?;
             if listener.public.ip().is_unspecified() {
                 listener.public.set_ip(local.ip());
             }
             if listener.public.port() == 0 {
                 listener.public.set_port(local.port());
             }
+            if listener.public.ip().is_unspecified() {
+                let why = "say which address SIP peers reach us at";
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
+            }
+            sockets.push((transport, local, socket));
         }
-        if settings.listeners.iter().any(|listener| listener.public.ip().is_unspecified()) {
-            let why = format!("listening on {local}: say which address SIP peers reach us at");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        // From here on `try_send_to` knows that the socket takes datagrams.
-        socket.writable().await?;
-        let (packet_sender, packets) = mpsc::channel(PACKETS_MAX);
+        let (inputs, received) = mpsc::channel(PACKETS_MAX);
         let (ask_sender, asks) = mpsc::channel(ASKS_MAX);
         let (offers, offered) = mpsc::channel(settings.calls_max.clamp(1, 1_024));
         let (status, status_receiver) = watch::channel(Status::default());
-        let dropped = Arc::new(AtomicU64::new(0));
+        let inbox = Inbox::new(inputs);
+        let locals: Vec<_> = sockets.iter().map(|(transport, at, _)| (*transport, *at)).collect();
+        let connections = Connections::new(&transports, locals.clone(), inbox.clone());
+        let (mut udp, mut readers) = (Vec::new(), Vec::new());
+        for (listener, (.., socket)) in sockets.into_iter().enumerate() {
+            match socket {
+                Socket::Udp(socket) => {
+                    readers.push(tokio::spawn(udp::read(socket.clone(), listener, inbox.clone())));
+                    udp.push(Some(socket));
+                }
+                Socket::Stream(tcp) => {
+                    readers.push(tokio::spawn(connections.clone().accept(tcp, listener)));
+                    udp.push(None);
+                }
+            }
+        }
+        let commands = Commands {
+            asks: ask_sender,
+            listeners: settings.listeners.clone().into(),
+            connections: connections.clone(),
+        };
         let core = Core {
-            socket: socket.clone(),
+            udp,
+            connections: connections.clone(),
             agent: Agent::new(settings, seed),
             mailboxes: HashMap::new(),
             offers,
             status,
-            dropped: dropped.clone(),
+            dropped: inbox.dropped.clone(),
             unsent: 0,
             overflowed: 0,
             sweep: Instant::now() + SWEEP,
             stop: None,
         };
         let sip = Sip {
-            local,
-            commands: Commands(ask_sender),
+            locals,
+            commands,
             status: status_receiver,
-            reader: tokio::spawn(read(socket, packet_sender, dropped)),
-            core: tokio::spawn(core.run(packets, asks)),
+            connections,
+            readers,
+            core: tokio::spawn(core.run(received, asks)),
         };
         Ok((sip, offered))
     }
 
+    /// The address of the first listener.
     pub fn local(&self) -> SocketAddr {
-        self.local
+        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.locals.first().map_or(unbound, |(_, address)| *address)
+    }
+
+    /// What is listened on, in the order of the listeners.
+    pub fn locals(&self) -> &[(Transport, SocketAddr)] {
+        &self.locals
     }
 
     pub fn commands(&self) -> Commands {
@@ -174,66 +265,78 @@ impl Sip {
     /// returns when all is over.
     pub async fn shutdown(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        if self.commands.0.send(Ask::Stop(deadline)).await.is_ok() {
+        if self.commands.asks.send(Ask::Stop(deadline)).await.is_ok() {
             // The core ends by itself within the deadline and the farewell.
             if (&mut self.core).await.is_err() {
                 tracing::error!("the SIP core failed");
             }
         }
+        self.connections.close(CLOSE_LIMIT).await;
     }
 }
 
 impl Drop for Sip {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.readers.iter().for_each(JoinHandle::abort);
         self.core.abort();
+        self.connections.abort();
     }
 }
 
-fn open(listen: SocketAddr) -> io::Result<UdpSocket> {
-    let domain = socket2::Domain::for_address(listen);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    if listen.is_ipv6() {
-        // IPv4 peers would show up as mapped addresses, which match no trunk.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-    let granted = socket.recv_buffer_size()?;
-    if granted < RECEIVE_BUFFER_BYTES {
-        tracing::warn!(
-            granted,
-            wanted = RECEIVE_BUFFER_BYTES,
-            "small SIP receive buffer: raise net.core.rmem_max"
-        );
-    }
-    socket.bind(&listen.into())?;
-    UdpSocket::from_std(socket.into())
+enum Socket {
+    Udp(Arc<UdpSocket>),
+    Stream(TcpListener),
 }
 
-/// Takes datagrams off the socket as fast as they come.
-async fn read(
-    socket: Arc<UdpSocket>,
-    packets: mpsc::Sender<(SocketAddr, Bytes)>,
-    dropped: Arc<AtomicU64>,
-) {
-    let mut buffer = vec![0; 65_536];
-    let mut flood = Flood::new(Instant::now());
-    loop {
-        let Ok((length, source)) = socket.recv_from(&mut buffer).await else {
-            // It belongs to an earlier send (ICMP unreachable) and passes; if not, do not spin.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            continue;
-        };
-        let taken = flood.admits(Instant::now(), source.ip())
-            && match packets.try_send((source, Bytes::copy_from_slice(&buffer[..length]))) {
-                Ok(()) => true,
-                Err(TrySendError::Full(_)) => false,
-                Err(TrySendError::Closed(_)) => return,
-            };
-        if !taken {
-            dropped.fetch_add(1, Ordering::Relaxed);
+impl Socket {
+    async fn open(
+        transport: Transport,
+        listen: SocketAddr,
+        transports: &Transports,
+    ) -> io::Result<Socket> {
+        match transport {
+            Transport::Udp => {
+                let socket = udp::open(listen)?;
+                // From here on `try_send_to` knows that the socket takes datagrams.
+                socket.writable().await?;
+                Ok(Socket::Udp(Arc::new(socket)))
+            }
+            Transport::Tls if transports.tls.is_none() => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS needs a certificate"))
+            }
+            Transport::Tcp | Transport::Tls => Ok(Socket::Stream(stream::listen(listen)?)),
         }
+    }
+
+    fn local(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Udp(socket) => socket.local_addr(),
+            Socket::Stream(listener) => listener.local_addr(),
+        }
+    }
+}
+
+/// Where what was received goes: to the core, if its source is not too fast.
+#[derive(Clone)]
+struct Inbox {
+    inputs: mpsc::Sender<Input>,
+    flood: Arc<Mutex<Flood>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Inbox {
+    fn new(inputs: mpsc::Sender<Input>) -> Inbox {
+        let flood = Arc::new(Mutex::new(Flood::new(Instant::now())));
+        Inbox { inputs, flood, dropped: Arc::default() }
+    }
+
+    fn admits(&self, source: IpAddr) -> bool {
+        let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
+        flood.admits(Instant::now(), source)
+    }
+
+    fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -253,7 +356,9 @@ impl Mailbox {
 
 /// The task that owns the agent.
 struct Core {
-    socket: Arc<UdpSocket>,
+    /// By listener; `None` where it takes streams.
+    udp: Vec<Option<Arc<UdpSocket>>>,
+    connections: Arc<Connections>,
     agent: Agent,
     mailboxes: HashMap<Leg, Mailbox>,
     offers: mpsc::Sender<Offer>,
@@ -283,11 +388,7 @@ impl Stop {
 }
 
 impl Core {
-    async fn run(
-        mut self,
-        mut packets: mpsc::Receiver<(SocketAddr, Bytes)>,
-        mut asks: mpsc::Receiver<Ask>,
-    ) {
+    async fn run(mut self, mut received: mpsc::Receiver<Input>, mut asks: mpsc::Receiver<Ask>) {
         loop {
             let timers = [self.agent.deadline(), self.stop.map(Stop::due)];
             let due = timers.into_iter().flatten().fold(self.sweep, Instant::min);
@@ -297,10 +398,8 @@ impl Core {
                     Some(ask) => self.obey(ask),
                     None => return,
                 },
-                packet = packets.recv() => match packet {
-                    Some((source, bytes)) => {
-                        self.handle(Input::datagram(source, bytes));
-                    }
+                input = received.recv() => match input {
+                    Some(input) => self.handle(input),
                     None => return,
                 },
                 () = tokio::time::sleep_until(due.into()) => self.handle(Input::Tick),
@@ -333,11 +432,7 @@ impl Core {
         self.agent.handle(Instant::now(), input);
         while let Some(output) = self.agent.poll() {
             match output {
-                Output::Transmit { destination, bytes } => {
-                    if self.socket.try_send_to(&bytes, destination.address).is_err() {
-                        self.unsent += 1;
-                    }
-                }
+                Output::Transmit { destination, bytes } => self.transmit(destination, bytes),
                 Output::Intrusion(Intrusion { peer, reason }) => {
                     let (proto, source) = (peer.transport, peer.address);
                     let (src, sport) = (source.ip(), source.port());
@@ -357,6 +452,23 @@ impl Core {
                         self.agent.handle(Instant::now(), Input::Command(unheard));
                     }
                 }
+            }
+        }
+    }
+
+    fn transmit(&mut self, to: Peer, bytes: Bytes) {
+        if to.transport != Transport::Udp {
+            return self.connections.send(to, bytes);
+        }
+        let socket = self.udp.get(to.listener).and_then(Option::as_ref);
+        let sent = socket.map(|socket| socket.try_send_to(&bytes, to.address));
+        match sent {
+            Some(Ok(_)) => {}
+            // It is sent again if it matters.
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => self.unsent += 1,
+            Some(Err(_)) | None => {
+                self.unsent += 1;
+                self.agent.handle(Instant::now(), Input::Unreachable(to));
             }
         }
     }
@@ -435,7 +547,8 @@ impl Core {
         self.status.send_if_modified(|status| {
             let agent = self.agent.counters();
             let (unsent, overflowed) = (self.unsent, self.overflowed);
-            let next = Status { calls, agent: agent.clone(), unsent, overflowed, dropped };
+            let (agent, connections) = (agent.clone(), self.connections.counters());
+            let next = Status { calls, agent, unsent, overflowed, dropped, connections };
             let changed = *status != next;
             *status = next;
             changed

@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
-    Counters, Shared, Watched, accounts, bogus, clock, gateway, media, prompts, sip, store,
+    Counters, Shared, Watched, accounts, bogus, clock, dns, gateway, media, prompts, routes, sip,
+    store,
 };
 use crate::call::Policy;
 use crate::config::Config;
 use crate::prompt::Library;
+use crate::sip::transport::Listener;
 
 /// Why the server does not start, in words for the person who starts it.
 #[derive(Debug)]
@@ -49,9 +51,10 @@ pub(super) type Opened =
 /// Opens everything in the order it depends on each other; what is open closes if a later one
 /// fails.
 pub(super) async fn open(
-    config: Config,
+    mut config: Config,
     watcher: Option<mpsc::Sender<Watched>>,
 ) -> Result<Opened, StartError> {
+    routes::passwords(&mut config.trunks).map_err(StartError::configuration)?;
     let library = load_prompts(&config)?;
     let directory = match &config.accounts.file {
         Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
@@ -70,7 +73,10 @@ pub(super) async fn open(
     }
     let store = open_store(&config).await?;
     let media = start_media(&config)?;
-    let (sip, offers) = start_sip(&config).await?;
+    let tls = config.sip.tls.clone().map(sip::tls::Tls::open).transpose();
+    let tls = tls.map_err(StartError::configuration)?.map(Arc::new);
+    let (sip, offers) = start_sip(&config, tls.clone()).await?;
+    let routes = routes::Routes::new(locator(&sip), sip.commands());
     let policy = Policy {
         payment: Arc::new(config.payment.clone()),
         dialogue: config.dialogue.clone(),
@@ -87,12 +93,28 @@ pub(super) async fn open(
         store: Arc::new(store),
         media,
         commands: sip.commands(),
+        routes: routes.clone(),
+        tls,
         synthesizer,
         watcher,
         counters: Counters::default(),
         config,
     };
+    for trunk in shared.config.trunks.iter().filter(|trunk| trunk.register.is_some()) {
+        tokio::spawn(routes.clone().register(Arc::new(trunk.clone())));
+    }
     Ok((Arc::new(shared), sip, offers, opened.simulator))
+}
+
+/// Without name servers only addresses in numbers can be called.
+fn locator(sip: &sip::Sip) -> Option<dns::Locator> {
+    match dns::Locator::system(sip.locals()) {
+        Ok(locator) => Some(locator),
+        Err(why) => {
+            warn!("{why}: trunks are reached by addresses in numbers only");
+            None
+        }
+    }
 }
 
 async fn open_store(config: &Config) -> Result<store::Store, StartError> {
@@ -140,19 +162,33 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
     })
 }
 
-async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
-    let listen = config.sip.listen;
-    let contact = config.public_address().unwrap_or(listen.ip());
-    let contact = SocketAddr::new(contact, listen.port());
-    let product = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
+const PRODUCT: &str = concat!("ringtill/", env!("CARGO_PKG_VERSION"));
+
+async fn start_sip(
+    config: &Config,
+    tls: Option<Arc<sip::tls::Tls>>,
+) -> Result<(sip::Sip, mpsc::Receiver<sip::Offer>), StartError> {
+    let listeners = config.sip.listen.iter().map(|listen| {
+        let public = config.sip.public_address_of(listen.address);
+        let ip = public.unwrap_or(listen.address.ip());
+        Listener::new(listen.transport, SocketAddr::new(ip, listen.address.port()))
+    });
     let settings = crate::sip::agent::Settings {
+        listeners: listeners.collect(),
         trunks: config.trunks.iter().cloned().map(Arc::new).collect(),
-        ..crate::sip::agent::Settings::new(contact, product, config.sip.calls_max)
+        ..crate::sip::agent::Settings::new(config.sip.address(), PRODUCT, config.sip.calls_max)
     };
+    let limits = sip::connections::Limits {
+        connections_max: config.sip.connections_max,
+        per_source_max: config.sip.connections_per_source,
+        idle: Duration::from_secs(60 * config.sip.idle_minutes),
+    };
+    let listen = config.sip.listen.iter().map(|listen| listen.address).collect();
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
-    sip::Sip::bind(listen, settings, seed).await.map_err(|error| {
-        let remedy = match error.kind() {
+    let transports = sip::Transports { listen, tls, limits };
+    sip::Sip::bind(transports, settings, seed).await.map_err(|failed| {
+        let remedy = match failed.error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 ": another SIP server has this port; stop it or change [sip] listen"
             }
@@ -162,7 +198,7 @@ async fn start_sip(config: &Config) -> Result<(sip::Sip, mpsc::Receiver<sip::Off
             std::io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
             _ => "",
         };
-        StartError::machine(format!("cannot listen for SIP on {listen}: {error}{remedy}"))
+        StartError::machine(format!("{failed}{remedy}"))
     })
 }
 

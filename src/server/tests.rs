@@ -4,11 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::configuration::trunk_profile;
+use super::sip::tls::tests::Authority;
 use super::*;
+use crate::config::Listen;
 use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus::Fault;
 use crate::media::Method;
+use crate::sip::agent::{Placement, Settings};
+use crate::sip::locate::Hop;
 use crate::sip::offer::{Law, SrtpPolicy};
+use crate::sip::transport::Listener;
+use crate::sip::{Command, Event, Transport};
 
 const SCRIPT: &str = "hear-start greet.hello, key 1, key 4111111111111111#, key 1230 123 46201,
     hear-start consent.accept 60, key 1, wait-end 30";
@@ -87,4 +93,64 @@ async fn a_start_that_fails_says_which_key_is_wrong() {
         assert!(parts.iter().all(|part| error.message.contains(part)), "{error}");
         assert_eq!(error.configuration, at_fault, "{error}");
     }
+}
+
+/// Calls `name` over TLS at the server: whether somebody answered who bears it.
+async fn answers(server: &Server, authority: &Authority, name: &str) -> bool {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let tls = Arc::new(sip::tls::Tls::open(authority.sign("phone", &["phone.example"])).unwrap());
+    let transports = sip::Transports { tls: Some(tls), ..listen.into() };
+    let settings = Settings {
+        listeners: vec![Listener::new(Transport::Tls, listen)],
+        ..Settings::new(listen, "phone", 4)
+    };
+    let (phone, _offers) = sip::Sip::bind(transports, settings, rand::random()).await.unwrap();
+    let (transport, address) = server.sip.locals()[2];
+    let hop = Hop { transport, address, name: Some(name.into()) };
+    let offer = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+        m=audio 33200 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
+    let call = Placement {
+        target: format!("sips:pay@{address}"),
+        destinations: vec![phone.commands().peer(&hop).unwrap()],
+        from: "sip:+13175550123@127.0.0.1".into(),
+        headers: Vec::new(),
+        sdp: offer.into(),
+        trunk: Arc::default(),
+    };
+    let (leg, mut events) = phone.commands().invite(call).await.unwrap();
+    let answered = async {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Answered { .. } => return true,
+                Event::Ended { .. } => return false,
+                _ => {}
+            }
+        }
+        false
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+    let _ = phone.commands().send(Command::Hangup { leg, reason: None }).await;
+    phone.shutdown(Duration::from_secs(2)).await;
+    answered
+}
+
+/// From the configuration to a call over TLS, and what a reload makes of new certificates.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_read_again_and_bad_ones_are_not_taken() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let tls = authority.sign("server", &["old.example"]);
+    let mut config = config(folder.path());
+    let listen = |transport| Listen { transport, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    config.sip.listen = [Transport::Udp, Transport::Tcp, Transport::Tls].map(listen).to_vec();
+    config.sip.tls = Some(tls.clone());
+    let server = Server::start(config, None).await.unwrap();
+    assert!(answers(&server, &authority, "old.example").await);
+    assert!(!answers(&server, &authority, "new.example").await);
+    std::fs::write(&tls.certificate_file, "nothing").unwrap();
+    server.reload_certificates().await;
+    assert!(answers(&server, &authority, "old.example").await, "the certificate in use stays");
+    authority.sign("server", &["new.example"]);
+    server.reload_certificates().await;
+    assert!(answers(&server, &authority, "new.example").await);
+    server.stop().await;
 }

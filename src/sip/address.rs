@@ -15,7 +15,7 @@ impl Params {
             Some((name, value)) => (name.trim().into(), Some(unquoted(value.trim()))),
             None => (part.trim().into(), None),
         };
-        let parts = split_outside(text, ';').into_iter().filter(|part| !part.trim().is_empty());
+        let parts = split_outside(text, b';').filter(|part| !part.trim().is_empty());
         Params(parts.map(parameter).collect())
     }
 
@@ -47,13 +47,15 @@ pub struct Uri {
     pub host: Option<Host>,
     pub port: Option<u16>,
     pub params: Params,
+    has_headers: bool,
 }
 
 impl Uri {
     /// `None` if it is no URI: white space, angle brackets, no scheme, an impossible host or port.
     pub fn parse(text: &str) -> Option<Uri> {
-        if text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"'))
-        {
+        let plain = |b: u8| b > b' ' && b < 0x7f && !matches!(b, b'<' | b'>' | b'"');
+        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"');
+        if !text.bytes().all(plain) && text.chars().any(odd) {
             return None;
         }
         let (scheme, rest) = text.split_once(':')?;
@@ -64,11 +66,12 @@ impl Uri {
         {
             return None;
         }
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "sip" => Scheme::Sip,
-            "sips" => Scheme::Sips,
-            "tel" => Scheme::Tel,
-            other => Scheme::Other(other.into()),
+        let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+        let scheme = match scheme {
+            _ if is("sip") => Scheme::Sip,
+            _ if is("sips") => Scheme::Sips,
+            _ if is("tel") => Scheme::Tel,
+            other => Scheme::Other(other.to_ascii_lowercase()),
         };
         let uri = Uri {
             text: text.into(),
@@ -77,6 +80,7 @@ impl Uri {
             host: None,
             port: None,
             params: Params::default(),
+            has_headers: false,
         };
         match uri.scheme {
             Scheme::Sip | Scheme::Sips => uri.with_sip(rest),
@@ -96,7 +100,8 @@ impl Uri {
             self.raw_user = Some(user.into()).filter(|user: &String| !user.is_empty());
             self.raw_user.as_ref()?;
         }
-        let rest = rest.split_once('?').map_or(rest, |(rest, _headers)| rest);
+        let (rest, headers) = rest.split_once('?').unwrap_or((rest, ""));
+        self.has_headers = !headers.is_empty();
         let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
         let (host, port) = host_port(host)?;
         (self.host, self.port, self.params) = (Some(host), port, Params::parse(params));
@@ -111,6 +116,23 @@ impl Uri {
 
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Text fit for a header field of a URI: everything else than unreserved characters escaped.
+    pub fn escape(text: &str) -> String {
+        let mut escaped = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            match byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+                true => escaped.push(char::from(byte)),
+                false => escaped.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        escaped
+    }
+
+    /// Whether `?name=value` follows: for a Refer-To; nowhere else may it be acted upon.
+    pub fn has_headers(&self) -> bool {
+        self.has_headers
     }
 
     /// Text of a URI with its escapes resolved.
@@ -154,7 +176,7 @@ pub struct NameAddr {
 
 impl NameAddr {
     /// One name-addr or addr-spec (RFC 3261 §20.10). Without brackets, parameters belong to the
-    /// header, not to the URI.
+    /// header, not to the URI, which then has no headers.
     pub fn parse(text: &str) -> Option<NameAddr> {
         let text = text.trim();
         let (display, rest) = match text.strip_prefix('"') {
@@ -167,8 +189,8 @@ impl NameAddr {
                 Some((display, rest)) => (display.trim().to_string(), rest),
                 None => {
                     let (uri, params) = text.split_once(';').unwrap_or((text, ""));
-                    let (uri, params) = (Uri::parse(uri.trim())?, Params::parse(params));
-                    return Some(NameAddr { display: None, uri, params });
+                    let uri = Uri::parse(uri.trim()).filter(|uri| !uri.has_headers)?;
+                    return Some(NameAddr { display: None, uri, params: Params::parse(params) });
                 }
             },
         };
@@ -213,8 +235,8 @@ impl Via {
         let (transport, sent_by) = head.trim().split_once([' ', '\t'])?;
         let sent_by: String = sent_by.split_whitespace().collect();
         let (host, port) = host_port(&sent_by)?;
-        let parts = split_outside(raw_params, ';');
-        if !raw_params.trim().is_empty() && parts.iter().any(|part| part.trim().is_empty()) {
+        let empty = |part: &str| part.trim().is_empty();
+        if !empty(raw_params) && split_outside(raw_params, b';').any(empty) {
             return None;
         }
         Some(Via {
@@ -235,7 +257,7 @@ impl Via {
     /// `rport` filled in if it was asked for (RFC 3261 §18.2.1, RFC 3581 §4).
     pub fn stamped(&self, source: SocketAddr) -> String {
         let mut text = format!("SIP/2.0/{} {}", self.transport, self.sent_by);
-        for part in split_outside(&self.raw_params, ';') {
+        for part in split_outside(&self.raw_params, b';') {
             let name = part.split('=').next().unwrap_or_default().trim();
             let ours = name.eq_ignore_ascii_case("received") || name.eq_ignore_ascii_case("rport");
             if !ours && !name.is_empty() {
@@ -287,29 +309,35 @@ fn host_port(text: &str) -> Option<(Host, Option<u16>)> {
 }
 
 /// Splits a header value into its elements: at commas outside quotes and angle brackets.
-pub fn split_list(value: &str) -> Vec<&str> {
-    split_outside(value, ',').into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
+pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
+    split_outside(value, b',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-fn split_outside(text: &str, separator: char) -> Vec<&str> {
-    let (mut parts, mut start) = (Vec::new(), 0);
+/// The separator is ASCII: it is never part of another character.
+fn split_outside(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = end_outside(text.as_bytes(), separator);
+        rest = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+fn end_outside(text: &[u8], separator: u8) -> Option<usize> {
     let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
-    for (at, c) in text.char_indices() {
-        match c {
+    for (at, b) in text.iter().enumerate() {
+        match b {
             _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => bracketed = true,
-            '>' if !quoted => bracketed = false,
-            c if c == separator && !quoted && !bracketed => {
-                parts.push(&text[start..at]);
-                start = at + c.len_utf8();
-            }
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'<' if !quoted => bracketed = true,
+            b'>' if !quoted => bracketed = false,
+            b if *b == separator && !quoted && !bracketed => return Some(at),
             _ => {}
         }
     }
-    parts.push(&text[start..]);
-    parts
+    None
 }
 
 /// The text of a quoted string whose opening quote is already gone, and what follows it.
@@ -438,6 +466,6 @@ mod tests {
 
     #[test]
     fn lists_split_outside_quotes_and_brackets() {
-        assert_eq!(split_list(r#""a, b" <sip:x,y@h>, <sip:z@h> ,"#).len(), 2);
+        assert_eq!(split_list(r#""a, b" <sip:x,y@h>, <sip:z@h> ,"#).count(), 2);
     }
 }

@@ -397,7 +397,11 @@ impl Agent {
 
     fn received(&mut self, now: Instant, peer: Peer, certificate: Option<&[String]>, bytes: &[u8]) {
         self.counters.received += 1;
-        match wire::parse(bytes, &self.limits) {
+        let framed = match peer.transport.is_reliable() {
+            true => wire::parse_stream(bytes, &self.limits),
+            false => wire::parse(bytes, &self.limits),
+        };
+        match framed {
             Framed::KeepAlive => self.counters.keep_alives += 1,
             Framed::Bad(bad) => self.malformed(peer, certificate, bad),
             Framed::Message(Message::Request(request)) => {

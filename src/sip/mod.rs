@@ -4,6 +4,7 @@ pub mod wire; // bytes <-> messages, limits: the only reader of raw SIP bytes
 mod address; // URI, name-addr, Via: what `rsip` gets wrong
 pub mod model; // messages over `rsip`, and our own name-addr, tel: and number parsing
 pub mod transport; // UDP, TCP, TLS: who a message came from, and our address there
+pub mod locate; // RFC 3263: where a URI is reached, from what DNS says
 pub mod auth; // digest, client and server
 mod timer; // which key is due next
 pub mod transaction; // client and server transactions, RFC 3261 §17 with RFC 6026

@@ -1,7 +1,8 @@
 //! Messages as the rest of `sip` sees them. Methods, status codes and hosts are `rsip`'s; headers
 //! and addresses are ours, because `rsip` loses or refuses what trunks really send.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -33,10 +34,28 @@ impl Method {
         if !is_token(text) {
             return None;
         }
-        let known = text.parse::<rsip::Method>().ok().filter(|known| known.to_string() == text);
-        Some(known.map_or_else(|| Method::Other(text.into()), Method::Known))
+        let known = KNOWN.iter().find(|(name, _)| *name == text);
+        Some(known.map_or_else(|| Method::Other(text.into()), |(_, known)| Method::Known(*known)))
     }
 }
+
+/// `rsip` would take them in any case.
+const KNOWN: [(&str, rsip::Method); 14] = [
+    ("INVITE", rsip::Method::Invite),
+    ("ACK", rsip::Method::Ack),
+    ("BYE", rsip::Method::Bye),
+    ("CANCEL", rsip::Method::Cancel),
+    ("OPTIONS", rsip::Method::Options),
+    ("REGISTER", rsip::Method::Register),
+    ("PRACK", rsip::Method::PRack),
+    ("SUBSCRIBE", rsip::Method::Subscribe),
+    ("NOTIFY", rsip::Method::Notify),
+    ("PUBLISH", rsip::Method::Publish),
+    ("INFO", rsip::Method::Info),
+    ("REFER", rsip::Method::Refer),
+    ("MESSAGE", rsip::Method::Message),
+    ("UPDATE", rsip::Method::Update),
+];
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,11 +88,16 @@ pub fn phrase(status: u16) -> String {
 
 /// Header fields in the order they came: long names, unfolded values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
 impl Headers {
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push((name.into(), value.into()));
+        self.0.push((Cow::Owned(name.into()), value.into()));
+    }
+
+    /// Like `push`, for a name that need not be copied.
+    pub(super) fn push_named(&mut self, name: impl Into<Cow<'static, str>>, value: String) {
+        self.0.push((name.into(), value));
     }
 
     /// The first field of this name, in any case.
@@ -92,7 +116,7 @@ impl Headers {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
     }
 
     pub fn len(&self) -> usize {
@@ -104,7 +128,7 @@ impl Headers {
     }
 
     pub fn into_pairs(self) -> Vec<(String, String)> {
-        self.0
+        self.0.into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
     }
 }
 
@@ -267,20 +291,19 @@ impl Draft {
         let mut draft = Draft::start(format!("SIP/2.0 {status} {}", phrase(status)));
         for (index, via) in request.headers.list("Via").enumerate() {
             let via = if index == 0 { request.core.via.stamped(source) } else { via.to_string() };
-            draft.headers.push("Via", via);
+            draft.headers.push_named("Via", via);
         }
         let dialog_forming = status > 100 && status < 300 && request.method == Method::INVITE;
         if dialog_forming {
             for route in request.headers.all("Record-Route") {
-                draft.headers.push("Record-Route", route);
+                draft.headers.push_named("Record-Route", route.into());
             }
         }
         draft.copy(&request.headers, "From");
         let to = request.headers.first("To").unwrap_or_default();
         let tagged = status == 100 || request.core.to_tag().is_some();
-        draft
-            .headers
-            .push("To", if tagged { to.to_string() } else { format!("{to};tag={to_tag}") });
+        let to = if tagged { to.to_string() } else { format!("{to};tag={to_tag}") };
+        draft.headers.push_named("To", to);
         draft.copy(&request.headers, "Call-ID");
         draft.copy(&request.headers, "CSeq");
         draft
@@ -325,9 +348,9 @@ impl Draft {
         Draft { start, headers: Headers::default(), body: Bytes::new() }
     }
 
-    fn copy(&mut self, headers: &Headers, name: &str) {
+    fn copy(&mut self, headers: &Headers, name: &'static str) {
         for value in headers.all(name) {
-            self.headers.push(name, value);
+            self.headers.push_named(name, value.into());
         }
     }
 
@@ -383,23 +406,30 @@ impl Draft {
     /// The bytes on the wire, Content-Length included. A line break smuggled into a value becomes
     /// a space: no value can end its header.
     pub fn encode(&self) -> Bytes {
-        let mut text = one_line(&self.start);
-        text.push_str("\r\n");
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        let size = self.start.len() + lines.sum::<usize>() + self.body.len() + 32;
+        let mut text = String::with_capacity(size);
+        push_line(&mut text, &self.start);
         for (name, value) in self.headers.iter() {
             text.push_str(name);
             text.push_str(": ");
-            text.push_str(&one_line(value));
-            text.push_str("\r\n");
+            push_line(&mut text, value);
         }
-        text.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "Content-Length: {}\r\n\r\n", self.body.len());
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes.into()
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.replace(['\r', '\n'], " ")
+fn push_line(line: &mut String, text: &str) {
+    if text.bytes().any(|b| matches!(b, b'\r' | b'\n')) {
+        line.extend(text.chars().map(|c| if matches!(c, '\r' | '\n') { ' ' } else { c }));
+    } else {
+        line.push_str(text);
+    }
+    line.push_str("\r\n");
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub struct Profile {
     pub session_min_s: u32,
     /// How a caller is passed on.
     pub transfer: Transfer,
+    /// Where the facts for the agent go in a REFER.
+    pub refer_headers: ReferHeaders,
     /// The trunk may send the call elsewhere with REFER.
     pub accept_refer: bool,
     /// The trunk may put one call in the place of another (INVITE with Replaces).
@@ -142,6 +144,16 @@ pub enum Transfer {
     Bridge,
 }
 
+/// Where a REFER carries what the agent should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferHeaders {
+    /// In header fields of the REFER itself, for PBXs that copy them.
+    Refer,
+    /// In the URI of Refer-To, for the INVITE that it causes (RFC 7433 §3.1).
+    Target,
+}
+
 impl Default for Profile {
     fn default() -> Profile {
         Profile {
@@ -163,6 +175,7 @@ impl Default for Profile {
             session_expires_s: 1800,
             session_min_s: 90,
             transfer: Transfer::Auto,
+            refer_headers: ReferHeaders::Refer,
             accept_refer: false,
             accept_replaces: true,
             caller_id: ["P-Asserted-Identity", "Remote-Party-ID", "From"]

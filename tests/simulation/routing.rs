@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringtill::account::directory::Directory;
 use ringtill::account::{Account, csv};
-use ringtill::call::{Call, Input, Output, Policy, Serial, Setup, Telling};
+use ringtill::call::{Call, Input, Output, Policy, SecondLeg, Serial, Setup, Telling};
 use ringtill::dialogue;
 use ringtill::gateway::{self, Exchange};
 use ringtill::ledger::journal::Journal;
@@ -18,10 +18,10 @@ use ringtill::sip::{Command, Event, Invitation, Leg};
 
 use crate::server::ACCOUNTS;
 
-const LEG: Leg = Leg(1);
+pub const LEG: Leg = Leg(1);
 const WALL_MS: i64 = 1_795_400_000_000; // 23 November 2026
 
-struct World {
+pub struct World {
     now: Instant,
     call: Call,
     directory: Directory,
@@ -31,12 +31,16 @@ struct World {
     store_answers: bool,
     playing: Option<PlayId>,
     sent: Vec<Serial>,
-    hangups: usize,
-    ended: Vec<Outcome>,
-    said: String,
+    pub hangups: usize,
+    pub ended: Vec<Outcome>,
+    pub said: String,
+    /// Commands for the caller's leg, orders for the agent's, and who asked for a way.
+    pub commands: Vec<Command>,
+    pub orders: Vec<SecondLeg>,
+    pub ways: Vec<Serial>,
 }
 
-fn local(port: u16) -> Local {
+pub fn local(port: u16) -> Local {
     Local {
         address: "192.0.2.1".parse().unwrap(),
         port,
@@ -50,8 +54,13 @@ fn local(port: u16) -> Local {
 }
 
 impl World {
-    #[allow(clippy::disallowed_methods)]
     fn new() -> World {
+        World::with(None, Profile::default())
+    }
+
+    /// With an agent to pass callers on to, by the trunk's way.
+    #[allow(clippy::disallowed_methods)]
+    pub fn with(agent: Option<&str>, profile: Profile) -> World {
         let now = Instant::now();
         let table: toml::Table = gateway::example("bogus").unwrap().parse().unwrap();
         let invitation = Invitation {
@@ -66,14 +75,14 @@ impl World {
         let policy = Policy {
             payment: Arc::new(payment::Settings::default()),
             dialogue: dialogue::Settings::default(),
-            agent: None,
+            agent: agent.map(String::from),
             duration_max: Duration::from_secs(600),
         };
         let setup = Setup {
             id: "routing".into(),
             leg: LEG,
             invitation: Box::new(invitation),
-            profile: Arc::new(Profile { trust_caller_id: true.into(), ..Profile::default() }),
+            profile: Arc::new(Profile { trust_caller_id: true.into(), ..profile }),
             local: local(20_000),
             library: crate::library().clone(),
             gateway: gateway::open("bogus", table).unwrap(),
@@ -92,20 +101,24 @@ impl World {
             hangups: 0,
             ended: Vec::new(),
             said: String::new(),
+            commands: Vec::new(),
+            orders: Vec::new(),
+            ways: Vec::new(),
         }
     }
 
-    fn give(&mut self, input: Input) {
+    pub fn give(&mut self, input: Input) {
         self.call.handle(self.now, WALL_MS, input);
         self.settle();
     }
 
     /// Carries out what the call asks for until it asks for nothing more.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         while let Some(output) = self.call.poll() {
             let reply = match output {
                 Output::Sip(command) => {
                     self.hangups += usize::from(matches!(command, Command::Hangup { .. }));
+                    self.commands.push(command);
                     None
                 }
                 Output::Media(media::Command::Play { id, .. }) => {
@@ -131,6 +144,14 @@ impl World {
                     self.said += &words;
                     None
                 }
+                Output::Way(serial) => {
+                    self.ways.push(serial);
+                    None
+                }
+                Output::Second(order) => {
+                    self.orders.push(order);
+                    None
+                }
                 Output::Tell(_) => None,
                 Output::Ended(outcome) => {
                     self.ended.push(outcome);
@@ -143,7 +164,7 @@ impl World {
         }
     }
 
-    fn key(&mut self, keys: &str) {
+    pub fn key(&mut self, keys: &str) {
         for key in keys.chars() {
             let digit = Digit::from_key(key).unwrap();
             self.give(Input::Media(media::Event::Key { digit, source: Source::Event }));
@@ -151,7 +172,7 @@ impl World {
     }
 
     /// Lets time pass, deadline by deadline.
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(due) = self.call.deadline().filter(|due| *due <= until) {
             self.now = due.max(self.now);
@@ -161,7 +182,7 @@ impl World {
         self.now = until;
     }
 
-    fn answered(&mut self) {
+    pub fn answered(&mut self) {
         self.give(Input::Sip(Event::Established { leg: LEG, sdp: None }));
     }
 

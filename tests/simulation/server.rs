@@ -242,6 +242,9 @@ impl Server {
                 Output::Synthesize(serial, _) => {
                     self.reply(now + STORE_TIME, Input::Named(serial, None));
                 }
+                // Nobody is there to take callers over.
+                Output::Way(serial) => self.reply(now, Input::Way(serial, None)),
+                Output::Second(_) => {}
                 Output::Tell(telling) => self.tellings.push(telling),
                 Output::Ended(outcome) => {
                     self.outcome = Some(outcome);

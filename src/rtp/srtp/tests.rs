@@ -235,6 +235,14 @@ fn packets_under_the_key_before_are_still_taken_once() {
     for again in [0, 1] {
         assert_eq!(shield.unprotect(&wire[again]), Err(Refused::Replayed));
     }
+    // The same again forgets nothing of what came, nor does a key that comes back.
+    let heard = sealed(&mut new, &packet(7, 6));
+    assert!(shield.unprotect(&heard).is_ok());
+    for theirs in [(3, Suite::Gcm), (2, Suite::Cm80), (3, Suite::Gcm)] {
+        shield.agree(Some(&keys(1, theirs.0, theirs.1)));
+        assert_eq!(shield.unprotect(&heard), Err(Refused::Replayed));
+        assert_eq!(shield.unprotect(&wire[0]), Err(Refused::Replayed));
+    }
     shield.agree(Some(&keys(1, 4, Suite::Gcm)));
     assert_eq!(shield.unprotect(&wire[2]), Err(Refused::Unauthentic), "two keys ago");
 }

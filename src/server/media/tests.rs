@@ -258,7 +258,10 @@ fn joined_calls_hear_each_other_until_they_are_parted() {
     a.session.bridge(&b.session);
     assert!(a.is_joined());
     drop((b, agent));
-    while a.is_joined() {}
+    let patience = Instant::now() + PATIENCE;
+    while a.is_joined() {
+        assert!(Instant::now() < patience, "joined to nobody");
+    }
     caller.session.command(press("8", Method::Events));
     assert_eq!(a.keys(1).0, "8");
 }

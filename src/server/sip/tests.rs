@@ -125,7 +125,8 @@ async fn bare() -> (Core, mpsc::Receiver<Offer>) {
     let settings = Settings::new(any, "Ringtill/test", 4);
     let (offers, offered) = mpsc::channel(4);
     let core = Core {
-        socket: Arc::new(open(any).unwrap()),
+        udp: Vec::new(),
+        connections: Connections::new(&any.into(), Vec::new(), Inbox::new(mpsc::channel(1).0)),
         agent: Agent::new(settings, [0; 32]),
         mailboxes: HashMap::new(),
         offers,
@@ -157,4 +158,68 @@ async fn a_full_mailbox_never_loses_ended() {
     }
     assert!(matches!(events.recv().await, Some(Event::Ended { .. })));
     assert!(events.recv().await.is_none());
+}
+
+/// A call from offer to BYE over each transport, both ways over one connection.
+#[tokio::test]
+async fn a_call_over_streams_and_ipv6() {
+    let authority = tls::tests::Authority::new();
+    let tls = Arc::new(tls::Tls::open(authority.sign("us", &["localhost"])).unwrap());
+    let core = async |transport, ip: &str| {
+        let listen = SocketAddr::new(ip.parse().unwrap(), 0);
+        let transports = Transports { tls: Some(tls.clone()), ..listen.into() };
+        let listeners = vec![Listener::new(transport, listen)];
+        let settings = Settings { listeners, ..Settings::new(listen, "Ringtill/test", 4) };
+        Sip::bind(transports, settings, [3; 32]).await
+    };
+    for (transport, ip) in [
+        (Transport::Tcp, "127.0.0.1"),
+        (Transport::Tls, "127.0.0.1"),
+        (Transport::Udp, "::1"),
+        (Transport::Tcp, "::1"),
+    ] {
+        let (Ok((server, mut offers)), Ok((phone, _))) =
+            (core(transport, ip).await, core(transport, ip).await)
+        else {
+            assert_eq!(ip, "::1");
+            eprintln!("skipped: this machine has no IPv6");
+            continue;
+        };
+        let address = server.local();
+        let hop = Hop { transport, address, name: Some("localhost".into()) };
+        let peer = phone.commands().peer(&hop).expect("a listener");
+        let call = Placement { destinations: vec![peer], ..call_to(&server) };
+        let (_, mut events) = phone.commands().invite(call).await.unwrap();
+        let mut offer = within(offers.recv()).await.unwrap();
+        let answer = Command::Answer { leg: offer.leg, sdp: SDP.into() };
+        server.commands().send(answer).await.unwrap();
+        assert!(matches!(within(events.recv()).await, Some(Event::Answered { .. })));
+        assert!(matches!(within(offer.events.recv()).await, Some(Event::Established { .. })));
+        let hangup = Command::Hangup { leg: offer.leg, reason: None };
+        server.commands().send(hangup).await.unwrap();
+        let ended = within(events.recv()).await;
+        let Some(Event::Ended { cause, .. }) = ended else { panic!("{transport} {ip}") };
+        assert_eq!(cause, Cause::PeerHungUp, "{transport} {ip}");
+        let status = server.status().borrow().clone();
+        let streams = u64::from(transport != Transport::Udp);
+        let connections = status.connections;
+        assert_eq!((connections.accepted, connections.opened), (streams, 0), "{transport} {ip}");
+        within(server.shutdown(Duration::from_secs(5))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_finds_nobody_ends_at_once() {
+    let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let listeners = vec![Listener::new(Transport::Tcp, listen)];
+    let settings = Settings { listeners, ..Settings::new(listen, "Ringtill/test", 4) };
+    let (phone, _offers) = Sip::bind(listen, settings, [3; 32]).await.unwrap();
+    let free = std::net::TcpListener::bind(listen).unwrap().local_addr().unwrap();
+    for transport in [Transport::Tcp, Transport::Tls, Transport::Udp] {
+        let peer = Peer { transport, listener: 0, address: free, connection: None };
+        let call = Placement { destinations: vec![peer], ..call_to(&phone) };
+        let (_, mut events) = phone.commands().invite(call).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(5), events.recv()).await;
+        assert!(matches!(ended, Ok(Some(Event::Ended { .. }))), "{transport}");
+    }
 }

@@ -303,15 +303,7 @@ fn target_of(refer_to: &str) -> Option<(Uri, Option<String>)> {
 
 /// `target` with the Replaces that lets its peer take the place of that dialog (RFC 3891 §4).
 pub(super) fn with_replaces(target: &str, dialog: &Dialog) -> String {
-    let mut escaped = String::new();
-    for byte in dialog.replaces().bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte);
-        match plain {
-            true => escaped.push(char::from(byte)),
-            false => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    format!("{target}?Replaces={escaped}")
+    format!("{target}?Replaces={}", Uri::escape(&dialog.replaces()))
 }
 
 #[cfg(test)]

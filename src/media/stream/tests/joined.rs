@@ -367,3 +367,32 @@ fn each_leg_still_tells_of_its_own_silence() {
     assert!(to_agent > 1_590, "silence is sent on: {to_agent} packets");
     bridge.check_sent();
 }
+
+#[test]
+fn nothing_is_relayed_to_an_address_that_has_not_proved_itself() {
+    let mut bridge = Bridge::new();
+    let now = bridge.now;
+    bridge.b.stream = Stream::new(setup(3), Latch::Nat, now);
+    bridge.b.stream.command(now, Command::Negotiated(to_agent()));
+    // An agent that sends nothing yet.
+    let agent = std::mem::replace(&mut bridge.agent, End::new(now, 4, AGENT));
+    bridge.join();
+    Bridge::play(&mut bridge.caller, now, 1, &[0x90; 8_000]);
+    let (mut packet, mut silences) = ([0; PACKET_MAX], 0);
+    for _ in 0..30 {
+        let len = bridge.caller.stream.transmit(bridge.now, &mut packet).unwrap();
+        bridge.a.stream.receive(bridge.now, CALLER.into(), &packet[..len]);
+        bridge.a.stream.exchange(bridge.now, &mut bridge.b.stream);
+        if let Some(len) = bridge.b.stream.transmit(bridge.now, &mut packet) {
+            assert!(packet[HEADER_LEN..len].iter().all(|code| *code == 0xd5));
+            silences += 1;
+        }
+        assert_eq!(bridge.b.stream.transmit_more(&mut packet), None);
+        bridge.now += TURN;
+    }
+    assert!(silences > 20, "silence opens the way through a NAT");
+    bridge.agent = agent;
+    Bridge::play(&mut bridge.caller, bridge.now, 2, &sound(8, 4_000));
+    bridge.turns(40);
+    assert!(contains(&bridge.agent.heard, &as_law(&sound(8, 4_000), Law::A)[160..]));
+}
