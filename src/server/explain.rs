@@ -14,7 +14,7 @@ use crate::sip::agent::{Agent, Event, Input, Output, Settings};
 use crate::sip::identity::{Attestation, Trust, Verification};
 use crate::sip::model::{Host, Message, Method, Request, Response, is_token, phrase};
 use crate::sip::offer::{self, Direction, Local, SrtpSeed};
-use crate::sip::profile::Profile;
+use crate::sip::profile::{Profile, SensitiveMedia};
 use crate::sip::trunk::{self, Arrival, Miss};
 use crate::sip::wire::{self, Framed, Limits};
 use crate::sip::{Invitation, Peer, Transport};
@@ -108,32 +108,27 @@ fn unreadable(why: &str) -> (String, Verdict) {
 }
 
 /// Traces are saved with line feeds alone and without the last one, and then Content-Length counts
-/// what is not there any more: it is left out, so that the rest is the body.
+/// what is not there any more: it is written anew.
 fn as_sent(bytes: &[u8]) -> Vec<u8> {
     if bytes.windows(2).any(|pair| pair == b"\r\n") {
-        return ended(bytes.to_vec());
+        return bytes.to_vec();
     }
-    let mut whole = Vec::with_capacity(bytes.len() + 64);
-    let mut in_headers = true;
+    let (mut head, mut body) = (Vec::new(), Vec::new());
+    let mut in_head = true;
     for line in bytes.trim_ascii().split(|b| *b == b'\n') {
-        in_headers &= !line.is_empty();
         let name = line.split(|b| *b == b':').next().unwrap_or_default().trim_ascii();
         let length = name.eq_ignore_ascii_case(b"Content-Length") || name == b"l";
-        if !(in_headers && length) {
-            whole.extend_from_slice(line);
-            whole.extend_from_slice(b"\r\n");
+        match in_head {
+            true if line.is_empty() => in_head = false,
+            true if length => {}
+            true => head.extend([line, b"\r\n"].concat()),
+            false => body.extend([line, b"\r\n"].concat()),
         }
     }
-    ended(whole)
-}
-
-/// With the empty line after the headers, which copying loses.
-fn ended(mut bytes: Vec<u8>) -> Vec<u8> {
-    if !bytes.windows(4).any(|four| four == b"\r\n\r\n") {
-        let rest: &[u8] = if bytes.ends_with(b"\r\n") { b"\r\n" } else { b"\r\n\r\n" };
-        bytes.extend_from_slice(rest);
+    if !head.is_empty() {
+        head.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
     }
-    bytes
+    [head, body].concat()
 }
 
 /// Where it came from, and whether that is a guess.
@@ -312,7 +307,15 @@ impl Report {
             );
             return;
         };
+        let tls = invitation.source.transport == Transport::Tls;
         match offer::answer(sdp, &local(trunk, invitation)) {
+            Ok((_, agreed))
+                if trunk.sensitive_media == SensitiveMedia::Srtp
+                    && !(tls && offer::secured(&agreed)) =>
+            {
+                let why = "`sensitive_media` wants SRTP that is agreed on by TLS";
+                self.line(format!("We would refuse it with 488 {}: {why}.", phrase(488)));
+            }
             Ok((_, agreed)) => {
                 let events = match agreed.events_in {
                     Some((payload_type, _)) => format!("telephone-event {payload_type}"),

@@ -160,6 +160,10 @@ fn what_is_no_request_is_refused_and_nothing_of_it_shown() {
         ("", "nothing in it"),
         ("hello, world", "no SIP request"),
         ("SIP/2.0 200 OK\r\n\r\n", "no SIP request"),
+        (
+            &*INVITE.replace("INVITE sip:+13175550100@203.0.113.5 SIP/2.0", "SIP/2.0 200 OK"),
+            "a response",
+        ),
         (nameless.as_str(), "--from"),
     ] {
         let (text, verdict) = told(&[PBX], message, &options());
