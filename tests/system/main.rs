@@ -10,5 +10,6 @@ mod fail2ban;
 mod secrets;
 mod sipp;
 mod sipp_profiles;
+mod teams;
 mod tones;
 mod trunks;
