@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::sip::Transport;
+use crate::sip::agent::Strangers;
 use crate::sip::profile::Profile;
 use crate::{dialogue, payment, prompt};
 
@@ -44,8 +46,21 @@ pub struct Sip {
     pub listen: Vec<Listen>,
     /// Address peers reach us at, when it differs from `listen` (NAT, or listening on all).
     pub public_address: Option<IpAddr>,
+    /// Networks that reach us directly: they are told `local_address` instead.
+    pub local_networks: Vec<IpNet>,
+    /// Our address there; unset, the one listened on.
+    pub local_address: Option<IpAddr>,
+    /// What requests get that no trunk sent.
+    pub unknown_sources: Strangers,
+    /// What trunks with `users` are asked to authenticate for.
+    pub realm: String,
     /// More calls than this are refused with 503.
     pub calls_max: usize,
+    /// New calls a second, over two seconds; more are refused with 503.
+    pub calls_per_second: u32,
+    /// Messages a second from one address of a trunk; more are dropped unread. An address of
+    /// nobody's trunk may send a twentieth of it.
+    pub messages_per_second: u32,
     /// A call longer than this is ended.
     pub call_minutes_max: u64,
     /// After SIGTERM running calls may go on for this long.
@@ -71,6 +86,13 @@ impl Sip {
         let ip = listen.ip();
         let public = self.public_address.filter(|public| public.is_ipv4() == ip.is_ipv4());
         public.or((!ip.is_unspecified()).then_some(ip))
+    }
+
+    /// Our address for a peer inside one of `local_networks`, on this listener.
+    pub fn inner_address_of(&self, listen: SocketAddr) -> Option<IpAddr> {
+        let ip = listen.ip();
+        let own = (!ip.is_unspecified()).then_some(ip);
+        self.local_address.filter(|local| local.is_ipv4() == ip.is_ipv4()).or(own)
     }
 
     pub fn listens(&self, transport: Transport) -> bool {
@@ -99,7 +121,13 @@ impl Default for Sip {
         Sip {
             listen: vec![Listen::udp(SocketAddr::from(([127, 0, 0, 1], 5060)))],
             public_address: None,
+            local_networks: Vec::new(),
+            local_address: None,
+            unknown_sources: Strangers::Refuse,
+            realm: "ringtill".into(),
             calls_max: 500,
+            calls_per_second: 1_000,
+            messages_per_second: 10_000,
             call_minutes_max: 30,
             drain_minutes: 15,
             connections_max: 1_000,
@@ -239,6 +267,13 @@ impl Config {
     /// Where peers send their audio: behind NAT the public address, else the media address.
     pub fn public_media_address(&self) -> Option<IpAddr> {
         self.sip.public_address.or(self.media.address).or(self.public_address())
+    }
+
+    /// Where a peer sends its audio: one inside our own networks is told the inner address.
+    pub fn media_address_for(&self, peer: IpAddr, contact: IpAddr) -> IpAddr {
+        let inside = self.sip.local_networks.iter().any(|net| net.contains(&peer));
+        let told = if inside { self.media.address } else { self.public_media_address() };
+        told.unwrap_or(contact)
     }
 
     /// What we write in Contact; `None` when listening on all addresses and told nothing.

@@ -240,6 +240,8 @@ impl<'t> Reader<'t> {
         const DAY_MINUTES: u64 = 24 * 60;
         for (section, key, value, range) in [
             ("sip", "calls_max", whole(sip.calls_max), 1..=100_000),
+            ("sip", "calls_per_second", sip.calls_per_second.into(), 1..=100_000),
+            ("sip", "messages_per_second", sip.messages_per_second.into(), 20..=1_000_000),
             ("sip", "call_minutes_max", sip.call_minutes_max, 1..=DAY_MINUTES),
             ("sip", "drain_minutes", sip.drain_minutes, 0..=DAY_MINUTES),
             ("sip", "connections_max", whole(sip.connections_max), 1..=65_000),
@@ -284,6 +286,16 @@ impl<'t> Reader<'t> {
                 "address",
                 "media.address is no address of this machine",
                 "name one, or leave it out to use that of [sip] listen",
+            );
+        }
+        let sip = &config.sip;
+        let nowhere = sip.listen.iter().any(|one| sip.inner_address_of(one.address).is_none());
+        if !sip.local_networks.is_empty() && nowhere {
+            self.note(
+                "sip",
+                "local_networks",
+                "these networks cannot be told an address of ours",
+                "add local_address = \"10.0.0.5\" (ours in these networks) to [sip]",
             );
         }
         if config.sip.public_address.is_some_and(|address| address.is_unspecified()) {

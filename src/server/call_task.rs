@@ -105,8 +105,8 @@ impl Task {
         profile: Arc<Profile>,
         session: Session,
     ) -> Task {
-        let address = shared.config.public_media_address();
-        let address = address.unwrap_or(offer.invitation.local.ip());
+        let (source, us) = (offer.invitation.source, offer.invitation.local);
+        let address = shared.config.media_address_for(source.address.ip(), us.ip());
         let local = Local {
             address,
             port: session.port(),
@@ -117,8 +117,7 @@ impl Task {
             srtp: profile.srtp,
             keys: SrtpSeed::new(seed()),
         };
-        let (trunk, source, us) =
-            (profile.clone(), offer.invitation.source, offer.invitation.local);
+        let trunk = profile.clone();
         let guard = LegGuard { commands: shared.commands.clone(), leg: offer.leg, ended: false };
         let setup = call::Setup {
             id: id.clone(),

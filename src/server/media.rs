@@ -25,7 +25,7 @@ mod ports;
 mod recorder;
 mod thread;
 
-pub use lateness::Lateness;
+pub use lateness::{Lateness, Window};
 use ports::Ports;
 use recorder::Recorder;
 use thread::{Call, Order, Worker};
@@ -201,6 +201,12 @@ impl Media {
     /// How late the threads' turns were since the start.
     pub fn lateness(&self) -> Lateness {
         Lateness::of(self.workers.iter().map(|worker| worker.lateness.as_ref()))
+    }
+
+    /// How late they were since the last call with this window.
+    pub fn lateness_since(&self, window: &mut Window) -> Lateness {
+        let workers = self.workers.iter().map(|worker| worker.lateness.as_ref());
+        Lateness::since(window, workers)
     }
 
     fn worker(&self, nth: usize) -> io::Result<Handle> {

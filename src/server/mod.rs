@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+mod admission; // no new calls while media is late
 pub mod accounts; // the account file: read, reported on, swapped
 pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
@@ -48,7 +49,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -103,8 +104,11 @@ impl Server {
     ) -> Result<Server, StartError> {
         let (shared, sip, offers, simulator) = start::open(config, watcher).await?;
         let accepting = tokio::spawn(accept(shared.clone(), offers));
-        let tasks =
-            [tokio::spawn(resolve(shared.clone())), tokio::spawn(post_regularly(shared.clone()))];
+        let tasks = [
+            tokio::spawn(resolve(shared.clone())),
+            tokio::spawn(post_regularly(shared.clone())),
+            tokio::spawn(admission::watch_media(shared.clone())),
+        ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
     }
 

@@ -19,13 +19,16 @@ use tokio::task::JoinHandle;
 
 use self::connections::Connections;
 use self::flood::Flood;
-use crate::sip::agent::{Counters, Intrusion, Placement, Registered, Settings};
+pub use self::flood::Rates;
+use self::security::Security;
+use crate::sip::agent::{Counters, Placement, Registered, Settings};
 use crate::sip::locate::Hop;
 use crate::sip::transport::{Listener, listener_for};
 use crate::sip::{Agent, Command, Event, Input, Invitation, Leg, Output, Peer, Transport};
 
 pub mod connections; // TCP and TLS: all of them in one table
 mod flood; // how much one source may send
+mod security; // the line that fail2ban reads
 mod stream; // TCP and TLS: one connection
 pub mod tls; // our certificate, and whose we trust
 mod udp; // datagrams
@@ -128,6 +131,7 @@ pub struct Transports {
     /// For TLS listeners, and to connect to peers by TLS.
     pub tls: Option<Arc<tls::Tls>>,
     pub limits: connections::Limits,
+    pub rates: Rates,
 }
 
 /// UDP or TCP on one address.
@@ -196,7 +200,7 @@ impl Sip {
         let (ask_sender, asks) = mpsc::channel(ASKS_MAX);
         let (offers, offered) = mpsc::channel(settings.calls_max.clamp(1, 1_024));
         let (status, status_receiver) = watch::channel(Status::default());
-        let inbox = Inbox::new(inputs);
+        let inbox = Inbox::new(inputs, transports.rates.clone());
         let locals: Vec<_> = sockets.iter().map(|(transport, at, _)| (*transport, *at)).collect();
         let connections = Connections::new(&transports, locals.clone(), inbox.clone());
         let (mut udp, mut readers) = (Vec::new(), Vec::new());
@@ -227,6 +231,7 @@ impl Sip {
             dropped: inbox.dropped.clone(),
             unsent: 0,
             overflowed: 0,
+            security: Security::new(Instant::now()),
             sweep: Instant::now() + SWEEP,
             stop: None,
         };
@@ -325,8 +330,8 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn new(inputs: mpsc::Sender<Input>) -> Inbox {
-        let flood = Arc::new(Mutex::new(Flood::new(Instant::now())));
+    fn new(inputs: mpsc::Sender<Input>, rates: Rates) -> Inbox {
+        let flood = Arc::new(Mutex::new(Flood::new(Instant::now(), rates)));
         Inbox { inputs, flood, dropped: Arc::default() }
     }
 
@@ -366,6 +371,7 @@ struct Core {
     dropped: Arc<AtomicU64>,
     unsent: u64,
     overflowed: u64,
+    security: Security,
     sweep: Instant,
     stop: Option<Stop>,
 }
@@ -433,11 +439,7 @@ impl Core {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Transmit { destination, bytes } => self.transmit(destination, bytes),
-                Output::Intrusion(Intrusion { peer, reason }) => {
-                    let (proto, source) = (peer.transport, peer.address);
-                    let (src, sport) = (source.ip(), source.port());
-                    tracing::warn!("SECURITY {reason} proto={proto} src={src} sport={sport}");
-                }
+                Output::Intrusion(intrusion) => self.security.tell(Instant::now(), intrusion),
                 Output::Registered { trunk, state } => {
                     let trunk = &trunk.name;
                     match state {

@@ -171,11 +171,17 @@ async fn start_sip(
     let listeners = config.sip.listen.iter().map(|listen| {
         let public = config.sip.public_address_of(listen.address);
         let ip = public.unwrap_or(listen.address.ip());
-        Listener::new(listen.transport, SocketAddr::new(ip, listen.address.port()))
+        let public = SocketAddr::new(ip, listen.address.port());
+        let inner = config.sip.inner_address_of(listen.address);
+        let inside = config.sip.local_networks.iter().filter_map(|net| Some((*net, inner?)));
+        Listener { inside: inside.collect(), ..Listener::new(listen.transport, public) }
     });
     let settings = crate::sip::agent::Settings {
         listeners: listeners.collect(),
         trunks: config.trunks.iter().cloned().map(Arc::new).collect(),
+        strangers: config.sip.unknown_sources,
+        realm: config.sip.realm.clone(),
+        calls_per_second: config.sip.calls_per_second,
         ..crate::sip::agent::Settings::new(config.sip.address(), PRODUCT, config.sip.calls_max)
     };
     let limits = sip::connections::Limits {
@@ -186,7 +192,11 @@ async fn start_sip(
     let listen = config.sip.listen.iter().map(|listen| listen.address).collect();
     let mut seed = [0; 32];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
-    let transports = sip::Transports { listen, tls, limits };
+    let rates = sip::Rates {
+        trunks: config.trunks.iter().flat_map(|trunk| trunk.sources.iter().copied()).collect(),
+        per_second: config.sip.messages_per_second,
+    };
+    let transports = sip::Transports { listen, tls, limits, rates };
     sip::Sip::bind(transports, settings, seed).await.map_err(|failed| {
         let remedy = match failed.error.kind() {
             std::io::ErrorKind::AddrInUse => {

@@ -503,7 +503,7 @@ impl Agent {
             session.counted = session.is_live();
             self.live = if session.counted { self.live + 1 } else { self.live - 1 };
         }
-        // Another session may be taken out of the table at the same time: a bound need not be exact.
+        // Others may be taken out of the table at the same time: a bound need not be exact.
         let others = self.live.saturating_sub(usize::from(session.counted));
         let lingering = self.sessions.len().saturating_sub(others);
         if session.phase == Phase::Lingering && lingering >= self.settings.calls_max.max(64) {

@@ -109,7 +109,7 @@ fn an_unknown_source_is_refused() {
     let mut stranger = Sip::at("127.0.0.2", binary.port);
     let invite = stranger.invite(&offer());
     assert_eq!(stranger.ask(&invite).status, 403);
-    binary.wait_for("no trunk has this source address");
+    binary.wait_for("SECURITY rejected proto=udp src=127.0.0.2");
     expect_service(&binary);
     assert_eq!(binary.stop(), Some(0));
 }

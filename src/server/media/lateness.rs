@@ -11,6 +11,17 @@ pub struct Histogram {
     max_us: AtomicU64,
 }
 
+/// Remembers what was counted, to tell of the turns since.
+pub struct Window {
+    counts: [u64; BUCKETS],
+}
+
+impl Default for Window {
+    fn default() -> Window {
+        Window { counts: [0; BUCKETS] }
+    }
+}
+
 /// What a media thread's turns lacked in punctuality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lateness {
@@ -38,14 +49,21 @@ impl Histogram {
 
 impl Lateness {
     pub fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Lateness {
-        let mut counts = [0; BUCKETS];
-        let mut max_us = 0;
-        for histogram in histograms {
-            for (sum, count) in counts.iter_mut().zip(&histogram.counts) {
-                *sum += count.load(Ordering::Relaxed);
-            }
-            max_us = max_us.max(histogram.max_us.load(Ordering::Relaxed));
-        }
+        let (counts, max_us) = summed(histograms);
+        Lateness::read(counts, max_us)
+    }
+
+    /// Of the turns since the last call with this window; `max` is that since the start.
+    pub fn since<'a>(
+        window: &mut Window,
+        histograms: impl Iterator<Item = &'a Histogram>,
+    ) -> Lateness {
+        let (counts, max_us) = summed(histograms);
+        let before = std::mem::replace(&mut window.counts, counts);
+        Lateness::read(std::array::from_fn(|at| counts[at] - before[at]), max_us)
+    }
+
+    fn read(counts: [u64; BUCKETS], max_us: u64) -> Lateness {
         let turns: u64 = counts.iter().sum();
         let mut left = turns - turns / 100;
         let p99 = counts.iter().position(|&count| {
@@ -56,6 +74,18 @@ impl Lateness {
         let us = Duration::from_micros;
         Lateness { turns, p99: us(p99_us), max: us(max_us) }
     }
+}
+
+fn summed<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> ([u64; BUCKETS], u64) {
+    let mut counts = [0; BUCKETS];
+    let mut max_us = 0;
+    for histogram in histograms {
+        for (sum, count) in counts.iter_mut().zip(&histogram.counts) {
+            *sum += count.load(Ordering::Relaxed);
+        }
+        max_us = max_us.max(histogram.max_us.load(Ordering::Relaxed));
+    }
+    (counts, max_us)
 }
 
 fn bound_us(bucket: usize) -> u64 {
@@ -78,5 +108,16 @@ mod tests {
         let late = Lateness::of([&histogram].into_iter());
         assert!(late.p99 >= Duration::from_millis(7), "{:?}", late.p99);
         assert_eq!(Lateness::of(std::iter::empty()), Lateness::default());
+    }
+
+    #[test]
+    fn a_window_forgets_what_came_before() {
+        let (histogram, mut window) = (Histogram::default(), Window::default());
+        (0..100).for_each(|_| histogram.add(Duration::from_millis(30)));
+        assert!(Lateness::since(&mut window, [&histogram].into_iter()).p99.as_millis() >= 30);
+        (0..50).for_each(|_| histogram.add(Duration::from_micros(100)));
+        let late = Lateness::since(&mut window, [&histogram].into_iter());
+        assert_eq!(late.turns, 50);
+        assert!(late.p99 < Duration::from_millis(1), "{:?}", late.p99);
     }
 }

@@ -126,7 +126,11 @@ async fn bare() -> (Core, mpsc::Receiver<Offer>) {
     let (offers, offered) = mpsc::channel(4);
     let core = Core {
         udp: Vec::new(),
-        connections: Connections::new(&any.into(), Vec::new(), Inbox::new(mpsc::channel(1).0)),
+        connections: Connections::new(
+            &any.into(),
+            Vec::new(),
+            Inbox::new(mpsc::channel(1).0, Rates::default()),
+        ),
         agent: Agent::new(settings, [0; 32]),
         mailboxes: HashMap::new(),
         offers,
@@ -134,6 +138,7 @@ async fn bare() -> (Core, mpsc::Receiver<Offer>) {
         dropped: Arc::default(),
         unsent: 0,
         overflowed: 0,
+        security: Security::new(Instant::now()),
         sweep: Instant::now(),
         stop: None,
     };

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::super::Rates;
 use super::super::tls::tests::Authority;
 use super::*;
 
@@ -22,8 +23,13 @@ impl End {
         let listener = stream::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let local = listener.local_addr().unwrap();
         let (sender, inputs) = mpsc::channel(64);
-        let transports = Transports { listen: Vec::new(), tls: tls.map(Arc::new), limits };
-        let inbox = Inbox::new(sender);
+        let transports = Transports {
+            listen: Vec::new(),
+            tls: tls.map(Arc::new),
+            limits,
+            ..Transports::default()
+        };
+        let inbox = Inbox::new(sender, Rates::default());
         let connections = Connections::new(&transports, vec![(transport, local)], inbox);
         tokio::spawn(connections.clone().accept(listener, 0));
         End { connections, inputs, local, transport }
@@ -275,7 +281,7 @@ async fn a_new_certificate_is_for_new_connections() {
     let listener = stream::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let local = listener.local_addr().unwrap();
     let (sender, mut inputs) = mpsc::channel(64);
-    let inbox = Inbox::new(sender);
+    let inbox = Inbox::new(sender, Rates::default());
     let server = Connections::new(&transports, vec![(Transport::Tls, local)], inbox);
     tokio::spawn(server.clone().accept(listener, 0));
     let mut ours = End::new(Transport::Tls, Some(client(&authority)), Limits::default()).await;
