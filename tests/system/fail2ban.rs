@@ -45,8 +45,8 @@ fn log(format: &str) -> (Binary, Vec<String>) {
                  users = [{ username = \"edge\", password = \"loopback-secret\" }]\n";
     // The level is the last key of its section.
     let mut binary = Binary::start(&format!("trace\"\nformat = \"{format}"), trunk);
-    let mut stranger = Sip::at("127.0.2.1", binary.port);
-    for method in ["INVITE", "OPTIONS"] {
+    for (from, method) in [("127.0.2.1", "INVITE"), ("127.0.2.3", "OPTIONS")] {
+        let mut stranger = Sip::at(from, binary.port);
         let request = stranger.request(method, "");
         assert_eq!(stranger.ask(&forged(&request)).status, 403);
     }
@@ -83,7 +83,7 @@ fn fail2ban_finds_the_rejected_and_nobody_else() {
         let lines: Vec<&String> = log.iter().filter(|line| line.contains("SECURITY")).collect();
         assert!(lines.len() >= 3, "{log:#?}");
         let Some(found) = found(binary.folder.path(), &log) else { return };
-        assert_eq!(found, ["127.0.2.1", "127.0.2.1", "127.0.2.2"], "{lines:#?}");
+        assert_eq!(found, ["127.0.2.1", "127.0.2.3", "127.0.2.2"], "{lines:#?}");
     }
 }
 

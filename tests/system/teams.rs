@@ -55,7 +55,7 @@ struct Teams {
 }
 
 impl Teams {
-    fn connect(port: u16, authority: &Authority, name: Option<&str>) -> Teams {
+    fn connect(from: &str, port: u16, authority: &Authority, name: Option<&str>) -> Teams {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.root.as_bytes()).expect("PEM");
         roots.add(root).expect("a root");
@@ -74,7 +74,7 @@ impl Teams {
         };
         let server = ServerName::try_from(OURS).expect("a name");
         let connection = ClientConnection::new(Arc::new(config), server).expect("a client");
-        let local: SocketAddr = format!("{MICROSOFT}:0").parse().expect("an address");
+        let local: SocketAddr = format!("{from}:0").parse().expect("an address");
         let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::STREAM);
         let socket = socket2::Socket::new(domain, kind, None).expect("a socket");
         socket.bind(&local.into()).expect("bound");
@@ -168,7 +168,7 @@ fn start(authority: &Authority) -> Binary {
     let (certificate, key) = (write("ours.pem", &certificate), write("ours.key", &key));
     let root = write("microsoft.pem", &authority.root);
     let more = format!(
-        "[[trunk]]\nprofile = \"teams\"\nsources = [\"{MICROSOFT}/32\"]\ntrust_caller_id = true\n\n\
+        "[[trunk]]\nprofile = \"teams\"\nsources = [\"127.0.3.0/29\"]\ntrust_caller_id = true\n\n\
          [sip.tls]\ncertificate_file = \"{certificate}\"\nkey_file = \"{key}\"\n\
          client_ca_file = \"{root}\"\n"
     );
@@ -189,16 +189,22 @@ fn problem_12_teams_gets_srtp_over_tls_or_488() {
          a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{}|2^31\r\n",
         STANDARD.encode(key)
     );
-    for name in [None, Some("sip.pstnhub.example"), Some("pstnhub.microsoft.com")] {
-        let mut stranger = Teams::connect(binary.port, &authority, name);
+    // From several addresses: one is not told about twice in a second.
+    for (from, name) in [
+        ("127.0.3.2", None),
+        ("127.0.3.3", Some("sip.pstnhub.example")),
+        ("127.0.3.4", Some("pstnhub.microsoft.com")),
+    ] {
+        let mut stranger = Teams::connect(from, binary.port, &authority, name);
         let answer = stranger.invite(&secured);
         assert!(answer.starts_with("SIP/2.0 403"), "{name:?}: {answer}");
         binary.wait_for("no-certificate");
     }
-    let by_udp = Sip::at(MICROSOFT, binary.port).options();
+    let by_udp = Sip::at("127.0.3.5", binary.port).options();
     assert_eq!(by_udp.status, 403);
     binary.wait_for("wrong-transport");
-    let mut teams = Teams::connect(binary.port, &authority, Some("sip.pstnhub.microsoft.com"));
+    let mut teams =
+        Teams::connect(MICROSOFT, binary.port, &authority, Some("sip.pstnhub.microsoft.com"));
     let answer = teams.invite(plain);
     assert!(answer.starts_with("SIP/2.0 488"), "{answer}");
     let answer = teams.invite(&secured);
