@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
-use ringtill::server::{self, Server, demo, dial, prompts};
+use ringtill::server::{self, Server, demo, dial, explain, prompts};
+use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
@@ -46,6 +47,11 @@ enum Command {
         #[command(subcommand)]
         command: PromptsCommand,
     },
+    /// The trunks: why a request is taken or refused, and the profiles that come with Ringtill
+    Trunk {
+        #[command(subcommand)]
+        command: TrunkCommand,
+    },
 }
 
 #[derive(clap::Args)]
@@ -63,6 +69,40 @@ enum PromptsCommand {
     Export,
     /// Says every phrase with the command of [prompts.synthesis] into FOLDER/clips
     Render { folder: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum TrunkCommand {
+    /// Tells which trunk takes a SIP request, by which rule, and why the others do not
+    ///
+    /// Exit code 0: a trunk takes it; 1: none does; 2: the file holds no SIP request.
+    Explain(ExplainArguments),
+    /// Lists the bundled profiles
+    List,
+}
+
+#[derive(clap::Args)]
+struct ExplainArguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// File with one SIP request, such as an INVITE copied from a trace; `-` reads standard input
+    file: PathBuf,
+    /// Where it came from; without this its topmost Via is believed
+    #[arg(long, value_name = "IP:PORT")]
+    from: Option<std::net::SocketAddr>,
+    /// How it came; without this its topmost Via is believed
+    #[arg(long, value_enum)]
+    transport: Option<TransportName>,
+    /// Name in the TLS client certificate that was shown; may be repeated
+    #[arg(long = "certificate", value_name = "NAME")]
+    certificates: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TransportName {
+    Udp,
+    Tcp,
+    Tls,
 }
 
 #[derive(clap::Args)]
@@ -182,6 +222,7 @@ fn main() -> ExitCode {
             Command::Check { file } => check(&file.config),
             Command::Dial(arguments) => call(arguments).await,
             Command::Prompts { file, command } => voice(&file.config, command).await,
+            Command::Trunk { command } => trunk(command),
         }
     })
 }
@@ -233,6 +274,40 @@ fn check(path: &Path) -> ExitCode {
     } else {
         ExitCode::from(WRONG_CONFIGURATION)
     }
+}
+
+fn trunk(command: TrunkCommand) -> ExitCode {
+    let arguments = match command {
+        TrunkCommand::List => {
+            print!("{}", explain::list());
+            return ExitCode::SUCCESS;
+        }
+        TrunkCommand::Explain(arguments) => arguments,
+    };
+    let config = match read_config(&arguments.config.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let options = explain::Options {
+        file: arguments.file,
+        from: arguments.from,
+        transport: arguments.transport.map(|name| match name {
+            TransportName::Udp => Transport::Udp,
+            TransportName::Tcp => Transport::Tcp,
+            TransportName::Tls => Transport::Tls,
+        }),
+        certificates: arguments.certificates,
+    };
+    let (text, verdict) = explain::explain(&config, &options);
+    match verdict {
+        explain::Verdict::Unreadable => eprint!("{text}"),
+        explain::Verdict::Taken | explain::Verdict::Unknown => print!("{text}"),
+    }
+    ExitCode::from(match verdict {
+        explain::Verdict::Taken => 0,
+        explain::Verdict::Unknown => 1,
+        explain::Verdict::Unreadable => 2,
+    })
 }
 
 async fn voice(path: &Path, command: PromptsCommand) -> ExitCode {

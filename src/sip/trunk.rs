@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::profile::Profile;
 use super::transport::{Peer, Transport};
 
@@ -62,7 +64,51 @@ impl fmt::Display for Miss {
     }
 }
 
+/// One thing by which a request is a trunk's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// Its source lies in this network of `sources`.
+    Source(IpNet),
+    /// `transports` names its transport.
+    Transport(Transport),
+    /// A name of the certificate shown is this one of `certificates`.
+    Certificate(String),
+    /// Nothing tells yet: it has to prove that it is one of these users.
+    Users(Vec<String>),
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Source(net) => write!(f, "its source is in {net}"),
+            Ground::Transport(transport) => write!(f, "{transport} is one of its transports"),
+            Ground::Certificate(name) => write!(f, "the certificate shown is for {name}"),
+            Ground::Users(names) => {
+                write!(f, "it must prove to be {} (digest)", names.join(" or "))
+            }
+        }
+    }
+}
+
 impl Profile {
+    /// Why this trunk takes a request that came like this, rule by rule.
+    pub fn grounds(&self, arrival: &Arrival<'_>) -> Result<Vec<Ground>, Miss> {
+        self.admits(arrival)?;
+        let source = self.sources.iter().find(|net| net.contains(&arrival.source));
+        let transport = self.transports.iter().find(|own| **own == arrival.transport);
+        let shown = |wanted: &&String| {
+            let names = arrival.certificate.unwrap_or_default();
+            names.iter().any(|name| covers(wanted, name))
+        };
+        let certificate = self.certificates.iter().find(shown);
+        let users: Vec<String> = self.users.iter().map(|user| user.username.clone()).collect();
+        let mut grounds: Vec<Ground> = source.copied().map(Ground::Source).into_iter().collect();
+        grounds.extend(transport.copied().map(Ground::Transport));
+        grounds.extend(certificate.cloned().map(Ground::Certificate));
+        grounds.extend((!users.is_empty()).then_some(Ground::Users(users)));
+        Ok(grounds)
+    }
+
     /// Whether a request that came like this is this trunk's, digest authentication aside. The
     /// most specific reason comes last: a wrong source is told before a wrong certificate.
     pub fn admits(&self, arrival: &Arrival<'_>) -> Result<(), Miss> {
@@ -154,6 +200,29 @@ mod tests {
         assert!(shown(&["a.b.pstnhub.example"]).is_err());
         assert!(shown(&["pstnhub.example"]).is_err());
         let plain = trunk.admits(&arrival("198.51.100.1", Transport::Tls));
+        assert_eq!(plain, Err(Miss::Uncertified));
+    }
+
+    #[test]
+    fn every_rule_that_held_is_told() {
+        let trunk = profile(
+            "sources = ['10.0.0.0/8', '192.0.2.0/24']\ntransports = ['tls']\n\
+             certificates = ['*.example.com']\nusers = [{ username = 'a', password = 'b' }]",
+        );
+        let names = ["sip.example.com".to_string()];
+        let shown = Arrival { certificate: Some(&names), ..arrival("192.0.2.1", Transport::Tls) };
+        let told: Vec<String> =
+            trunk.grounds(&shown).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "its source is in 192.0.2.0/24",
+                "tls is one of its transports",
+                "the certificate shown is for *.example.com",
+                "it must prove to be a (digest)",
+            ]
+        );
+        let plain = trunk.grounds(&arrival("192.0.2.1", Transport::Tls));
         assert_eq!(plain, Err(Miss::Uncertified));
     }
 

@@ -43,10 +43,24 @@ impl Binary {
 
     /// The same with an account file of the test's own.
     pub fn start_with(accounts: &str, log_level: &str, more: &str) -> Binary {
+        Binary::start_listening(&[], accounts, log_level, more)
+    }
+
+    /// The same, listening by further transports (`tcp`, `tls`) on the same port.
+    pub fn start_listening(
+        transports: &[&str],
+        accounts: &str,
+        log_level: &str,
+        more: &str,
+    ) -> Binary {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         fs::write(folder.path().join("accounts.csv"), accounts).expect("written");
         let config = config(folder.path(), port, log_level, more);
+        let address = format!("\"127.0.0.1:{port}\"");
+        let also = transports.iter().map(|name| format!(", \"{name}:127.0.0.1:{port}\""));
+        let all = format!("[{address}{}]", also.collect::<String>());
+        let config = config.replacen(&address, &all, 1);
         fs::write(folder.path().join("ringtill.toml"), config).expect("written");
         let mut child = Command::new(RINGTILL)
             .args(["serve", "-c", "ringtill.toml"])

@@ -168,6 +168,10 @@ fn tag(reply: &Reply) -> String {
     to.split_once(";tag=").map(|(_, tag)| format!(";tag={tag}")).unwrap_or_default()
 }
 
+/// An offer that gets 488, so that no call comes of it.
+pub const NO_CODEC: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\n\
+                            t=0 0\r\nm=audio 30000 RTP/AVP 18\r\n";
+
 /// An offer of PCMU and telephone-events.
 pub fn sdp(rtp: SocketAddr) -> String {
     let (ip, port) = (rtp.ip(), rtp.port());

@@ -10,12 +10,20 @@ use ringtill::server::store::Store;
 use crate::binary::{Binary, expiry, free_port, one_at_a_time};
 use crate::tones;
 
-/// Runs a scenario of `tests/sipp`; false when SIPp is not here and need not be.
-fn sipp(scenario: &str, binary: &Binary) -> bool {
-    if Command::new("sipp").arg("-v").output().is_err() {
+/// Whether SIPp is here; a failure when it must be.
+pub fn is_here() -> bool {
+    let here = Command::new("sipp").arg("-v").output().is_ok();
+    if !here {
         let needed = std::env::var_os("RINGTILL_TESTS_NEED_SIPP").is_some();
         assert!(!needed, "sipp is not installed (Debian: sip-tester)");
         eprintln!("skipped: sipp is not installed (Debian: sip-tester)");
+    }
+    here
+}
+
+/// Runs a scenario of `tests/sipp`; false when SIPp is not here and need not be.
+fn sipp(scenario: &str, binary: &Binary) -> bool {
+    if !is_here() {
         return false;
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sipp").join(scenario);
