@@ -154,7 +154,7 @@ impl Agent {
         let method = if sdp.is_empty() { Method::UPDATE } else { Method::INVITE };
         let running = session.refresh;
         let Some((hop, branch, draft)) = self.within(session, &method) else { return };
-        let mut draft = self.with_contact(draft, &hop);
+        let mut draft = self.with_contact(draft, &hop, &session.profile);
         draft = with_wish(draft, &session.profile, running);
         let purpose = if sdp.is_empty() { Purpose::Update } else { Purpose::Reinvite };
         if !sdp.is_empty() {
@@ -167,9 +167,9 @@ impl Agent {
     }
 
     /// What a request says that may change a dialog.
-    pub(super) fn with_contact(&self, draft: Draft, hop: &Peer) -> Draft {
+    pub(super) fn with_contact(&self, draft: Draft, hop: &Peer, trunk: &Profile) -> Draft {
         draft
-            .with("Contact", format!("<{}>", self.contact(hop)))
+            .with("Contact", format!("<{}>", self.contact(hop, trunk)))
             .with("Allow", ALLOW)
             .with("Supported", SUPPORTED)
     }

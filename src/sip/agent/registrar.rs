@@ -39,7 +39,7 @@ impl Agent {
         let Some(first) = servers.first() else { return };
         let user = register.address.split_once(':').map_or("", |(_, rest)| rest);
         let user = user.split_once('@').map_or("ringtill", |(user, _)| user);
-        let ours = self.contact(first);
+        let ours = self.contact(first, &trunk);
         let contact = format!("sip:{user}@{}", ours.strip_prefix("sip:").unwrap_or(&ours));
         let settings = Settings {
             registrar: register.registrar.clone(),

@@ -124,7 +124,7 @@ impl Agent {
         }
         let Some((target, replaces)) = target else { return };
         let reply = self.reply(request, 202, source);
-        let reply = self.with_contact(reply, &source);
+        let reply = self.with_contact(reply, &source, &session.profile);
         self.transactions.respond(now, id, 202, reply.encode());
         let mut headers: Vec<(String, String)> = Vec::new();
         headers.extend(replaces.map(|replaces| ("Replaces".into(), replaces)));
@@ -248,7 +248,7 @@ impl Agent {
         let Some((hop, branch, draft)) = self.within(session, &Method::NOTIFY) else { return };
         let state = if over { "terminated;reason=noresource" } else { "active;expires=180" };
         let notify = draft
-            .with("Contact", format!("<{}>", self.contact(&hop)))
+            .with("Contact", format!("<{}>", self.contact(&hop, &session.profile)))
             .with("Event", format!("refer;id={refer}"))
             .with("Subscription-State", state)
             .with_body("message/sipfrag;version=2.0", format!("SIP/2.0 {line}\r\n"));

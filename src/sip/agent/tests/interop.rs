@@ -348,6 +348,30 @@ fn problem_14_options_for_any_number_and_503_when_draining() {
 }
 
 #[test]
+fn problem_14_a_flapping_trunk_is_damped() {
+    let mut peer = Scripted::trunk(
+        "proxy = 'sip:carrier.example'\noptions_s = 60\ncontact_host = 'pay.example'",
+    );
+    let trunk = peer.agent.settings.trunks[0].clone();
+    peer.command(Command::Watch { trunk, server: Peer::udp(address(PEER)) });
+    // `a`nswered, `l`ost, or `r`efused by somebody on the way.
+    for outcome in "aallalllaala".chars() {
+        let options = peer.sent("OPTIONS sip:carrier.example ");
+        assert_eq!(field(&options, "Contact"), "<sip:pay.example:5060>");
+        match outcome {
+            'a' => peer.respond(&options, "404 Not Found"),
+            'r' => peer.respond(&options, "503 Service Unavailable"),
+            _ => {}
+        }
+        peer.transmitted.clear();
+        peer.pass(Duration::from_millis(60_100));
+        // Before it stand repetitions of the one that was lost.
+        peer.transmitted = peer.transmitted.pop().into_iter().collect();
+    }
+    assert_eq!(peer.reachable, [true, false, true]);
+}
+
+#[test]
 fn problem_14_a_challenge_with_sha_256_only() {
     let mut peer = Scripted::trunk("[account]\nusername = 'us'\npassword = 'tomato'");
     let invite = peer.place("sip:x@192.0.2.1");
