@@ -5,6 +5,7 @@
 use super::peer::{Scripted, field};
 use super::*;
 use crate::sip::offer::{self, Direction, Law, Local, SrtpPolicy, SrtpSeed};
+use crate::sip::transport::Listener;
 
 const SDP: &str = "Content-Type: application/sdp\r\n";
 const CONTACT: &str = "Contact: <sip:a@192.0.2.1:5060>\r\n";
