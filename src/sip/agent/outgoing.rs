@@ -202,9 +202,13 @@ impl Agent {
         sdp: Vec<u8>,
     ) -> (String, Draft) {
         let branch = self.branch();
-        let invite = Draft::request(&Method::INVITE, target.as_str())
+        let mut invite = Draft::request(&Method::INVITE, target.as_str())
             .with("Via", self.via(&branch, hop))
-            .with("Max-Forwards", "70")
+            .with("Max-Forwards", "70");
+        for route in self.service_route(trunk) {
+            invite = invite.with("Route", route);
+        }
+        let invite = invite
             .with("From", format!("{};tag={}", written(from), key.1))
             .with("To", format!("<{}>", target.as_str()))
             .with("Call-ID", &key.0)

@@ -94,6 +94,12 @@ impl Agent {
         self.bindings.iter().filter_map(|binding| binding.registration.deadline()).min()
     }
 
+    /// The route that a trunk we are registered with wants our calls to take (RFC 3608).
+    pub(super) fn service_route(&self, trunk: &Profile) -> Vec<String> {
+        let binding = self.bindings.iter().find(|binding| binding.trunk.name == trunk.name);
+        binding.map(|binding| binding.registration.service_route().to_vec()).unwrap_or_default()
+    }
+
     /// Whether a response belongs to a REGISTER of ours.
     pub(super) fn registered(&mut self, now: Instant, id: ClientId, response: &Response) -> bool {
         let Some(binding) = self.bindings.iter_mut().find(|one| one.pending == Some(id)) else {
