@@ -12,6 +12,8 @@ use crate::gateway;
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
 
+mod trunks; // what trunks ask of the rest
+
 const SECTIONS: [&str; 13] = [
     "sip",
     "media",
@@ -216,6 +218,7 @@ impl<'t> Reader<'t> {
         self.check_addresses(config);
         self.check_payment(config);
         self.check_gateway(config);
+        self.problems.extend(trunks::problems(config));
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {
             let message = format!("prompts.synthesis.{key}: {what}");
