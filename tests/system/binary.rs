@@ -97,6 +97,12 @@ impl Binary {
         }
     }
 
+    /// Whether a line so far contains `part`; waits for nothing.
+    pub fn has_logged(&mut self, part: &str) -> bool {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().any(|line| line.contains(part))
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
