@@ -37,6 +37,9 @@ impl Agent {
         }
         let Some(mut session) = self.sessions.remove(&leg) else { return };
         if !self.sent_again(now, &mut session, id, purpose, response) {
+            if purpose == Purpose::Successor && !is_final && session.redirection.is_none() {
+                self.cancel_successor(now, &session, id);
+            }
             self.answered(now, &mut session, purpose, response, source);
         }
         self.settle(now, session);

@@ -358,6 +358,7 @@ impl Agent {
         let reply = Draft::response(&invite.request, 200, invite.source.address, tag)
             .with("Server", &self.settings.product);
         let reply = self.with_contact(reply, &invite.source, &session.profile);
+        session.refresh = session.refresh.map(|refresh| refresh.restarted(now));
         let mut reply = refresh::with_agreement(reply, session.refresh);
         session.described.clone_from(&sdp);
         if !sdp.is_empty() {

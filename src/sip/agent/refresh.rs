@@ -30,6 +30,11 @@ pub(super) struct Refresh {
 }
 
 impl Refresh {
+    /// The same, counted from now: what was agreed on while it rang begins with the answer.
+    pub fn restarted(self, now: Instant) -> Refresh {
+        Refresh::new(now, self.interval_s, self.ours)
+    }
+
     fn new(now: Instant, interval_s: u32, ours: bool) -> Refresh {
         let interval = Duration::from_secs(interval_s.into());
         // RFC 4028 §10: a little before the end, so that the BYE is there by then.

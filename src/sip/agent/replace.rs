@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::dialog::Dialog;
-use super::super::model::{Draft, Method, NameAddr, Request, Response, Scheme, Uri};
+use super::super::model::{Draft, Method, NameAddr, Request, Response, Scheme, Uri, Via};
 use super::super::profile::Profile;
-use super::super::transaction::ServerId;
+use super::super::transaction::{ClientId, ServerId};
 use super::super::transport::Peer;
 use super::session::{Abilities, Phase, Placed, Redirection, Session};
 use super::{Agent, Event, Purpose, RING_MAX, refresh};
@@ -220,13 +220,21 @@ impl Agent {
     pub(super) fn abandon_redirection(&mut self, now: Instant, session: &mut Session) {
         let Some(redirection) = session.redirection.take() else { return };
         let Some(placed) = redirection.placed else { return };
+        // Without a provisional response it is too early for CANCEL: then at the first one.
         if placed.ringing {
-            let cancel = placed.draft.cancel();
-            let branch = placed.branch;
-            let hop = placed.destination;
-            let id = self.transactions.send(now, &Method::CANCEL, &branch, cancel, hop);
-            self.clients.insert(id, (session.leg, Purpose::Courtesy));
+            self.cancel_successor(now, session, placed.client);
         }
+    }
+
+    /// CANCEL to a call that nobody waits for any more.
+    pub(super) fn cancel_successor(&mut self, now: Instant, session: &Session, client: ClientId) {
+        let Some((invite, hop)) = self.transactions.sent(client) else { return };
+        let cancel = invite.cancel();
+        let via = cancel.header("Via").unwrap_or_default();
+        let branch = Via::parse(via).map_or_else(String::new, |via| via.branch().to_string());
+        self.transactions.give_up(now, client);
+        let id = self.transactions.send(now, &Method::CANCEL, &branch, cancel, hop);
+        self.clients.insert(id, (session.leg, Purpose::Courtesy));
     }
 
     /// Tells the peer how the call it asked for goes.
