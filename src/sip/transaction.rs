@@ -51,6 +51,8 @@ struct Server {
     key: String,
     merge: Option<String>,
     invite: bool,
+    /// INVITE outside a dialog.
+    new_call: bool,
     state: State,
     /// Where its responses go.
     destination: Peer,
@@ -83,6 +85,8 @@ pub struct Transactions {
     next: u64,
     servers_max: usize,
     servers: HashMap<ServerId, Server>,
+    /// Those of new calls among them.
+    new_calls: usize,
     server_keys: HashMap<String, ServerId>,
     merges: HashMap<String, ServerId>,
     clients: HashMap<ClientId, Client>,
@@ -96,12 +100,14 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// At most `servers_max` server transactions exist at a time.
+    /// At most `servers_max` server transactions exist at a time, half of them for new calls:
+    /// however many come, those that run can be ended.
     pub fn new(servers_max: usize) -> Transactions {
         Transactions {
             next: 0,
             servers_max,
             servers: HashMap::new(),
+            new_calls: 0,
             server_keys: HashMap::new(),
             merges: HashMap::new(),
             clients: HashMap::new(),
@@ -155,9 +161,13 @@ impl Transactions {
         if request.method == Method::ACK {
             return Received::Ack;
         }
-        if self.servers.len() >= self.servers_max {
+        let invite = request.method == Method::INVITE;
+        let new_call = invite && request.core.to_tag().is_none();
+        let crowded = new_call && self.new_calls >= self.servers_max.div_ceil(2);
+        if crowded || self.servers.len() >= self.servers_max {
             return Received::Full;
         }
+        self.new_calls += usize::from(new_call);
         self.next += 1;
         let id = ServerId(self.next);
         let merge = merge_key(request);
@@ -170,7 +180,8 @@ impl Transactions {
         let server = Server {
             key,
             merge,
-            invite: request.method == Method::INVITE,
+            invite,
+            new_call,
             state: State::Trying,
             destination: source.reply_path(&request.core.via),
             last: None,
@@ -384,6 +395,7 @@ impl Transactions {
 
     fn drop_server(&mut self, id: ServerId) {
         if let Some(server) = self.servers.remove(&id) {
+            self.new_calls -= usize::from(server.new_call);
             self.server_keys.remove(&server.key);
             if let Some(merge) = server.merge {
                 self.merges.remove(&merge);

@@ -53,14 +53,28 @@ impl Binary {
         log_level: &str,
         more: &str,
     ) -> Binary {
+        Binary::launch(accounts, |folder, port| {
+            let address = format!("\"127.0.0.1:{port}\"");
+            let also = transports.iter().map(|name| format!(", \"{name}:127.0.0.1:{port}\""));
+            let all = format!("[{address}{}]", also.collect::<String>());
+            config(folder, port, log_level, more).replacen(&address, &all, 1)
+        })
+    }
+
+    /// By UDP and TCP, with further keys in `[sip]`.
+    pub fn start_sip(log_level: &str, sip: &str, more: &str) -> Binary {
+        Binary::launch(ACCOUNTS, |folder, port| {
+            let udp = format!("\"127.0.0.1:{port}\"\n");
+            let both = format!("[\"udp:127.0.0.1:{port}\", \"tcp:127.0.0.1:{port}\"]\n{sip}\n");
+            config(folder, port, log_level, more).replacen(&udp, &both, 1)
+        })
+    }
+
+    fn launch(accounts: &str, config: impl FnOnce(&Path, u16) -> String) -> Binary {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         fs::write(folder.path().join("accounts.csv"), accounts).expect("written");
-        let config = config(folder.path(), port, log_level, more);
-        let address = format!("\"127.0.0.1:{port}\"");
-        let also = transports.iter().map(|name| format!(", \"{name}:127.0.0.1:{port}\""));
-        let all = format!("[{address}{}]", also.collect::<String>());
-        let config = config.replacen(&address, &all, 1);
+        let config = config(folder.path(), port);
         fs::write(folder.path().join("ringtill.toml"), config).expect("written");
         let mut child = Command::new(RINGTILL)
             .args(["serve", "-c", "ringtill.toml"])

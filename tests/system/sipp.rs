@@ -66,7 +66,7 @@ fn posted(binary: &Binary) -> Vec<reconcile::Row> {
         .collect()
 }
 
-fn expect_one_payment(binary: &Binary, account: &str, amount: i64) {
+pub fn expect_one_payment(binary: &Binary, account: &str, amount: i64) {
     let ledger = ledger(binary);
     assert_eq!(ledger.len(), 1, "{ledger:?}\n{}", binary.log.join("\n"));
     let (intent, state) = &ledger[0];

@@ -159,7 +159,7 @@ fn an_accepted_invite_answers_retransmissions_for_32_s() {
 
 #[test]
 fn old_branches_merged_copies_and_a_full_table() {
-    let (mut all, start) = (Transactions::new(2), start());
+    let (mut all, start) = (Transactions::new(3), start());
     let old = request("INVITE", "1", "");
     let Received::New(id) = all.receive_request(start, &old, peer()) else {
         panic!("not new");
@@ -173,8 +173,15 @@ fn old_branches_merged_copies_and_a_full_table() {
     assert_eq!(all.servers[&id].state, State::Confirmed);
     let copy = request("INVITE", "z9hG4bKcopy", "");
     assert!(matches!(all.receive_request(start, &copy, peer()), Received::Merged(_)));
-    let third = request("BYE", "z9hG4bK3", ";tag=x");
-    assert_eq!(all.receive_request(start, &third, peer()), Received::Full);
+    let crowd = request("INVITE", "z9hG4bK3", "");
+    assert_eq!(all.receive_request(start, &crowd, peer()), Received::Full);
+    let bye = |branch| request("BYE", branch, ";tag=x");
+    let ends = all.receive_request(start, &bye("z9hG4bK4"), peer());
+    assert!(matches!(ends, Received::New(_)), "calls end however many begin");
+    assert_eq!(all.receive_request(start, &bye("z9hG4bK5"), peer()), Received::Full);
+    all.expire(start + PATIENCE);
+    let later = all.receive_request(start + PATIENCE, &crowd, peer());
+    assert!(matches!(later, Received::New(_)), "there is room again");
 }
 
 #[test]
