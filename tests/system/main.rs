@@ -7,6 +7,7 @@ mod binary;
 mod caller;
 mod demo;
 mod fail2ban;
+mod peers;
 mod secrets;
 mod sipp;
 mod sipp_profiles;
