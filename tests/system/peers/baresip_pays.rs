@@ -58,9 +58,10 @@ fn baresip_pays_in_the_clear_and_encrypted() {
     }
     assert_eq!(agreed, 2, "{}", ringtill.log.join("\n"));
     ringtill.wait_for_lines(2, ": confirmed ");
-    // One waits until it is told goodbye, the other hangs up.
-    maria.command("hangup", "");
-    james.wait_for("CALL_CLOSED");
+    for phone in [&mut james, &mut maria] {
+        phone.command("hangup", "");
+        phone.wait_for("CALL_CLOSED");
+    }
     ringtill.wait_for_lines(2, ": call ended ");
 
     let log = maria.stop();

@@ -15,6 +15,7 @@ use crate::sipp::{ledger, posted};
 
 mod baresip; // a soft phone
 mod baresip_pays; // in the clear, and encrypted
+mod sipp_calls; // SIPp's own scenarios, keys by INFO, transfers
 
 /// How long a program may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
