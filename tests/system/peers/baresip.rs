@@ -19,6 +19,8 @@ const MODULES: &str = "/usr/lib/baresip/modules";
 const AUDIO_S: u32 = 170;
 
 pub struct Baresip {
+    /// Where it takes calls by UDP and TCP.
+    pub port: u16,
     program: Program,
     control: TcpStream,
     received: Vec<u8>,
@@ -36,14 +38,14 @@ impl Baresip {
     /// The same, trusting certificates that `authority` (a file) signed, and no others.
     pub fn trusting(ip: &str, account: &str, says: Voice, authority: Option<&Path>) -> Baresip {
         let folder = tempfile::tempdir().expect("a folder");
-        let port = free_port_at(ip);
+        let (port, control_port) = (free_port_at(ip), free_port_at(ip));
         let trusted = authority.map(|file| format!("sip_cafile {}\n", file.display()));
         let config = format!(
-            "poll_method epoll\nnet_interface {ip}\nsip_listen {ip}:0\n{}call_max_calls 8\n\
+            "poll_method epoll\nnet_interface {ip}\nsip_listen {ip}:{port}\n{}call_max_calls 8\n\
              audio_source aufile,voice.wav\nstatmode_default off\nmodule_path {MODULES}\n\
              module g711.so\nmodule srtp.so\nmodule aufile.so\nmodule_tmp uuid.so\n\
              module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
-             ctrl_tcp_listen {ip}:{port}\n",
+             ctrl_tcp_listen {ip}:{control_port}\n",
             trusted.unwrap_or_default()
         );
         fs::write(folder.path().join("config"), config).expect("written");
@@ -54,14 +56,15 @@ impl Baresip {
         let mut program = Program::start(command);
         let until = deadline(PATIENCE);
         let control = loop {
-            match TcpStream::connect((ip, port)) {
+            match TcpStream::connect((ip, control_port)) {
                 Ok(control) => break control,
                 Err(error) => assert!(now() < until, "{error}:\n{}", program.stop()),
             }
             thread::sleep(Duration::from_millis(20));
         };
         control.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
-        Baresip { program, control, received: Vec::new(), events: Vec::new(), _folder: folder }
+        let (received, events) = (Vec::new(), Vec::new());
+        Baresip { port, program, control, received, events, _folder: folder }
     }
 
     pub fn command(&mut self, command: &str, params: &str) {
@@ -127,7 +130,7 @@ impl Baresip {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Voice {
     Silent,
-    /// A tone that rises and falls, so that it is taken for neither silence nor a key.
+    /// A second of a tone that rises and falls, then a pause: taken for somebody who speaks.
     Humming,
 }
 
@@ -143,8 +146,8 @@ fn wave(voice: Voice) -> Vec<u8> {
     file.extend(b"\x02\0\x10\0data");
     file.extend((2 * samples).to_le_bytes());
     for at in 0..samples {
-        let seconds = (at % 8_000) as f32 / 8_000.0;
-        let swell = (seconds * std::f32::consts::PI).sin();
+        let seconds = (at % 20_000) as f32 / 8_000.0;
+        let swell = if seconds < 1.0 { (seconds * std::f32::consts::PI).sin() } else { 0.0 };
         let tone = (seconds * 300.0 * std::f32::consts::TAU).sin() * swell * 8_000.0;
         let sample = if voice == Voice::Humming { tone as i16 } else { 0 };
         file.extend(sample.to_le_bytes());

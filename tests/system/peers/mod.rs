@@ -15,6 +15,7 @@ use crate::sipp::{ledger, posted};
 
 mod baresip; // a soft phone
 mod baresip_pays; // in the clear, and encrypted
+mod proxied; // calls by way of Kamailio
 mod sipp_calls; // SIPp's own scenarios, keys by INFO, transfers
 
 /// How long a program may take for anything.
@@ -50,30 +51,20 @@ impl Program {
         Program { name, child, lines, log: Vec::new() }
     }
 
-    /// Reads what it writes until a line contains `part`.
-    pub fn wait_for(&mut self, part: &str) {
+    /// Reads what it writes until `count` lines, read before or not, contain `part`.
+    pub fn wait_for_lines(&mut self, count: usize, part: &str) {
         let until = deadline(PATIENCE);
-        loop {
+        while self.log.iter().filter(|line| line.contains(part)).count() < count {
             let left = until.saturating_duration_since(now());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 panic!("{} does not say `{part}`:\n{}", self.name, self.log.join("\n"));
             };
-            let found = line.contains(part);
             self.log.push(line);
-            if found {
-                return;
-            }
         }
     }
 
-    /// What it has written so far.
-    pub fn log(&mut self) -> String {
-        self.log.extend(self.lines.try_iter());
-        self.log.join("\n")
-    }
-
-    /// Waits until it ends by itself, successfully.
-    pub fn expect_success(&mut self) {
+    /// Waits until it ends by itself, successfully; what it wrote.
+    pub fn expect_success(&mut self) -> String {
         let status = self.end(Duration::from_secs(90));
         // Its last lines come by way of threads that end with it.
         self.log.extend(self.lines.iter());
@@ -84,6 +75,7 @@ impl Program {
             self.name,
             tail.join("\n")
         );
+        self.log.join("\n")
     }
 
     /// Tells it to end; what it wrote.

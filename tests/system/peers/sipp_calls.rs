@@ -52,7 +52,9 @@ fn sipp_calls_in_numbers_by_info_and_with_transfers() {
         std::os::unix::fs::symlink(SOUND, ringtill.path("pcap")).expect("linked");
         running.push(uac("127.0.0.1", &["-sn", "uac_pcap", "-m", "1"]));
     }
-    running.iter_mut().for_each(Program::expect_success);
+    for caller in &mut running {
+        caller.expect_success();
+    }
     agent.expect_success();
 
     let all = CALLS + running.len() - 1;
