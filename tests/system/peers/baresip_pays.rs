@@ -1,4 +1,5 @@
-//! baresip pays a bill: one phone by UDP in the clear, another by TLS with SRTP.
+//! baresip pays a bill: one phone by UDP in the clear, another by TLS with SRTP. Meanwhile a third
+//! is passed on to an agent and calls it itself, as our REFER says.
 
 use std::time::Duration;
 
@@ -20,20 +21,27 @@ fn baresip_pays_in_the_clear_and_encrypted() {
     }
     let _turn = one_at_a_time();
     let certificates = certificates();
-    let mut ringtill = Binary::start_listening(&["tls"], ACCOUNTS, "info", &trunks(&certificates));
+    let clear = |account: &str| {
+        let account = format!("<sip:{account}@127.0.0.1>;regint=0;answermode=auto");
+        Baresip::start("127.0.0.1", &account, Voice::Silent)
+    };
+    let mut agent = clear("agent");
+    let trunks = trunks(&certificates, agent.port);
+    let mut ringtill = Binary::start_listening(&["tls"], ACCOUNTS, "info", &trunks);
     let port = ringtill.port;
     let secure = |mediaenc: &str| {
         let account = format!("<sip:{MARIA}@127.0.0.1;transport=tls>;regint=0{mediaenc}");
         let authority = certificates.path().join("ca.pem");
         Baresip::trusting("127.0.0.1", &account, Voice::Silent, Some(&authority))
     };
-    let mut james =
-        Baresip::start("127.0.0.1", &format!("<sip:{JAMES}@127.0.0.1>;regint=0"), Voice::Silent);
+    let mut james = clear(JAMES);
     let mut maria = secure(";mediaenc=srtp-mand");
     refused_without_srtp(&ringtill, secure(""));
 
-    james.command("dial", &format!("sip:pay@127.0.0.1:{port}"));
-    maria.command("dial", &format!("sip:pay@127.0.0.1:{port};transport=tls"));
+    for phone in [&mut james, &mut maria] {
+        // It adds the transport of its account.
+        phone.command("dial", &format!("sip:pay@127.0.0.1:{port}"));
+    }
     for (phone, card, code, zip) in [
         (&mut james, "4111111111111111#", "123", "46201"),
         (&mut maria, "5555555555554444#", "321", "46204"),
@@ -45,6 +53,7 @@ fn baresip_pays_in_the_clear_and_encrypted() {
             phone.key(keys);
         }
     }
+    passed_on(&mut ringtill, clear(MARIA), &mut agent);
     // The consent counts only once fee and total have been spoken: asked again until it does.
     let mut agreed = 0;
     for _ in 0..30 {
@@ -62,7 +71,7 @@ fn baresip_pays_in_the_clear_and_encrypted() {
         phone.command("hangup", "");
         phone.wait_for("CALL_CLOSED");
     }
-    ringtill.wait_for_lines(2, ": call ended ");
+    ringtill.wait_for_lines(2, "outcome=Paid");
 
     let log = maria.stop();
     assert!(log.contains("SRTP is Enabled"), "{log}");
@@ -72,10 +81,25 @@ fn baresip_pays_in_the_clear_and_encrypted() {
     assert_eq!(payments(&ringtill), paid);
 }
 
+/// Asks for the agent, is referred to it and calls it; we are out of it then.
+fn passed_on(ringtill: &mut Binary, mut phone: Baresip, agent: &mut Baresip) {
+    phone.command("dial", &format!("sip:pay@127.0.0.1:{}", ringtill.port));
+    phone.wait_for("CALL_ESTABLISHED");
+    phone.key("0");
+    agent.wait_for("CALL_ESTABLISHED");
+    agent.wait_for("CALL_RTPESTAB");
+    ringtill.wait_for_lines(1, "outcome=Transferred");
+    assert_eq!(ringtill.lines_with(": calling the agent "), 0);
+    phone.command("hangup", "");
+    agent.wait_for("CALL_CLOSED");
+    let log = phone.stop();
+    assert!(log.contains("transferring call"), "{log}");
+}
+
 /// The trunk that takes card data over SRTP only: sound in the clear is refused over TLS and UDP,
 /// and so are keys for SRTP that came in the clear.
 fn refused_without_srtp(ringtill: &Binary, mut phone: Baresip) {
-    phone.command("dial", &format!("sip:pay@127.0.0.1:{};transport=tls", ringtill.port));
+    phone.command("dial", &format!("sip:pay@127.0.0.1:{}", ringtill.port));
     let why = phone.wait_for("CALL_CLOSED");
     assert!(why.starts_with("488 "), "{why}");
     let mut caller = Sip::at(SECURE, ringtill.port);
@@ -90,10 +114,10 @@ fn refused_without_srtp(ringtill: &Binary, mut phone: Baresip) {
 }
 
 /// The trunk of 127.0.0.1 takes datagrams only, so that TLS is another one's.
-fn trunks(certificates: &TempDir) -> String {
+fn trunks(certificates: &TempDir, agent: u16) -> String {
     let folder = certificates.path().display();
     format!(
-        "transports = [\"udp\"]\n\n\
+        "transports = [\"udp\"]\n\n[agent]\nuri = \"sip:agent@127.0.0.1:{agent}\"\n\n\
          [sip.tls]\ncertificate_file = \"{folder}/us.pem\"\nkey_file = \"{folder}/us.key\"\n\n\
          [[trunk]]\nname = \"secure\"\nsources = [\"127.0.0.1/32\", \"{SECURE}/32\"]\n\
          trust_caller_id = true\nsrtp = \"optional\"\nsensitive_media = \"srtp\"\n"
