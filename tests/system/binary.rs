@@ -111,10 +111,17 @@ impl Binary {
         }
     }
 
-    /// Whether a line so far contains `part`; waits for nothing.
-    pub fn has_logged(&mut self, part: &str) -> bool {
+    /// Reads the log until `count` lines of it, read before or not, contain `part`.
+    pub fn wait_for_lines(&mut self, count: usize, part: &str) {
+        while self.lines_with(part) < count {
+            self.wait_for(part);
+        }
+    }
+
+    /// How many lines of the log so far contain `part`.
+    pub fn lines_with(&mut self, part: &str) -> usize {
         self.log.extend(self.lines.try_iter());
-        self.log.iter().any(|line| line.contains(part))
+        self.log.iter().filter(|line| line.contains(part)).count()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -191,15 +191,13 @@ fn keys_by_info_pay_and_leave_no_trace() {
     caller.press(&call, 2, &keys);
     // Consent can be given only once fee and total have been spoken; what comes earlier is lost.
     let mut cseq = 2 + keys.len() as u32;
-    while !binary.has_logged("charging") {
+    while binary.lines_with("charging") == 0 {
         assert!(cseq < 200, "nobody asks for consent:\n{}", binary.log.join("\n"));
         caller.press(&call, cseq, "1");
         cseq += 1;
         std::thread::sleep(std::time::Duration::from_millis(400));
     }
-    if !binary.has_logged("confirmed") {
-        binary.wait_for("confirmed");
-    }
+    binary.wait_for_lines(1, "confirmed");
     let mut files = binary.files();
     assert_eq!(binary.stop(), Some(0), "{}", binary.log.join("\n"));
     files.extend(binary.files());
