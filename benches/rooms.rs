@@ -105,7 +105,10 @@ fn signalling(calls: u32) {
                             sides[side].0.handle(now, Input::Command(hangup));
                         }
                         Output::Event(Event::Ended { .. }) => ended += 1,
-                        Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {}
+                        Output::Event(_)
+                        | Output::Intrusion(_)
+                        | Output::Registered { .. }
+                        | Output::Reachable { .. } => {}
                     }
                 }
             }

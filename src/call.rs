@@ -174,6 +174,9 @@ const SEND_GRACE: Duration = Duration::from_secs(2);
 /// Beyond a prompt's own length; longer than media takes to report a caller who sends nothing.
 const PLAY_GRACE: Duration = Duration::from_secs(35);
 
+/// Reason of the BYE after a transfer (RFC 3326 §3.1).
+const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
 impl Call {
     /// Answers or refuses the INVITE at once; see the outputs.
     pub fn new(now: Instant, setup: Setup) -> Call {
@@ -438,7 +441,10 @@ impl Call {
         }
         self.close_second();
         if !std::mem::replace(&mut self.hung_up, true) && self.started {
-            let hangup = sip::Command::Hangup { leg: self.leg, reason: None };
+            // The peer has moved the call: it may want to know that all is well.
+            let moved = (outcome == Outcome::Transferred).then_some(COMPLETED_ELSEWHERE);
+            let reason = moved.map(String::from);
+            let hangup = sip::Command::Hangup { leg: self.leg, reason };
             self.outputs.push_back(Output::Sip(hangup));
         }
         self.over = true;

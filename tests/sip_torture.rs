@@ -141,7 +141,10 @@ fn outcome(agent: &mut Agent, now: Instant, bytes: &[u8]) -> (Vec<u16>, Vec<Invi
                 statuses.extend(Some(status).filter(|status| *status >= 200));
             }
             Output::Event(Event::Offered { invitation, .. }) => calls.push(*invitation),
-            Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {
+            Output::Event(_)
+            | Output::Intrusion(_)
+            | Output::Registered { .. }
+            | Output::Reachable { .. } => {
                 panic!("an event out of nothing")
             }
         }
@@ -384,7 +387,10 @@ fn mutants_do_no_harm() {
                         agent.handle(now, Input::Command(command));
                     }
                     Output::Transmit { .. } => answered += 1,
-                    Output::Event(_) | Output::Intrusion(_) | Output::Registered { .. } => {}
+                    Output::Event(_)
+                    | Output::Intrusion(_)
+                    | Output::Registered { .. }
+                    | Output::Reachable { .. } => {}
                 }
             }
         });

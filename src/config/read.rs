@@ -12,6 +12,8 @@ use crate::gateway;
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
 
+mod trunks; // what trunks ask of the rest
+
 const SECTIONS: [&str; 13] = [
     "sip",
     "media",
@@ -177,12 +179,15 @@ impl<'t> Reader<'t> {
         if self.problems.len() > before {
             return None;
         }
-        if !["sources", "certificates", "users"].iter().any(|key| table.contains_key(*key)) {
+        let merged = merged(&profile(&base)?, &table, &whole);
+        let profile = merged.map_err(|problem| self.problems.push(problem)).ok()?;
+        if profile.sources.is_empty() && profile.certificates.is_empty() && profile.users.is_empty()
+        {
             let message = "this trunk has no `sources`: no call would match it";
             let problem = Problem::new(Some(trunk.span()), message);
             self.problems.push(problem.instead("add sources = [\"203.0.113.0/24\"]"));
         }
-        merged(&profile(&base)?, &table, &whole).map_err(|problem| self.problems.push(problem)).ok()
+        Some(profile)
     }
 
     fn profile(
@@ -193,7 +198,7 @@ impl<'t> Reader<'t> {
     ) -> Option<Profile> {
         let Some(text) = profile(name) else {
             let problem = Problem::new(span, format!("there is no trunk profile `{name}`"));
-            let instead = "use \"generic\", or the path of a profile's .toml file";
+            let instead = "`ringtill trunk list` names them; or write the path of a .toml file";
             self.problems.push(problem.instead(instead));
             return None;
         };
@@ -213,6 +218,7 @@ impl<'t> Reader<'t> {
         self.check_addresses(config);
         self.check_payment(config);
         self.check_gateway(config);
+        self.problems.extend(trunks::problems(config));
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {
             let message = format!("prompts.synthesis.{key}: {what}");

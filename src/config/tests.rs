@@ -171,3 +171,26 @@ fn callers_are_told_where_media_listens() {
     let behind_nat = "public_address = \"203.0.113.5\"\n[media]\naddress = \"127.0.0.2\"\n";
     assert_eq!(audio(behind_nat), "203.0.113.5");
 }
+
+#[test]
+fn a_trunk_that_cannot_work_is_told() {
+    let trunk = |keys: &str| {
+        let all =
+            problems(&format!("[[trunk]]\nname = \"x\"\nsources = [\"192.0.2.1/32\"]\n{keys}\n"));
+        all.join("\n")
+    };
+    for (keys, want) in [
+        ("", ""),
+        ("transports = [\"tls\"]", "on which nobody listens"),
+        ("transports = [\"tls\", \"udp\"]", ""),
+        ("certificates = [\"sip.example.com\"]", "client_ca_file in [sip.tls]"),
+        ("sensitive_media = \"srtp\"", "srtp is off"),
+        ("sensitive_media = \"srtp\"\nsrtp = \"required\"", "must come by TLS"),
+        ("proxy = \"pbx.example.com\"", "is no SIP URI"),
+        ("options_s = 30", "needs somebody to ask"),
+        ("register = { registrar = \"sip:h\", address = \"me\" }", "`me` is no SIP URI"),
+    ] {
+        let told = trunk(keys);
+        assert!(told.contains(want) && told.is_empty() == want.is_empty(), "{keys}: {told}");
+    }
+}

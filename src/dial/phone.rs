@@ -467,7 +467,9 @@ impl Phone {
                 }
                 agent::Output::Event(event) => self.event(now, event),
                 // Anybody may call a phone, and it registers nowhere.
-                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
+                agent::Output::Intrusion(_)
+                | agent::Output::Registered { .. }
+                | agent::Output::Reachable { .. } => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::{Note, Outcome};
+use super::{Note, Outcome, phrases};
 use crate::account::{Account, Query};
 use crate::dialogue::{Field, Grammar, Heard, Question};
 use crate::gateway::{self, Exchange};
@@ -56,6 +56,9 @@ pub enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
     Back,
+    /// An agent took the call.
+    HandedOver,
+    /// The caller asks for an agent again and again, and nobody is there.
     Agent,
     /// Three attempts, or too many questions in all.
     Failed,
@@ -67,6 +70,9 @@ pub struct Line {
     slot: Arc<Mutex<Slot>>,
     pub(super) rng: StdRng,
     questions_left: u16,
+    /// Somebody can take callers over.
+    agent: bool,
+    agent_calls_left: u8,
 }
 
 #[derive(Default)]
@@ -79,6 +85,8 @@ struct Slot {
 
 /// A call asks no more questions than this, wrong entries apart: nobody goes round for ever.
 pub const QUESTIONS_MAX: u16 = 60;
+/// How often a caller may ask for an agent in vain and is asked on; then the call ends.
+pub const AGENT_CALLS_MAX: u8 = 2;
 
 impl Line {
     /// Asks until the answer is valid or the caller leaves the question.
@@ -86,17 +94,49 @@ impl Line {
     where
         G: Grammar + Clone + Send + 'static,
     {
-        self.questions_left = self.questions_left.checked_sub(1).ok_or(Leave::Failed)?;
-        let Reply::Ask(heard) = self.exchange(Request::Ask(field.question())).await else {
-            mismatch()
-        };
-        match heard {
-            Heard::Keyed(keys) => field.grammar.parse(keys.expose()).map_err(|_| Leave::Failed),
-            Heard::Back => Err(Leave::Back),
-            Heard::Agent => Err(Leave::Agent),
-            Heard::Failed => Err(Leave::Failed),
-            Heard::Hangup => Err(Leave::Hangup),
+        loop {
+            self.questions_left = self.questions_left.checked_sub(1).ok_or(Leave::Failed)?;
+            let Reply::Ask(heard) = self.exchange(Request::Ask(field.question())).await else {
+                mismatch()
+            };
+            return match heard {
+                Heard::Keyed(keys) => field.grammar.parse(keys.expose()).map_err(|_| Leave::Failed),
+                Heard::Back => Err(Leave::Back),
+                Heard::Agent => {
+                    self.agent_wanted().await?;
+                    continue;
+                }
+                Heard::Failed => Err(Leave::Failed),
+                Heard::Hangup => Err(Leave::Hangup),
+            };
         }
+    }
+
+    /// The caller pressed 0. If no agent takes the call it goes on with the same question.
+    async fn agent_wanted(&mut self) -> Result<(), Leave> {
+        self.agent_calls_left = self.agent_calls_left.checked_sub(1).ok_or(Leave::Agent)?;
+        if self.hand_over(Vec::new()).await {
+            return Err(Leave::HandedOver);
+        }
+        self.tell(phrases(["agent.unavailable"])).await;
+        Ok(())
+    }
+
+    /// Whether an agent took the caller; nobody is told to hold where nobody is.
+    pub async fn hand_over(&mut self, mut before: Vec<Prompt>) -> bool {
+        self.note(Note::Step("agent"));
+        if self.agent {
+            before.extend(phrases(["agent.transfer"]));
+        }
+        if !before.is_empty() {
+            self.tell(before).await;
+        }
+        self.agent && self.transfer().await
+    }
+
+    /// Says whether somebody can take callers over. Nobody, unless told.
+    pub fn has_agent(&mut self, agent: bool) {
+        self.agent = agent;
     }
 
     /// Says something a key may cut short.
@@ -141,8 +181,7 @@ impl Line {
         self.exchange(Request::Wait(time)).await;
     }
 
-    /// Whether the agent took the caller.
-    pub async fn transfer(&mut self) -> bool {
+    async fn transfer(&mut self) -> bool {
         let Reply::Transfer(taken) = self.exchange(Request::Transfer).await else { mismatch() };
         taken
     }
@@ -202,7 +241,13 @@ impl Flow {
     {
         let slot = Arc::new(Mutex::new(Slot::default()));
         let rng = StdRng::from_seed(seed);
-        let line = Line { slot: slot.clone(), rng, questions_left: QUESTIONS_MAX };
+        let line = Line {
+            slot: slot.clone(),
+            rng,
+            questions_left: QUESTIONS_MAX,
+            agent: false,
+            agent_calls_left: AGENT_CALLS_MAX,
+        };
         Flow { script: Box::pin(script(line)), slot }
     }
 

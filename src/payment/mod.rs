@@ -82,14 +82,16 @@ pub enum Note {
 
 /// Serves one caller from greeting to goodbye.
 pub async fn script(mut line: Line, desk: Desk) -> Outcome {
+    line.has_agent(desk.agent);
     let leave = match serve(&mut line, &desk).await {
         Ok(outcome) => return outcome,
         Err(leave) => leave,
     };
     match leave {
         Leave::Hangup => Outcome::HungUp,
-        Leave::Agent => hand_over(&mut line, &desk, Vec::new()).await,
-        Leave::Failed => hand_over(&mut line, &desk, phrases(["error.too_many"])).await,
+        Leave::HandedOver => Outcome::Transferred,
+        Leave::Agent => hand_over(&mut line, Vec::new()).await,
+        Leave::Failed => hand_over(&mut line, phrases(["error.too_many"])).await,
         Leave::Back => Outcome::Cancelled,
     }
 }
@@ -172,7 +174,7 @@ async fn pay(
         };
         // A yes is for one card, and for one that was not declined.
         consented = consented.filter(|_| draft.has_number());
-        match receipt::tell(line, desk, settled, *charges_left > 0).await? {
+        match receipt::tell(line, settled, *charges_left > 0).await? {
             receipt::Next::End(outcome) => return Ok(outcome),
             receipt::Next::TryAgain => {}
         }
@@ -181,24 +183,12 @@ async fn pay(
 }
 
 /// To the agent, or an honest goodbye.
-async fn hand_over(line: &mut Line, desk: &Desk, before: Vec<Prompt>) -> Outcome {
-    if transfer(line, desk, before).await {
+async fn hand_over(line: &mut Line, before: Vec<Prompt>) -> Outcome {
+    if line.hand_over(before).await {
         return Outcome::Transferred;
     }
     line.tell(phrases(["agent.unavailable", "bye.plain"])).await;
     Outcome::Failed("no agent")
-}
-
-/// Whether an agent took the caller; nobody is told to hold where nobody is.
-async fn transfer(line: &mut Line, desk: &Desk, mut before: Vec<Prompt>) -> bool {
-    line.note(Note::Step("agent"));
-    if desk.agent {
-        before.push(Prompt::Phrase("agent.transfer"));
-    }
-    if !before.is_empty() {
-        line.tell(before).await;
-    }
-    desk.agent && line.transfer().await
 }
 
 fn phrases<const N: usize>(ids: [&'static str; N]) -> Vec<Prompt> {

@@ -1,7 +1,7 @@
 //! What the caller is told of the outcome, and what may follow.
 
 use super::charge::Settled;
-use super::{Desk, Leave, Line, Note, Outcome, phrases, transfer};
+use super::{Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::Fixable;
@@ -16,14 +16,13 @@ pub(super) enum Next {
 /// `may_retry`: another charge may be tried on this call.
 pub(super) async fn tell(
     line: &mut Line,
-    desk: &Desk,
     settled: Settled,
     may_retry: bool,
 ) -> Result<Next, Leave> {
     line.note(Note::Step("receipt"));
     match settled {
         Settled::Approved { confirmation } => {
-            approved(line, desk, &confirmation).await;
+            approved(line, &confirmation).await;
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
@@ -58,7 +57,7 @@ pub(super) async fn tell(
 }
 
 /// The confirmation number, as often as the caller wants to hear it.
-async fn approved(line: &mut Line, desk: &Desk, confirmation: &str) {
+async fn approved(line: &mut Line, confirmation: &str) {
     const REPEATS_MAX: usize = 5;
     line.tell(read_out("result.approved", "result.confirmation", confirmation)).await;
     let repeat = vec![Prompt::Phrase("result.repeat")];
@@ -70,15 +69,8 @@ async fn approved(line: &mut Line, desk: &Desk, confirmation: &str) {
                 let slowly = Prompt::Groups { digits, slow: true };
                 line.tell(vec![Prompt::Phrase("result.confirmation"), slowly]).await;
             }
-            Err(Leave::Agent) => {
-                if transfer(line, desk, Vec::new()).await {
-                    return;
-                }
-                line.tell(phrases(["agent.unavailable"])).await;
-                break;
-            }
-            Err(Leave::Hangup) => return,
-            Err(Leave::Back | Leave::Failed) => break,
+            Err(Leave::HandedOver | Leave::Hangup) => return,
+            Err(Leave::Back | Leave::Agent | Leave::Failed) => break,
         }
     }
     line.tell(phrases(["bye.thanks"])).await;

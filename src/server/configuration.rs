@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{accounts, gateway, prompts, sip};
+use super::{accounts, gateway, prompts, routes, sip};
 use crate::config::Config;
 
 /// Reads a configuration file; the error is a report for the terminal.
@@ -56,6 +56,9 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Some(tls) = &config.sip.tls
         && let Err(error) = sip::tls::check(tls)
     {
+        problems.push(error);
+    }
+    if let Err(error) = routes::passwords(&mut config.trunks.clone()) {
         problems.push(error);
     }
     if let Err(error) = gateway::check(config) {

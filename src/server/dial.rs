@@ -343,7 +343,8 @@ mod tests {
                     }
                     agent::Output::Event(_)
                     | agent::Output::Intrusion(_)
-                    | agent::Output::Registered { .. } => {}
+                    | agent::Output::Registered { .. }
+                    | agent::Output::Reachable { .. } => {}
                 }
             }
             if agent.calls() == 0

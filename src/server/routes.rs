@@ -14,7 +14,7 @@ use crate::sip::profile::Profile;
 use crate::sip::transport::numeric;
 use crate::sip::{Command, Peer, Transport};
 
-/// After a registrar's name led nowhere.
+/// After a server's name led nowhere.
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Ways to the servers of trunks. Cheap to clone.
@@ -59,25 +59,37 @@ impl Routes {
         }
     }
 
+    /// Finds the trunk's proxy and has the agent watch it; tried until it is found.
+    pub async fn watch(self, trunk: Arc<Profile>) {
+        let Some(proxy) = &trunk.proxy else { return };
+        let server = self.found(&trunk, proxy).await[0];
+        let _ = self.commands.send(Command::Watch { trunk: trunk.clone(), server }).await;
+    }
+
     /// Finds the trunk's registrar and has the agent register there; tried until it is found.
     pub async fn register(self, trunk: Arc<Profile>) {
         let Some(register) = &trunk.register else { return };
+        let servers = self.found(&trunk, &register.registrar).await;
+        info!(trunk = trunk.name, first = %servers[0], servers = servers.len(), "registering");
+        // A SIP core that has stopped registers nowhere.
+        let _ = self.commands.send(Command::Register { trunk: trunk.clone(), servers }).await;
+    }
+
+    /// The servers of a URI, however long it takes until its name leads somewhere.
+    async fn found(&self, trunk: &Profile, uri: &str) -> Vec<Peer> {
         let mut told = None;
-        let servers = loop {
-            match self.servers(&register.registrar).await {
-                Ok(servers) => break servers,
+        loop {
+            match self.servers(uri).await {
+                Ok(servers) => return servers,
                 Err(why) => {
                     if told.as_ref() != Some(&why) {
-                        warn!(trunk = trunk.name, why, "its registrar cannot be found");
+                        warn!(trunk = trunk.name, why, "its server cannot be found");
                         told = Some(why);
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
             }
-        };
-        info!(trunk = trunk.name, first = %servers[0], servers = servers.len(), "registering");
-        // A SIP core that has stopped registers nowhere.
-        let _ = self.commands.send(Command::Register { trunk: trunk.clone(), servers }).await;
+        }
     }
 }
 

@@ -440,6 +440,13 @@ impl Core {
             match output {
                 Output::Transmit { destination, bytes } => self.transmit(destination, bytes),
                 Output::Intrusion(intrusion) => self.security.tell(Instant::now(), intrusion),
+                Output::Reachable { trunk, up } => {
+                    let trunk = &trunk.name;
+                    match up {
+                        true => tracing::info!(trunk, "the trunk answers"),
+                        false => tracing::warn!(trunk, "the trunk does not answer our OPTIONS"),
+                    }
+                }
                 Output::Registered { trunk, state } => {
                     let trunk = &trunk.name;
                     match state {

@@ -103,6 +103,9 @@ pub(super) async fn open(
     for trunk in shared.config.trunks.iter().filter(|trunk| trunk.register.is_some()) {
         tokio::spawn(routes.clone().register(Arc::new(trunk.clone())));
     }
+    for trunk in shared.config.trunks.iter().filter(|trunk| trunk.options_s > 0) {
+        tokio::spawn(routes.clone().watch(Arc::new(trunk.clone())));
+    }
     Ok((Arc::new(shared), sip, offers, opened.simulator))
 }
 

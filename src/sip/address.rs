@@ -272,15 +272,6 @@ impl Via {
         }
         text
     }
-
-    /// Where the response goes: the source address, and its port if `rport` asks for it, else the
-    /// sent-by port (RFC 3261 §18.2.2, RFC 3581 §4).
-    pub fn reply_to(&self, source: SocketAddr) -> SocketAddr {
-        if self.params.has("rport") {
-            return source;
-        }
-        SocketAddr::new(source.ip(), self.port.unwrap_or(5060))
-    }
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`.
@@ -453,10 +444,8 @@ mod tests {
         let via =
             Via::parse("SIP  /   2.0 / udp  10.0.0.1 : 5070 ; branch = z9hG4bKa;rport").unwrap();
         assert_eq!((via.transport.as_str(), via.branch()), ("UDP", "z9hG4bKa"));
-        assert_eq!(via.reply_to(source), source);
         assert!(via.stamped(source).ends_with(";received=192.0.2.9;rport=4000"));
         let plain = Via::parse("SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa").unwrap();
-        assert_eq!(plain.reply_to(source).port(), 5070);
         assert_eq!(plain.stamped(source), "SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa");
         let v6 = Via::parse("SIP/2.0/UDP [2001:db8::1]:5060;branch=z9hG4bKb").unwrap();
         assert_eq!(v6.host, Host::IpAddr("2001:db8::1".parse().unwrap()));

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use serde::Deserialize;
 
 use self::admission::{Pace, Probes, is_outside};
+use self::pings::Ping;
 use self::registrar::Binding;
 use self::session::{Phase, Session};
 use super::auth;
@@ -18,7 +18,7 @@ use super::model::{Draft, Message, Request};
 use super::profile::Profile;
 use super::timer::Timers;
 use super::transaction::{ClientId, Received, ServerId, Transactions};
-use super::transport::{Listener, Peer, Transport};
+use super::transport::{Peer, Transport};
 use super::wire::{self, BadMessage, Framed, Limits};
 use crate::secret::Secret;
 
@@ -31,11 +31,14 @@ mod info; // keys by INFO
 mod outgoing; // commands, and the requests they cause
 mod answers; // responses, and what follows from them
 mod registrar; // our registrations at trunks
+mod pings; // trunks asked whether they are there
 mod session; // what is remembered of one leg
+mod settings; // what the agent is told at the start, and what it counts
 #[cfg(test)]
 mod tests;
 
 pub use registrar::Registered;
+pub use settings::{Counters, Settings, Strangers};
 
 /// One leg of a call, unique within an agent. Incoming legs are numbered by the agent; outgoing
 /// ones by whoever asks for them, with [`Agent::next_leg`].
@@ -76,6 +79,11 @@ pub enum Output {
         trunk: Arc<Profile>,
         state: Registered,
     },
+    /// A trunk that is watched began to answer, or no longer does.
+    Reachable {
+        trunk: Arc<Profile>,
+        up: bool,
+    },
     Event(Event),
 }
 
@@ -104,6 +112,8 @@ pub enum Command {
     Hangup { leg: Leg, reason: Option<String> },
     /// Registers with a trunk and keeps it so: `servers` are its registrar's, first choice first.
     Register { trunk: Arc<Profile>, servers: Vec<Peer> },
+    /// Asks a trunk's server whether it is there, as often as its profile says.
+    Watch { trunk: Arc<Profile>, server: Peer },
     /// From now on: OPTIONS and new INVITE get 503 with Retry-After; running calls go on.
     Drain,
     /// While true new calls get 503: something else than signalling is at its limit.
@@ -196,79 +206,6 @@ pub struct Invitation {
     pub offer: Option<Vec<u8>>,
 }
 
-/// What the agent says about itself, and whom it serves.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Our addresses; of those with the transport a peer uses, the first counts.
-    pub listeners: Vec<Listener>,
-    /// User-Agent and Server header.
-    pub product: String,
-    /// More calls than this are refused with 503.
-    pub calls_max: usize,
-    /// New calls a second, over several seconds; more are refused with 503.
-    pub calls_per_second: u32,
-    /// Who may call, first match first. Empty: everybody, as by the default profile.
-    pub trunks: Vec<Arc<Profile>>,
-    pub strangers: Strangers,
-    /// What we ask callers to authenticate for.
-    pub realm: String,
-}
-
-/// What requests from nobody's trunk get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strangers {
-    /// 403 with the reason.
-    Refuse,
-    /// Nothing: they learn not even that somebody is here.
-    Drop,
-}
-
-impl Settings {
-    /// Of an agent that is reached by UDP at `contact` and serves everybody.
-    pub fn new(contact: SocketAddr, product: &str, calls_max: usize) -> Settings {
-        Settings {
-            listeners: vec![Listener::new(Transport::Udp, contact)],
-            product: product.into(),
-            calls_max,
-            calls_per_second: 1_000_000,
-            trunks: Vec::new(),
-            strangers: Strangers::Refuse,
-            realm: "ringtill".into(),
-        }
-    }
-}
-
-/// What the agent has seen, for metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Datagrams, and messages of streams.
-    pub received: u64,
-    pub keep_alives: u64,
-    /// What was no acceptable message.
-    pub malformed: u64,
-    /// Well-formed, but belonging to nothing we know: late responses, stray ACKs.
-    pub stray: u64,
-    /// Requests we answered with a refusal of our own accord (4xx, 5xx).
-    pub refused: u64,
-    /// New calls refused because of `calls_max`, their rate, a full transaction table, draining or
-    /// [`Command::Overloaded`].
-    pub overloaded: u64,
-    /// Requests of nobody's trunk, and those of them that look for open servers.
-    pub strangers: u64,
-    pub scanners: u64,
-    /// Requests with wrong credentials, and challenges of others that we had no answer to.
-    pub unauthenticated: u64,
-    pub unproved: u64,
-    /// INFO requests that held no key.
-    pub unread_infos: u64,
-    /// Messages of ours sent again because an answer or ACK was missing.
-    pub retransmitted: u64,
-    /// Calls offered to us, and placed by us.
-    pub offered: u64,
-    pub placed: u64,
-}
-
 /// Methods we take part in.
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY, REFER, UPDATE, PRACK, INFO";
 /// Extensions we know (RFC 3262, RFC 4028, RFC 3891).
@@ -316,6 +253,7 @@ pub struct Agent {
     /// When digest time began.
     born: Option<Instant>,
     bindings: Vec<Binding>,
+    pings: Vec<Ping>,
     /// Who calls when no trunks are configured.
     anybody: Arc<Profile>,
     counters: Counters,
@@ -348,6 +286,7 @@ impl Agent {
             digest,
             born: None,
             bindings: Vec::new(),
+            pings: Vec::new(),
             anybody: Arc::default(),
             counters: Counters::default(),
         }
@@ -364,6 +303,7 @@ impl Agent {
         }
         self.expire(now);
         self.keep_registered(now);
+        self.ping(now);
         self.counters.retransmitted += self.transactions.take_retransmissions();
         while let Some((destination, bytes)) = self.transactions.poll_transmit() {
             self.out.push_back(Output::Transmit { destination, bytes });
@@ -376,7 +316,12 @@ impl Agent {
 
     /// When to call [`Agent::handle`] with [`Input::Tick`] if nothing else comes first.
     pub fn deadline(&self) -> Option<Instant> {
-        let due = [self.transactions.deadline(), self.timers.next(), self.registrations_due()];
+        let due = [
+            self.transactions.deadline(),
+            self.timers.next(),
+            self.registrations_due(),
+            self.pings_due(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -560,12 +505,17 @@ impl Agent {
         format!("SIP/2.0/{transport} {address};rport;branch={branch}")
     }
 
-    /// Our Contact as a bare URI, for that peer: it names the transport it can reach us by.
-    fn contact(&self, peer: &Peer) -> String {
+    /// Our Contact as a bare URI, for that peer: it names the transport it can reach us by, and the
+    /// host name that its trunk knows us by, if any.
+    fn contact(&self, peer: &Peer, trunk: &Profile) -> String {
         let address = self.address(peer);
+        let at = match &trunk.contact_host {
+            Some(host) => format!("{host}:{}", address.port()),
+            None => address.to_string(),
+        };
         match peer.transport {
-            Transport::Udp => format!("sip:{address}"),
-            stream => format!("sip:{address};transport={stream}"),
+            Transport::Udp => format!("sip:{at}"),
+            stream => format!("sip:{at};transport={stream}"),
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, digest};
 use md5::{Digest, Md5};
-use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::model::{Method, is_token, split_list};
@@ -20,14 +19,11 @@ mod client; // challenges in, credentials out
 mod server; // nonces, replays and the verdict on credentials
 
 /// A name and password. Copies share the one password in memory.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
     pub username: String,
-    #[serde(deserialize_with = "secret")]
     pub password: Arc<Secret<String>>,
     /// The only realm they are for; `None`: any.
-    #[serde(default)]
     pub realm: Option<String>,
 }
 
@@ -45,10 +41,6 @@ impl Credentials {
     }
 }
 
-fn secret<'de, D: Deserializer<'de>>(value: D) -> Result<Arc<Secret<String>>, D::Error> {
-    Ok(Arc::new(Secret::new(String::deserialize(value)?)))
-}
-
 /// Weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
@@ -59,8 +51,7 @@ pub enum Hash {
 
 /// The `algorithm` of a challenge: a hash, and whether its first step is made anew for each nonce
 /// pair (`-sess`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Algorithm {
     pub hash: Hash,
     pub session: bool,
@@ -135,18 +126,8 @@ impl fmt::Display for Algorithm {
     }
 }
 
-impl TryFrom<String> for Algorithm {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Algorithm, String> {
-        let known = "MD5, SHA-256, SHA-512-256, each also with -sess";
-        Algorithm::parse(&text).ok_or_else(|| format!("unknown algorithm `{text}`: use {known}"))
-    }
-}
-
 /// Quality of protection: what the response covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qop {
     Auth,
     /// The body too.

@@ -31,6 +31,10 @@ pub struct Profile {
     pub account: Option<User>,
     /// Keeps us registered there.
     pub register: Option<Register>,
+    /// Our name in Contact, for trunks that know us by a host name. Unset: our address.
+    pub contact_host: Option<String>,
+    /// How often we ask its `proxy` whether it is there (OPTIONS). 0: never.
+    pub options_s: u32,
     /// Where calls of ours go, as a SIP URI. Unset: to where the trunk's own calls come from.
     pub proxy: Option<String>,
     /// Accepted codecs, preferred first: `pcmu`, `pcma`.
@@ -164,6 +168,8 @@ impl Default for Profile {
             users: Vec::new(),
             account: None,
             register: None,
+            contact_host: None,
+            options_s: 0,
             proxy: None,
             codecs: vec![Law::Mu, Law::A],
             telephone_event: true,

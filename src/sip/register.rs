@@ -25,8 +25,6 @@ pub struct Settings {
     pub credentials: Vec<Credentials>,
 }
 
-pub const EXPIRES_S: u32 = 3600;
-
 /// A REGISTER to be sent, in a transaction of its own. Via, Max-Forwards and Content-Length are
 /// the sender's to add.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -336,6 +336,16 @@ impl Transactions {
         news.then_some(id)
     }
 
+    /// Waits no longer than 64*T1 for the final answer of an INVITE that was cancelled.
+    pub fn give_up(&mut self, now: Instant, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id)
+            && matches!(client.state, State::Trying | State::Proceeding)
+        {
+            client.expires = Some(now + PATIENCE);
+            self.schedule_client(id);
+        }
+    }
+
     /// Forgets a client transaction whose end nobody waits for any more.
     pub fn forget(&mut self, id: ClientId) {
         if let Some(client) = self.clients.remove(&id) {

@@ -200,4 +200,22 @@ mod tests {
         assert_eq!(told("10.1.2.3"), "10.0.0.5:5070");
         assert_eq!(told("198.51.100.1"), "203.0.113.5:5070");
     }
+
+    #[test]
+    fn a_response_goes_where_its_via_says_or_where_the_request_came_from() {
+        let from = Peer::udp("192.0.2.9:4000".parse().unwrap());
+        let port = |peer: Peer, via: &str| {
+            let reply = peer.reply_path(&Via::parse(via).unwrap());
+            assert_eq!(reply.address.ip(), peer.address.ip());
+            reply.address.port()
+        };
+        assert_eq!(port(from, "SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa"), 5070);
+        assert_eq!(port(from, "SIP/2.0/UDP phone.example;branch=z9hG4bKa"), 5060);
+        assert_eq!(port(from, "SIP/2.0/UDP 192.0.2.9:5070;branch=z9hG4bKa;rport"), 4000);
+        assert_eq!(port(from, "SIP/2.0/UDP 10.0.0.1:5070;branch=z9hG4bKa"), 4000, "behind NAT");
+        let stream = Peer { transport: Transport::Tls, connection: Some(3), ..from };
+        let via = Via::parse("SIP/2.0/TLS 192.0.2.9;branch=z9hG4bKa;rport").unwrap();
+        let reply = stream.reply_path(&via);
+        assert_eq!((reply.connection, reply.address.port()), (Some(3), 5061), "should it be lost");
+    }
 }

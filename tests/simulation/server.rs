@@ -159,7 +159,9 @@ impl Server {
                     assert!(self.call.is_none() && self.outcome.is_none(), "one call a simulation");
                     self.call = Some(self.offered(now, leg, invitation));
                 }
-                sip::Output::Intrusion(_) | sip::Output::Registered { .. } => {
+                sip::Output::Intrusion(_)
+                | sip::Output::Registered { .. }
+                | sip::Output::Reachable { .. } => {
                     panic!("everybody may call, and nobody registers us")
                 }
                 sip::Output::Event(event) => {

@@ -111,6 +111,19 @@ impl Binary {
         }
     }
 
+    /// Reads the log until `count` lines of it, read before or not, contain `part`.
+    pub fn wait_for_lines(&mut self, count: usize, part: &str) {
+        while self.lines_with(part) < count {
+            self.wait_for(part);
+        }
+    }
+
+    /// How many lines of the log so far contain `part`.
+    pub fn lines_with(&mut self, part: &str) -> usize {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().filter(|line| line.contains(part)).count()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

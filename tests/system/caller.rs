@@ -155,6 +155,32 @@ impl Sip {
         self.hang_up(call, &tag);
     }
 
+    /// A call that is up, its sound ignored; the tag of its To.
+    pub fn call(&mut self) -> String {
+        let us = self.socket.local_addr().expect("bound");
+        let invite = self.invite(&sdp(us));
+        let answer = self.ask(&invite);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let tag = tag(&answer);
+        self.send(self.message("ACK", self.serial, &tag, "").as_bytes());
+        tag
+    }
+
+    /// Presses keys on the last call, each reported by INFO. `cseq` is the first one's number.
+    pub fn press(&mut self, tag: &str, cseq: u32, keys: &str) {
+        for (nth, key) in keys.chars().enumerate() {
+            let cseq = cseq + nth as u32;
+            let body = format!("Signal={key}\r\nDuration=100\r\n");
+            let info = self
+                .message("INFO", self.serial, tag, &body)
+                .replace("CSeq: 2 ", &format!("CSeq: {cseq} "))
+                .replace("z9hG4bK-INFO", &format!("z9hG4bK-INFO{cseq}"))
+                .replace("application/sdp", "application/dtmf-relay");
+            let reply = self.reply_within(&info, Duration::from_secs(10));
+            assert_eq!(reply.map(|reply| reply.status), Some(200), "INFO {cseq}");
+        }
+    }
+
     fn hang_up(&mut self, call: u32, tag: &str) {
         let bye = self.message("BYE", call, tag, "");
         let over = self.ask(&bye);

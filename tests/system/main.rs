@@ -8,6 +8,7 @@ mod caller;
 mod demo;
 mod fail2ban;
 mod load;
+mod peers;
 mod secrets;
 mod sipp;
 mod sipp_profiles;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
-use crate::caller::{JAMES, MARIA};
+use crate::caller::{JAMES, MARIA, Sip};
 
 mod scan;
 
@@ -177,4 +177,35 @@ fn a_card_keyed_at_the_wrong_moment_is_not_recorded() {
     for wav in recordings(&binary) {
         assert_eq!(keys_in(&wav).map(|keys| keys.len()), [0, 0], "keys are heard");
     }
+}
+
+/// Keys that come by SIP INFO are in messages, where a log of signalling would hold them.
+#[test]
+fn keys_by_info_pay_and_leave_no_trace() {
+    let _turn = one_at_a_time();
+    let mut binary = Binary::start("trace", "");
+    let [card, ..] = cards();
+    let mut caller = Sip::at("127.0.0.1", binary.port);
+    let call = caller.call();
+    let keys = format!("1{}#{}{}46201", card.number, card.expiry, card.cvv);
+    caller.press(&call, 2, &keys);
+    // Consent can be given only once fee and total have been spoken; what comes earlier is lost.
+    let mut cseq = 2 + keys.len() as u32;
+    while binary.lines_with("charging") == 0 {
+        assert!(cseq < 200, "nobody asks for consent:\n{}", binary.log.join("\n"));
+        caller.press(&call, cseq, "1");
+        cseq += 1;
+        std::thread::sleep(std::time::Duration::from_millis(400));
+    }
+    binary.wait_for_lines(1, "confirmed");
+    let mut files = binary.files();
+    assert_eq!(binary.stop(), Some(0), "{}", binary.log.join("\n"));
+    files.extend(binary.files());
+    let log = binary.log.join("\n").into_bytes();
+    let searched = files.into_iter().map(|(path, bytes)| (path.display().to_string(), bytes));
+    let found: Vec<String> = searched
+        .chain([("the log".to_string(), log)])
+        .flat_map(|(place, bytes)| findings(&place, &bytes, std::slice::from_ref(&card)))
+        .collect();
+    assert!(found.is_empty(), "card data was found:\n{}", found.join("\n"));
 }

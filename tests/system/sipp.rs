@@ -46,7 +46,7 @@ fn sipp(scenario: &str, binary: &Binary) -> bool {
     true
 }
 
-fn ledger(binary: &Binary) -> Vec<(Intent, State)> {
+pub fn ledger(binary: &Binary) -> Vec<(Intent, State)> {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let path = binary.path("ledger.db");
@@ -56,7 +56,7 @@ fn ledger(binary: &Binary) -> Vec<(Intent, State)> {
 }
 
 /// All rows of all reconciliation files, each file checked against its trailer.
-fn posted(binary: &Binary) -> Vec<reconcile::Row> {
+pub fn posted(binary: &Binary) -> Vec<reconcile::Row> {
     let files = binary.files().into_iter().filter(|(path, _)| {
         path.parent().is_some_and(|p| p.ends_with("posting"))
             && path.extension().is_some_and(|e| e == "csv")

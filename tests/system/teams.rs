@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Teams {
         Teams { stream, received: String::new(), rtp, call: 0 }
     }
 
+    /// What the server showed, after the first answer.
+    fn certificate(&self) -> Vec<u8> {
+        let shown = self.stream.conn.peer_certificates().expect("a handshake");
+        shown[0].as_ref().to_vec()
+    }
+
     fn send(&mut self, message: &str) {
         self.stream.write_all(message.as_bytes()).expect("sent");
     }
@@ -157,22 +164,27 @@ fn tag(response: &str) -> String {
     to.split_once(";tag=").map(|(_, tag)| format!(";tag={tag}")).unwrap_or_default()
 }
 
-fn start(authority: &Authority) -> Binary {
+/// The server, and the folder that its certificate is in.
+fn start(authority: &Authority) -> (Binary, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let (certificate, key) = authority.sign(OURS);
-    let write = |name: &str, text: &str| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).expect("written");
-        file.display().to_string()
-    };
-    let (certificate, key) = (write("ours.pem", &certificate), write("ours.key", &key));
-    let root = write("microsoft.pem", &authority.root);
+    certify(authority, folder.path());
+    let root = folder.path().join("microsoft.pem");
+    std::fs::write(&root, &authority.root).expect("written");
     let more = format!(
         "[[trunk]]\nprofile = \"teams\"\nsources = [\"127.0.3.0/29\"]\ntrust_caller_id = true\n\n\
-         [sip.tls]\ncertificate_file = \"{certificate}\"\nkey_file = \"{key}\"\n\
-         client_ca_file = \"{root}\"\n"
+         [sip.tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\nclient_ca_file = \"{}\"\n",
+        folder.path().join("ours.pem").display(),
+        folder.path().join("ours.key").display(),
+        root.display(),
     );
-    Binary::start_listening(&["tls"], ACCOUNTS, "info", &more)
+    (Binary::start_listening(&["tls"], ACCOUNTS, "info", &more), folder)
+}
+
+/// Puts a new certificate of ours into the folder.
+fn certify(authority: &Authority, folder: &Path) {
+    let (certificate, key) = authority.sign(OURS);
+    std::fs::write(folder.join("ours.pem"), certificate).expect("written");
+    std::fs::write(folder.join("ours.key"), key).expect("written");
 }
 
 /// TLS does not imply SRTP, nor a network whose address is known that it is who it says.
@@ -180,7 +192,7 @@ fn start(authority: &Authority) -> Binary {
 fn problem_12_teams_gets_srtp_over_tls_or_488() {
     let _turn = one_at_a_time();
     let authority = Authority::new();
-    let mut binary = start(&authority);
+    let (mut binary, folder) = start(&authority);
     let key = [7; 30];
     let plain = "m=audio PORT RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n";
     let secured = format!(
@@ -211,6 +223,16 @@ fn problem_12_teams_gets_srtp_over_tls_or_488() {
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
     assert!(answer.contains(";transport=tls>"), "our Contact: {answer}");
     hear(&teams, &answer);
+    // A certificate that is renewed meanwhile is for new connections, and disturbs no call.
+    let shown = teams.certificate();
+    certify(&authority, folder.path());
+    binary.signal("HUP");
+    binary.wait_for("TLS certificates read again");
+    let name = Some("sip.pstnhub.microsoft.com");
+    let mut next = Teams::connect(MICROSOFT, binary.port, &authority, name);
+    next.call = teams.call;
+    assert!(next.invite(plain).starts_with("SIP/2.0 488"));
+    assert_ne!(next.certificate(), shown);
     let bye = teams.request("BYE", &tag(&answer), "Content-Length: 0\r\n\r\n");
     teams.send(&bye);
     assert!(teams.response().starts_with("SIP/2.0 200"));

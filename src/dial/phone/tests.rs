@@ -238,7 +238,9 @@ impl World {
             match output {
                 agent::Output::Transmit { bytes, .. } => self.send(true, 0, bytes),
                 agent::Output::Event(event) => self.server.event(self.now, event),
-                agent::Output::Intrusion(_) | agent::Output::Registered { .. } => {}
+                agent::Output::Intrusion(_)
+                | agent::Output::Registered { .. }
+                | agent::Output::Reachable { .. } => {}
             }
         }
         while let Some(event) = self.server.stream.poll() {

@@ -142,7 +142,13 @@ impl Agent {
         let arrival = Arrival::new(&peer, certificate);
         let candidates: Vec<Arc<Profile>> =
             trunk::admitting(&self.settings.trunks, &arrival).cloned().collect();
-        let Some(first) = candidates.first() else { return Some(self.anybody.clone()) };
+        let Some(first) = candidates.first() else {
+            if self.settings.trunks.is_empty() {
+                return Some(self.anybody.clone());
+            }
+            self.refuse(now, id, request, peer, 403, &[]);
+            return None;
+        };
         if first.users.is_empty() {
             return Some(first.clone());
         }

@@ -20,7 +20,7 @@ impl Agent {
         let ours = response.headers.list("Via").count() == 1;
         let id = if ours { self.transactions.receive_response(now, response) } else { None };
         if let Some(id) = id
-            && self.registered(now, id, response)
+            && (self.registered(now, id, response) || self.pinged(id, response))
         {
             return;
         }
@@ -37,6 +37,9 @@ impl Agent {
         }
         let Some(mut session) = self.sessions.remove(&leg) else { return };
         if !self.sent_again(now, &mut session, id, purpose, response) {
+            if purpose == Purpose::Successor && !is_final && session.redirection.is_none() {
+                self.cancel_successor(now, &session, id);
+            }
             self.answered(now, &mut session, purpose, response, source);
         }
         self.settle(now, session);
@@ -67,7 +70,7 @@ impl Agent {
 
     /// A client transaction timed out, or its peer cannot be reached.
     pub(super) fn unanswered(&mut self, now: Instant, id: ClientId) {
-        if self.unregistered(now, id) {
+        if self.unregistered(now, id) || self.unpinged(id) {
             return;
         }
         let Some((leg, purpose)) = self.clients.remove(&id) else { return };
@@ -165,7 +168,7 @@ impl Agent {
         let Some(hop) = placed.others.pop() else { return false };
         self.clients.remove(&placed.client);
         let (branch, cseq) = (self.branch(), format!("{} INVITE", placed.cseq));
-        let changed = [("Contact", format!("<{}>", self.contact(&hop)))];
+        let changed = [("Contact", format!("<{}>", self.contact(&hop, &session.profile)))];
         let again = placed.draft.again(&self.via(&branch, &hop), &cseq, &changed);
         let client = self.transactions.send(now, &Method::INVITE, &branch, again.clone(), hop);
         self.clients.insert(client, (session.leg, Purpose::Invite));

@@ -222,7 +222,7 @@ impl Agent {
         session.refresh = timer;
         if plain {
             let reply = self.reply(&request, 200, source);
-            let reply = refresh::with_agreement(self.with_contact(reply, &source), timer);
+            let reply = refresh::with_agreement(self.with_contact(reply, &source, &profile), timer);
             return self.transactions.respond(now, id, 200, reply.encode());
         }
         if !update {
@@ -357,7 +357,8 @@ impl Agent {
         let tag = invite.replaces.as_deref().unwrap_or(&session.key.1);
         let reply = Draft::response(&invite.request, 200, invite.source.address, tag)
             .with("Server", &self.settings.product);
-        let reply = self.with_contact(reply, &invite.source);
+        let reply = self.with_contact(reply, &invite.source, &session.profile);
+        session.refresh = session.refresh.map(|refresh| refresh.restarted(now));
         let mut reply = refresh::with_agreement(reply, session.refresh);
         session.described.clone_from(&sdp);
         if !sdp.is_empty() {

@@ -28,6 +28,7 @@ impl Agent {
             Command::Invite { leg, call } => return self.place(now, leg, *call),
             Command::Ring { leg } => return self.ring(now, leg, 180, None),
             Command::Early { leg, sdp } => return self.ring(now, leg, 183, Some(sdp)),
+            Command::Watch { trunk, server } => return self.watch(now, trunk, server),
             Command::Register { trunk, servers } => return self.register(now, trunk, servers),
             Command::Answer { leg, .. }
             | Command::Reject { leg, .. }
@@ -201,15 +202,19 @@ impl Agent {
         sdp: Vec<u8>,
     ) -> (String, Draft) {
         let branch = self.branch();
-        let invite = Draft::request(&Method::INVITE, target.as_str())
+        let mut invite = Draft::request(&Method::INVITE, target.as_str())
             .with("Via", self.via(&branch, hop))
-            .with("Max-Forwards", "70")
+            .with("Max-Forwards", "70");
+        for route in self.service_route(trunk) {
+            invite = invite.with("Route", route);
+        }
+        let invite = invite
             .with("From", format!("{};tag={}", written(from), key.1))
             .with("To", format!("<{}>", target.as_str()))
             .with("Call-ID", &key.0)
             .with("CSeq", "1 INVITE")
             .with("User-Agent", &self.settings.product);
-        let mut invite = refresh::with_wish(self.with_contact(invite, hop), trunk, None);
+        let mut invite = refresh::with_wish(self.with_contact(invite, hop, trunk), trunk, None);
         for (name, value) in headers {
             invite = invite.with(&name, value);
         }
@@ -282,7 +287,7 @@ impl Agent {
             return self.event(Event::Referred { leg: session.leg, status: 400 });
         };
         let Some((hop, branch, draft)) = self.within(session, &Method::REFER) else { return };
-        let us = self.contact(&hop);
+        let us = self.contact(&hop, &session.profile);
         let mut draft = refer::complete(draft, &target, &us).with("Contact", format!("<{us}>"));
         for (name, value) in headers {
             draft = draft.with(&name, value);

@@ -30,6 +30,11 @@ pub(super) struct Refresh {
 }
 
 impl Refresh {
+    /// The same, counted from now: what was agreed on while it rang begins with the answer.
+    pub fn restarted(self, now: Instant) -> Refresh {
+        Refresh::new(now, self.interval_s, self.ours)
+    }
+
     fn new(now: Instant, interval_s: u32, ours: bool) -> Refresh {
         let interval = Duration::from_secs(interval_s.into());
         // RFC 4028 §10: a little before the end, so that the BYE is there by then.
@@ -154,7 +159,7 @@ impl Agent {
         let method = if sdp.is_empty() { Method::UPDATE } else { Method::INVITE };
         let running = session.refresh;
         let Some((hop, branch, draft)) = self.within(session, &method) else { return };
-        let mut draft = self.with_contact(draft, &hop);
+        let mut draft = self.with_contact(draft, &hop, &session.profile);
         draft = with_wish(draft, &session.profile, running);
         let purpose = if sdp.is_empty() { Purpose::Update } else { Purpose::Reinvite };
         if !sdp.is_empty() {
@@ -167,9 +172,9 @@ impl Agent {
     }
 
     /// What a request says that may change a dialog.
-    pub(super) fn with_contact(&self, draft: Draft, hop: &Peer) -> Draft {
+    pub(super) fn with_contact(&self, draft: Draft, hop: &Peer, trunk: &Profile) -> Draft {
         draft
-            .with("Contact", format!("<{}>", self.contact(hop)))
+            .with("Contact", format!("<{}>", self.contact(hop, trunk)))
             .with("Allow", ALLOW)
             .with("Supported", SUPPORTED)
     }

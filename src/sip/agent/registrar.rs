@@ -39,7 +39,7 @@ impl Agent {
         let Some(first) = servers.first() else { return };
         let user = register.address.split_once(':').map_or("", |(_, rest)| rest);
         let user = user.split_once('@').map_or("ringtill", |(user, _)| user);
-        let ours = self.contact(first);
+        let ours = self.contact(first, &trunk);
         let contact = format!("sip:{user}@{}", ours.strip_prefix("sip:").unwrap_or(&ours));
         let settings = Settings {
             registrar: register.registrar.clone(),
@@ -92,6 +92,12 @@ impl Agent {
 
     pub(super) fn registrations_due(&self) -> Option<Instant> {
         self.bindings.iter().filter_map(|binding| binding.registration.deadline()).min()
+    }
+
+    /// The route that a trunk we are registered with wants our calls to take (RFC 3608).
+    pub(super) fn service_route(&self, trunk: &Profile) -> Vec<String> {
+        let binding = self.bindings.iter().find(|binding| binding.trunk.name == trunk.name);
+        binding.map(|binding| binding.registration.service_route().to_vec()).unwrap_or_default()
     }
 
     /// Whether a response belongs to a REGISTER of ours.

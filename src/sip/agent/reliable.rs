@@ -37,7 +37,7 @@ impl Agent {
         let insists = invite.request.headers.list("Require").any(|option| option == "100rel");
         let wanted = session.profile.reliable != Reliable::Off && session.peer.reliable;
         reply = reply
-            .with("Contact", format!("<{}>", self.contact(&source)))
+            .with("Contact", format!("<{}>", self.contact(&source, &session.profile)))
             .with("Allow", ALLOW)
             .with("Server", &self.settings.product);
         let reliable = insists || wanted;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::dialog::Dialog;
-use super::super::model::{Draft, Method, NameAddr, Request, Response, Scheme, Uri};
+use super::super::model::{Draft, Method, NameAddr, Request, Response, Scheme, Uri, Via};
 use super::super::profile::Profile;
-use super::super::transaction::ServerId;
+use super::super::transaction::{ClientId, ServerId};
 use super::super::transport::Peer;
 use super::session::{Abilities, Phase, Placed, Redirection, Session};
 use super::{Agent, Event, Purpose, RING_MAX, refresh};
@@ -124,7 +124,7 @@ impl Agent {
         }
         let Some((target, replaces)) = target else { return };
         let reply = self.reply(request, 202, source);
-        let reply = self.with_contact(reply, &source);
+        let reply = self.with_contact(reply, &source, &session.profile);
         self.transactions.respond(now, id, 202, reply.encode());
         let mut headers: Vec<(String, String)> = Vec::new();
         headers.extend(replaces.map(|replaces| ("Replaces".into(), replaces)));
@@ -220,13 +220,21 @@ impl Agent {
     pub(super) fn abandon_redirection(&mut self, now: Instant, session: &mut Session) {
         let Some(redirection) = session.redirection.take() else { return };
         let Some(placed) = redirection.placed else { return };
+        // Without a provisional response it is too early for CANCEL: then at the first one.
         if placed.ringing {
-            let cancel = placed.draft.cancel();
-            let branch = placed.branch;
-            let hop = placed.destination;
-            let id = self.transactions.send(now, &Method::CANCEL, &branch, cancel, hop);
-            self.clients.insert(id, (session.leg, Purpose::Courtesy));
+            self.cancel_successor(now, session, placed.client);
         }
+    }
+
+    /// CANCEL to a call that nobody waits for any more.
+    pub(super) fn cancel_successor(&mut self, now: Instant, session: &Session, client: ClientId) {
+        let Some((invite, hop)) = self.transactions.sent(client) else { return };
+        let cancel = invite.cancel();
+        let via = cancel.header("Via").unwrap_or_default();
+        let branch = Via::parse(via).map_or_else(String::new, |via| via.branch().to_string());
+        self.transactions.give_up(now, client);
+        let id = self.transactions.send(now, &Method::CANCEL, &branch, cancel, hop);
+        self.clients.insert(id, (session.leg, Purpose::Courtesy));
     }
 
     /// Tells the peer how the call it asked for goes.
@@ -248,7 +256,7 @@ impl Agent {
         let Some((hop, branch, draft)) = self.within(session, &Method::NOTIFY) else { return };
         let state = if over { "terminated;reason=noresource" } else { "active;expires=180" };
         let notify = draft
-            .with("Contact", format!("<{}>", self.contact(&hop)))
+            .with("Contact", format!("<{}>", self.contact(&hop, &session.profile)))
             .with("Event", format!("refer;id={refer}"))
             .with("Subscription-State", state)
             .with_body("message/sipfrag;version=2.0", format!("SIP/2.0 {line}\r\n"));

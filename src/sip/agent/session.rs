@@ -112,8 +112,10 @@ impl Session {
         let unacked = self.unacked.as_ref().map(|unacked| unacked.repeat.at.min(unacked.expires));
         let provisional = self.provisional.as_ref().map(|one| one.repeat.at.min(one.expires));
         let referral = self.referral.as_ref().map(|referral| referral.expires);
-        let refresh = self.refresh.as_ref().map(|refresh| refresh.at);
-        let again = self.reoffer.as_ref().and_then(|reoffer| reoffer.again);
+        // Before the call is up nothing of it is refreshed or offered anew.
+        let up = self.phase == Phase::Confirmed;
+        let refresh = self.refresh.as_ref().map(|refresh| refresh.at).filter(|_| up);
+        let again = self.reoffer.as_ref().and_then(|reoffer| reoffer.again).filter(|_| up);
         let redirection = self.redirection.as_ref().map(|redirection| redirection.expires);
         [self.expires, unacked, provisional, referral, refresh, again, redirection]
             .into_iter()

@@ -4,44 +4,27 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::hmac;
-use serde::Deserialize;
 
 use super::super::model::Method;
 use super::{Algorithm, Answer, Credentials, Fields, Qop, hex, quoted};
 
 /// What we ask of those who call us.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub realm: String,
     /// Each gets a challenge of its own, strongest first (RFC 8760 §2.3).
-    #[serde(default = "algorithms")]
     pub algorithms: Vec<Algorithm>,
-    #[serde(default = "qops")]
     pub qops: Vec<Qop>,
-    #[serde(default = "nonce_lifetime_s")]
     pub nonce_lifetime_s: u64,
-}
-
-fn algorithms() -> Vec<Algorithm> {
-    vec![Algorithm::SHA_256, Algorithm::MD5]
-}
-
-fn qops() -> Vec<Qop> {
-    vec![Qop::Auth]
-}
-
-fn nonce_lifetime_s() -> u64 {
-    120
 }
 
 impl Settings {
     pub fn new(realm: &str) -> Settings {
         Settings {
             realm: realm.into(),
-            algorithms: algorithms(),
-            qops: qops(),
-            nonce_lifetime_s: nonce_lifetime_s(),
+            algorithms: vec![Algorithm::SHA_256, Algorithm::MD5],
+            qops: vec![Qop::Auth],
+            nonce_lifetime_s: 120,
         }
     }
 }

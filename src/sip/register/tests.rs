@@ -18,7 +18,7 @@ fn registration(now: Instant, servers: usize) -> Registration {
         registrar: "sip:example.com".into(),
         aor: "sip:alice@example.com".into(),
         contact: "sip:alice@192.0.2.1:5070".into(),
-        expires_s: EXPIRES_S,
+        expires_s: 3600,
         servers,
         credentials: vec![Credentials::new("alice", "s3cret".into(), None)],
     };

@@ -196,9 +196,14 @@ fn a_trunk_is_registered_with_and_told_so() {
     peer.respond_with(&second, "423 Interval Too Brief", "r", "Min-Expires: 7200\r\n", "");
     let third = peer.sent("REGISTER ");
     assert_eq!(field(&third, "Expires"), "7200");
-    let granted = format!("Contact: {};expires=7200\r\n", "<sip:us@192.0.2.2:5060>");
-    peer.respond_with(&third, "200 OK", "r", &granted, "");
+    let granted = "Contact: <sip:us@192.0.2.2:5060>;expires=7200\r\n\
+                   Service-Route: <sip:edge.carrier.example;lr>\r\n";
+    peer.respond_with(&third, "200 OK", "r", granted, "");
     assert_eq!(peer.registered, [Registered::Yes]);
+    let invite = peer.place("sip:x@192.0.2.1");
+    assert_eq!(field(&invite, "Route"), "<sip:edge.carrier.example;lr>");
+    peer.respond_with(&invite, "486 Busy Here", "x", "", "");
+    peer.transmitted.clear();
     peer.pass(Duration::from_secs(6_000));
     assert!(peer.transmitted.is_empty());
     peer.pass(Duration::from_secs(125));

@@ -5,6 +5,7 @@
 use super::peer::{Scripted, field};
 use super::*;
 use crate::sip::offer::{self, Direction, Law, Local, SrtpPolicy, SrtpSeed};
+use crate::sip::transport::Listener;
 
 const SDP: &str = "Content-Type: application/sdp\r\n";
 const CONTACT: &str = "Contact: <sip:a@192.0.2.1:5060>\r\n";
@@ -345,6 +346,30 @@ fn problem_14_options_for_any_number_and_503_when_draining() {
     peer.command(Command::Drain);
     peer.receive(&peer.request("OPTIONS", 4, "z9hG4bKo4", None, "", ""));
     assert!(peer.sent("SIP/2.0 503").contains("Retry-After: "));
+}
+
+#[test]
+fn problem_14_a_flapping_trunk_is_damped() {
+    let mut peer = Scripted::trunk(
+        "proxy = 'sip:carrier.example'\noptions_s = 60\ncontact_host = 'pay.example'",
+    );
+    let trunk = peer.agent.settings.trunks[0].clone();
+    peer.command(Command::Watch { trunk, server: Peer::udp(address(PEER)) });
+    // `a`nswered, `l`ost, or `r`efused by somebody on the way.
+    for outcome in "aallalllaala".chars() {
+        let options = peer.sent("OPTIONS sip:carrier.example ");
+        assert_eq!(field(&options, "Contact"), "<sip:pay.example:5060>");
+        match outcome {
+            'a' => peer.respond(&options, "404 Not Found"),
+            'r' => peer.respond(&options, "503 Service Unavailable"),
+            _ => {}
+        }
+        peer.transmitted.clear();
+        peer.pass(Duration::from_millis(60_100));
+        // Before it stand repetitions of the one that was lost.
+        peer.transmitted = peer.transmitted.pop().into_iter().collect();
+    }
+    assert_eq!(peer.reachable, [true, false, true]);
 }
 
 #[test]

@@ -44,7 +44,9 @@ impl Link {
         while let Some(output) = self.agents[end].poll() {
             match output {
                 Output::Event(event) => self.events[end].push(event),
-                Output::Intrusion(_) | Output::Registered { .. } => unreachable!(),
+                Output::Intrusion(_) | Output::Registered { .. } | Output::Reachable { .. } => {
+                    unreachable!()
+                }
                 Output::Transmit { destination, bytes } => {
                     assert_eq!(destination, Peer::udp(address(ENDS[1 - end])));
                     if !self.rng.random_bool(self.loss) {

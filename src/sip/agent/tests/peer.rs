@@ -14,6 +14,7 @@ pub struct Scripted {
     pub events: Vec<Event>,
     pub intrusions: Vec<Intrusion>,
     pub registered: Vec<Registered>,
+    pub reachable: Vec<bool>,
 }
 
 impl Scripted {
@@ -39,6 +40,7 @@ impl Scripted {
             events: Vec::new(),
             intrusions: Vec::new(),
             registered: Vec::new(),
+            reachable: Vec::new(),
         }
     }
 
@@ -179,6 +181,7 @@ impl Scripted {
                 Output::Event(event) => self.events.push(event),
                 Output::Intrusion(intrusion) => self.intrusions.push(intrusion),
                 Output::Registered { state, .. } => self.registered.push(state),
+                Output::Reachable { up, .. } => self.reachable.push(up),
                 Output::Transmit { destination, bytes } => {
                     self.destinations.push(destination.address);
                     self.transmitted.push(String::from_utf8(bytes.to_vec()).unwrap());

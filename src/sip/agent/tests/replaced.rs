@@ -172,6 +172,24 @@ fn the_peer_hangs_up_while_we_obey_its_refer() {
 }
 
 #[test]
+fn a_redirection_given_up_leaves_nothing_behind() {
+    let mut peer = Scripted::trunk("accept_refer = true").called("");
+    let invite = redirected(&mut peer);
+    peer.command(hang_up(peer.leg));
+    let bye = peer.sent("BYE ");
+    peer.respond(&bye, "200 OK");
+    // Too early for CANCEL; then somebody rings for ever.
+    peer.respond_with(&invite, "180 Ringing", "bob", "", "");
+    peer.respond_with(&invite, "180 Ringing", "bob", "", "");
+    let cancel = peer.sent("CANCEL sip:bob@192.0.2.9");
+    assert_eq!(field(&cancel, "CSeq"), "1 CANCEL");
+    peer.respond(&cancel, "200 OK");
+    peer.pass(Duration::from_secs(120));
+    assert!(peer.agent.transactions.is_empty() && peer.agent.clients.is_empty());
+    assert!(peer.agent.sessions.is_empty() && peer.agent.deadline().is_none());
+}
+
+#[test]
 fn an_attended_transfer_names_the_other_call() {
     let mut peer = Scripted::up("");
     let leg = peer.leg;

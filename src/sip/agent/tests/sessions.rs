@@ -259,3 +259,21 @@ fn update_changes_the_call_without_an_ack() {
     peer.command(hang_up(leg));
     assert!(peer.sent("BYE ").starts_with("BYE sip:b@192.0.2.1:5091 "), "target refreshed");
 }
+
+#[test]
+fn a_session_timer_begins_with_the_answer() {
+    let headers = "Supported: timer\r\nSession-Expires: 90;refresher=uac\r\n";
+    let (mut peer, leg) = offered(Scripted::new(), headers);
+    peer.command(Command::Ring { leg });
+    peer.pass(Duration::from_secs(170));
+    peer.transmitted.clear();
+    peer.command(Command::Answer { leg, sdp: OFFER.into() });
+    let ok = peer.sent("SIP/2.0 200");
+    assert!(ok.contains("Session-Expires: 90;refresher=uac\r\n"));
+    peer.receive(&peer.request("ACK", 1, "z9hG4bKa", Some(&ok), "", ""));
+    peer.events();
+    peer.pass(Duration::from_secs(59));
+    assert!(peer.transmitted.is_empty(), "it rang longer than that");
+    peer.pass(Duration::from_secs(2));
+    peer.sent("BYE ");
+}
