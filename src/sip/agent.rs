@@ -16,7 +16,7 @@ use self::session::{Phase, Session};
 use super::auth;
 use super::model::{Draft, Message, Request};
 use super::profile::Profile;
-use super::timer::Timers;
+use super::timer::{PATIENCE, Timers};
 use super::transaction::{ClientId, Received, ServerId, Transactions};
 use super::transport::{Peer, Transport};
 use super::wire::{self, BadMessage, Framed, Limits};
@@ -235,7 +235,7 @@ pub struct Agent {
     rng: StdRng,
     limits: Limits,
     transactions: Transactions,
-    sessions: HashMap<Leg, Session>,
+    sessions: HashMap<Leg, Box<Session>>,
     /// By Call-ID and our tag.
     dialogs: HashMap<(String, String), Leg>,
     /// INVITEs without a final answer, for CANCEL.
@@ -262,8 +262,7 @@ pub struct Agent {
 impl Agent {
     /// All randomness (tags, branches, Call-IDs) comes from `seed`.
     pub fn new(settings: Settings, seed: [u8; 32]) -> Agent {
-        // Each call holds a few transactions at once; short bursts of refused ones come on top.
-        let transactions = Transactions::new(settings.calls_max.saturating_mul(8).max(1024));
+        let transactions = Transactions::new(transactions_max(&settings));
         let mut rng = StdRng::from_seed(seed);
         let digest = auth::Server::new(auth::Settings::new(&settings.realm), &rng.random());
         Agent {
@@ -379,18 +378,15 @@ impl Agent {
         source: Peer,
         certificate: Option<&[String]>,
     ) {
+        if self.is_turned_away(now, &request, source) {
+            return;
+        }
         match self.transactions.receive_request(now, &request, source) {
             Received::Absorbed => {}
             Received::Ack => self.ack(now, &request, source),
             Received::Merged(id) => self.refuse(now, id, &request, source, 482, &[]),
             Received::New(id) => self.dispatch(now, id, request, source, certificate),
-            Received::Full => {
-                self.counters.overloaded += 1;
-                let reply = self
-                    .reply(&request, 503, source)
-                    .with("Retry-After", RETRY_AFTER_S.to_string());
-                self.transmit(source.reply_path(&request.core.via), reply.encode());
-            }
+            Received::Full => self.busy(&request, source),
         }
     }
 
@@ -442,7 +438,7 @@ impl Agent {
     }
 
     /// Puts a session back after it was worked on, or forgets it.
-    fn settle(&mut self, now: Instant, mut session: Session) {
+    fn settle(&mut self, now: Instant, mut session: Box<Session>) {
         let leg = session.leg;
         if session.is_live() != session.counted {
             session.counted = session.is_live();
@@ -518,4 +514,13 @@ impl Agent {
             stream => format!("sip:{at};transport={stream}"),
         }
     }
+}
+
+/// Each call holds a few transactions at once, and leaves an INVITE and a BYE behind that are
+/// remembered for 64*T1; half of all may be of new calls.
+fn transactions_max(settings: &Settings) -> usize {
+    const MOST: usize = 500_000;
+    let a_second = settings.calls_per_second as usize;
+    let left_behind = a_second.saturating_mul(2 * PATIENCE.as_secs() as usize);
+    settings.calls_max.saturating_mul(8).saturating_add(left_behind).clamp(1_024, MOST)
 }

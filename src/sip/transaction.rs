@@ -216,6 +216,11 @@ impl Transactions {
         Received::Absorbed
     }
 
+    /// Whether a request belongs to a transaction that is there already.
+    pub fn knows(&self, request: &Request) -> bool {
+        self.server_keys.contains_key(&server_key(request, &request.method))
+    }
+
     /// The INVITE transaction that a CANCEL means (RFC 3261 §9.2).
     pub fn cancelled(&self, cancel: &Request) -> Option<ServerId> {
         self.server_keys.get(&server_key(cancel, &Method::INVITE)).copied()

@@ -181,22 +181,29 @@ impl Agent {
         None
     }
 
-    /// Whether there is room for one more call; if not the caller was told when to try again.
-    pub(super) fn has_room(
-        &mut self,
-        now: Instant,
-        id: ServerId,
-        request: &Request,
-        peer: Peer,
-    ) -> bool {
+    /// Whether a new call finds no room. Its refusal costs us nothing: it is not remembered, and an
+    /// INVITE that comes again is judged again (RFC 3261 §8.2.7). One that takes the place of
+    /// another call needs no room.
+    pub(super) fn is_turned_away(&mut self, now: Instant, request: &Request, peer: Peer) -> bool {
+        let new_call = request.method == Method::INVITE
+            && request.core.to_tag().is_none()
+            && request.headers.first("Replaces").is_none();
+        if !new_call || self.transactions.knows(request) {
+            return false;
+        }
         let full = self.draining || self.overloaded || self.live >= self.settings.calls_max;
         if !full && self.pace.admits(now, self.settings.calls_per_second) {
-            return true;
+            return false;
         }
+        self.busy(request, peer);
+        true
+    }
+
+    /// 503 without a transaction.
+    pub(super) fn busy(&mut self, request: &Request, peer: Peer) {
         self.counters.overloaded += 1;
-        let retry = RETRY_AFTER_S.to_string();
-        self.refuse(now, id, request, peer, 503, &[("Retry-After", &retry)]);
-        false
+        let reply = self.reply(request, 503, peer).with("Retry-After", RETRY_AFTER_S.to_string());
+        self.transmit(peer.reply_path(&request.core.via), reply.encode());
     }
 
     /// A response with a tag of its own, for requests outside our dialogs.

@@ -63,7 +63,7 @@ impl Agent {
             }
             Purpose::Successor => self.successor_answered(now, session, response, source),
             Purpose::Refer => self.refer_answered(now, session, response.status),
-            Purpose::Bye if response.status >= 200 => session.linger(now),
+            Purpose::Bye if response.status >= 200 => session.conclude(now),
             Purpose::Bye | Purpose::Courtesy => {}
         }
     }
@@ -86,7 +86,7 @@ impl Agent {
                 self.report(now, &mut session, "408 Request Timeout", true);
                 session.redirection = None;
             }
-            Purpose::Bye => session.linger(now),
+            Purpose::Bye => session.conclude(now),
             Purpose::Refer if session.referral.is_some() => self.referred(&mut session, 408),
             Purpose::Refer | Purpose::Courtesy => {}
         }

@@ -80,9 +80,6 @@ impl Agent {
         let Some(timer) = self.timer_of(now, id, &request, source, abilities, &profile) else {
             return;
         };
-        if !self.has_room(now, id, &request, source) {
-            return;
-        }
         let trying = Draft::response(&request, 100, source.address, "").encode();
         self.transactions.respond(now, id, 100, trying);
         let (leg, tag) = (self.next_leg(), self.token());
@@ -178,7 +175,7 @@ impl Agent {
     }
 
     /// The session whose dialog a request belongs to, taken out of the table.
-    fn take_session(&mut self, request: &Request) -> Option<Session> {
+    fn take_session(&mut self, request: &Request) -> Option<Box<Session>> {
         let core = &request.core;
         let key = (core.call_id.clone(), core.to_tag()?.to_string());
         let leg = *self.dialogs.get(&key)?;
@@ -249,7 +246,7 @@ impl Agent {
         self.end(session, Cause::PeerHungUp);
         // Our own BYE, if it crossed theirs, is still to be answered or given up.
         if session.phase != Phase::Closing {
-            session.linger(now);
+            session.conclude(now);
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) struct Session {
     pub described: Vec<u8>,
     pub refresh: Option<Refresh>,
     pub referral: Option<Referral>,
-    /// There was a REFER: its NOTIFYs get a 200 to the end.
+    /// There was a REFER, ours or theirs: what belongs to it is answered to the end.
     pub transferred: bool,
     /// A REFER of the peer that we obey.
     pub redirection: Option<Box<Redirection>>,
@@ -75,8 +75,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(leg: Leg, phase: Phase, key: (String, String), profile: Arc<Profile>) -> Session {
-        Session {
+    /// Boxed: it is put aside and taken up again with every message.
+    pub fn new(
+        leg: Leg,
+        phase: Phase,
+        key: (String, String),
+        profile: Arc<Profile>,
+    ) -> Box<Session> {
+        Box::new(Session {
             leg,
             phase,
             profile,
@@ -100,7 +106,7 @@ impl Session {
             goodbye: None,
             expires: None,
             counted: false,
-        }
+        })
     }
 
     /// Whether it counts as a call.
@@ -123,9 +129,17 @@ impl Session {
             .min()
     }
 
-    pub fn linger(&mut self, now: Instant) {
+    /// The call is over. After a transfer late NOTIFYs, and answers to the call it caused, still
+    /// deserve one; otherwise nothing is left to do: a repeated BYE is answered by its transaction.
+    pub fn conclude(&mut self, now: Instant) {
+        if !self.transferred {
+            self.phase = Phase::Gone;
+            return;
+        }
+
         self.phase = Phase::Lingering;
         self.expires = Some(now + PATIENCE);
+        self.described = Vec::new();
         self.quiet();
     }
 
