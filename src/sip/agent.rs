@@ -235,7 +235,7 @@ pub struct Agent {
     rng: StdRng,
     limits: Limits,
     transactions: Transactions,
-    sessions: HashMap<Leg, Session>,
+    sessions: HashMap<Leg, Box<Session>>,
     /// By Call-ID and our tag.
     dialogs: HashMap<(String, String), Leg>,
     /// INVITEs without a final answer, for CANCEL.
@@ -442,7 +442,7 @@ impl Agent {
     }
 
     /// Puts a session back after it was worked on, or forgets it.
-    fn settle(&mut self, now: Instant, mut session: Session) {
+    fn settle(&mut self, now: Instant, mut session: Box<Session>) {
         let leg = session.leg;
         if session.is_live() != session.counted {
             session.counted = session.is_live();

@@ -178,7 +178,7 @@ impl Agent {
     }
 
     /// The session whose dialog a request belongs to, taken out of the table.
-    fn take_session(&mut self, request: &Request) -> Option<Session> {
+    fn take_session(&mut self, request: &Request) -> Option<Box<Session>> {
         let core = &request.core;
         let key = (core.call_id.clone(), core.to_tag()?.to_string());
         let leg = *self.dialogs.get(&key)?;

@@ -86,7 +86,12 @@ impl Agent {
 
     /// Gives a leg another dialog. What it had before comes back as a leg of its own of which
     /// nobody is told anything.
-    fn swap(&mut self, session: &mut Session, dialog: Dialog, key: (String, String)) -> Session {
+    fn swap(
+        &mut self,
+        session: &mut Session,
+        dialog: Dialog,
+        key: (String, String),
+    ) -> Box<Session> {
         self.dialogs.insert(key.clone(), session.leg);
         let old_key = std::mem::replace(&mut session.key, key);
         let leg = self.next_leg();

@@ -75,8 +75,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(leg: Leg, phase: Phase, key: (String, String), profile: Arc<Profile>) -> Session {
-        Session {
+    /// Boxed: it is put aside and taken up again with every message.
+    pub fn new(
+        leg: Leg,
+        phase: Phase,
+        key: (String, String),
+        profile: Arc<Profile>,
+    ) -> Box<Session> {
+        Box::new(Session {
             leg,
             phase,
             profile,
@@ -100,7 +106,7 @@ impl Session {
             goodbye: None,
             expires: None,
             counted: false,
-        }
+        })
     }
 
     /// Whether it counts as a call.
@@ -126,6 +132,7 @@ impl Session {
     pub fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering;
         self.expires = Some(now + PATIENCE);
+        self.described = Vec::new();
         self.quiet();
     }
 
