@@ -42,18 +42,24 @@ const FLOOD_PER_SECOND: u32 = 50_000;
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let parts: [(&str, fn(&Runtime)); 3] = [("rate", rate), ("loss", loss), ("flood", floods)];
+    let is_chosen = |part: &str| chosen.is_empty() || chosen.iter().any(|one| one == part);
     let runtime = Runtime::new().unwrap();
-    for (name, part) in parts {
-        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
-            part(&runtime);
-        }
+    if is_chosen("rate") {
+        rate();
+    }
+    if is_chosen("loss") {
+        loss(&runtime);
+    }
+    if is_chosen("flood") {
+        flood(&runtime, "stranger", "");
+        let trunk = "[[trunk]]\nname = \"flooding\"\nsources = [\"127.0.0.66/32\"]\n";
+        flood(&runtime, "trunk", trunk);
     }
 }
 
 /// INVITE to BYE without a pause, and what memory is left in use. Whatever is over is remembered
 /// for 32 s (RFC 3261 timers), so memory is level from the fourth round on at the earliest.
-fn rate(_: &Runtime) {
+fn rate() {
     // Like SIPp the caller has one thread: it takes no more of the machine than it must.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let server = Server::start(ROOMY, "");
@@ -127,12 +133,6 @@ fn loss(runtime: &Runtime) {
         begin.elapsed().as_secs_f64(),
         passed + lost
     );
-}
-
-fn floods(runtime: &Runtime) {
-    flood(runtime, "stranger", "");
-    let trunk = "[[trunk]]\nname = \"flooding\"\nsources = [\"127.0.0.66/32\"]\n";
-    flood(runtime, "trunk", trunk);
 }
 
 /// INVITEs from one address while a caller pays and another listens.
