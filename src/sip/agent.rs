@@ -9,9 +9,10 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use self::admission::{Pace, Probes, is_outside};
+use self::admission::{Probes, is_outside};
 use self::pings::Ping;
 use self::registrar::Binding;
+use self::room::Room;
 use self::session::{Phase, Session};
 use super::auth;
 use super::model::{Draft, Message, Request};
@@ -22,7 +23,8 @@ use super::transport::{Peer, Transport};
 use super::wire::{self, BadMessage, Framed, Limits};
 use crate::secret::Secret;
 
-mod admission; // who is let in: trunks, authentication, room
+mod admission; // who is let in: trunks, authentication
+mod room; // how many calls, and how fast they may begin
 mod incoming; // requests in, and our answers to them
 mod reliable; // provisional responses that are acknowledged
 mod refresh; // session timers, re-INVITE and UPDATE of ours
@@ -235,6 +237,8 @@ pub struct Agent {
     rng: StdRng,
     limits: Limits,
     transactions: Transactions,
+    /// Makes tags that nobody else can guess.
+    tag_key: [u64; 2],
     sessions: HashMap<Leg, Box<Session>>,
     /// By Call-ID and our tag.
     dialogs: HashMap<(String, String), Leg>,
@@ -244,11 +248,10 @@ pub struct Agent {
     timers: Timers<Leg>,
     out: VecDeque<Output>,
     last_leg: u64,
-    live: usize,
+    room: Room,
     draining: bool,
     overloaded: bool,
     probes: Probes,
-    pace: Pace,
     digest: auth::Server,
     /// When digest time began.
     born: Option<Instant>,
@@ -264,12 +267,14 @@ impl Agent {
     pub fn new(settings: Settings, seed: [u8; 32]) -> Agent {
         let transactions = Transactions::new(transactions_max(&settings));
         let mut rng = StdRng::from_seed(seed);
+        let tag_key = rng.random();
         let digest = auth::Server::new(auth::Settings::new(&settings.realm), &rng.random());
         Agent {
             settings,
             rng,
             limits: Limits::default(),
             transactions,
+            tag_key,
             sessions: HashMap::new(),
             dialogs: HashMap::new(),
             servers: HashMap::new(),
@@ -277,11 +282,10 @@ impl Agent {
             timers: Timers::new(),
             out: VecDeque::new(),
             last_leg: 0,
-            live: 0,
+            room: Room::default(),
             draining: false,
             overloaded: false,
             probes: Probes::default(),
-            pace: Pace::default(),
             digest,
             born: None,
             bindings: Vec::new(),
@@ -332,7 +336,7 @@ impl Agent {
 
     /// Legs that are not over, those whose BYE is still on its way included.
     pub fn calls(&self) -> usize {
-        self.live
+        self.room.live()
     }
 
     pub fn counters(&self) -> &Counters {
@@ -378,11 +382,12 @@ impl Agent {
         source: Peer,
         certificate: Option<&[String]>,
     ) {
-        if self.is_turned_away(now, &request, source) {
+        if self.is_turned_away(now, &request, source, certificate) {
             return;
         }
         match self.transactions.receive_request(now, &request, source) {
             Received::Absorbed => {}
+            Received::Again(status) => self.answer_again(&request, source, status),
             Received::Ack => self.ack(now, &request, source),
             Received::Merged(id) => self.refuse(now, id, &request, source, 482, &[]),
             Received::New(id) => self.dispatch(now, id, request, source, certificate),
@@ -442,10 +447,13 @@ impl Agent {
         let leg = session.leg;
         if session.is_live() != session.counted {
             session.counted = session.is_live();
-            self.live = if session.counted { self.live + 1 } else { self.live - 1 };
+            match session.counted {
+                true => self.room.begin(&session.profile),
+                false => self.room.end(&session.profile),
+            }
         }
         // Others may be taken out of the table at the same time: a bound need not be exact.
-        let others = self.live.saturating_sub(usize::from(session.counted));
+        let others = self.room.live().saturating_sub(usize::from(session.counted));
         let lingering = self.sessions.len().saturating_sub(others);
         if session.phase == Phase::Lingering && lingering >= self.settings.calls_max.max(64) {
             session.phase = Phase::Gone;

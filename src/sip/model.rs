@@ -37,6 +37,15 @@ impl Method {
         let known = KNOWN.iter().find(|(name, _)| *name == text);
         Some(known.map_or_else(|| Method::Other(text.into()), |(_, known)| Method::Known(*known)))
     }
+
+    pub fn as_str(&self) -> &str {
+        match self {
+            Method::Known(own) => {
+                KNOWN.iter().find(|(_, known)| known == own).map_or("", |(name, _)| name)
+            }
+            Method::Other(name) => name,
+        }
+    }
 }
 
 /// `rsip` would take them in any case.
@@ -59,10 +68,7 @@ const KNOWN: [(&str, rsip::Method); 14] = [
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Method::Known(known) => known.fmt(f),
-            Method::Other(name) => f.write_str(name),
-        }
+        f.write_str(self.as_str())
     }
 }
 

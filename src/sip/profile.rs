@@ -37,6 +37,11 @@ pub struct Profile {
     pub options_s: u32,
     /// Where calls of ours go, as a SIP URI. Unset: to where the trunk's own calls come from.
     pub proxy: Option<String>,
+    /// Calls of this trunk that may be up, and that may begin in a second (over two of them); more
+    /// are refused with 503. Unset: as many as there may be in all, but nine tenths of those when
+    /// there are other trunks.
+    pub calls_max: Option<usize>,
+    pub calls_per_second: Option<u32>,
     /// Accepted codecs, preferred first: `pcmu`, `pcma`.
     pub codecs: Vec<Law>,
     /// Offer and accept RFC 4733 telephone-event.
@@ -171,6 +176,8 @@ impl Default for Profile {
             contact_host: None,
             options_s: 0,
             proxy: None,
+            calls_max: None,
+            calls_per_second: None,
             codecs: vec![Law::Mu, Law::A],
             telephone_event: true,
             latch: Latch::Strict,

@@ -1,7 +1,8 @@
 //! Client and server transactions (RFC 3261 §17 with RFC 6026). They are told the time,
 //! retransmit by themselves, and tell the user agent only what is news.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,6 +10,9 @@ use bytes::Bytes;
 use super::model::{Draft, Method, Request, Response};
 use super::timer::{PATIENCE, Repeat, T2, T4, Timers};
 use super::transport::Peer;
+use finished::{Echo, Finished};
+
+mod finished; // what only repetitions can reach any more
 
 const ZERO: Duration = Duration::ZERO;
 
@@ -27,6 +31,9 @@ pub enum Received {
     Merged(ServerId),
     /// A retransmission, or an ACK that ends here: done.
     Absorbed,
+    /// A repetition of what [`Transactions::respond_plainly`] answered with this status: answer
+    /// it so again, without a transaction.
+    Again(u16),
     /// An ACK for the dialog: its INVITE was accepted.
     Ack,
     /// No room: answer 503 without a transaction.
@@ -47,9 +54,13 @@ enum State {
     Accepted,
 }
 
+/// What identifies a transaction, hashed with keys of our own: nobody can make two meet, and by
+/// chance they do once in 2^64 / 500,000 requests.
+type Key = u64;
+
 struct Server {
-    key: String,
-    merge: Option<String>,
+    key: Key,
+    merge: Option<Key>,
     invite: bool,
     /// INVITE outside a dialog.
     new_call: bool,
@@ -87,8 +98,10 @@ pub struct Transactions {
     servers: HashMap<ServerId, Server>,
     /// Those of new calls among them.
     new_calls: usize,
-    server_keys: HashMap<String, ServerId>,
-    merges: HashMap<String, ServerId>,
+    server_keys: HashMap<Key, ServerId>,
+    merges: HashSet<Key>,
+    finished: Finished,
+    hash: RandomState,
     clients: HashMap<ClientId, Client>,
     client_keys: HashMap<(String, String), ClientId>,
     timers: Timers<Id>,
@@ -109,7 +122,9 @@ impl Transactions {
             servers: HashMap::new(),
             new_calls: 0,
             server_keys: HashMap::new(),
-            merges: HashMap::new(),
+            merges: HashSet::new(),
+            finished: Finished::new(servers_max),
+            hash: RandomState::new(),
             clients: HashMap::new(),
             client_keys: HashMap::new(),
             timers: Timers::new(),
@@ -121,7 +136,7 @@ impl Transactions {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.finished.deadline()).min()
     }
 
     /// A datagram to send.
@@ -145,7 +160,7 @@ impl Transactions {
     }
 
     pub fn len(&self) -> usize {
-        self.servers.len() + self.clients.len()
+        self.servers.len() + self.clients.len() + self.finished.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -154,12 +169,20 @@ impl Transactions {
 
     /// Matches a request to its transaction or starts one (RFC 3261 §17.2.3).
     pub fn receive_request(&mut self, now: Instant, request: &Request, source: Peer) -> Received {
-        let key = server_key(request, &request.method);
+        let key = self.key(request, &request.method);
+        let is_ack = request.method == Method::ACK;
         if let Some(id) = self.server_keys.get(&key).copied() {
-            return self.repeated(now, id, request.method == Method::ACK);
+            return self.repeated(now, id, is_ack);
         }
-        if request.method == Method::ACK {
-            return Received::Ack;
+        match self.finished.find(key) {
+            Some(_) if is_ack => return Received::Ack,
+            Some(Echo::Answered(status)) => {
+                self.retransmissions += 1;
+                return Received::Again(status);
+            }
+            Some(Echo::Acknowledged | Echo::Merge) => return Received::Absorbed,
+            None if is_ack => return Received::Ack,
+            None => {}
         }
         let invite = request.method == Method::INVITE;
         let new_call = invite && request.core.to_tag().is_none();
@@ -170,13 +193,13 @@ impl Transactions {
         self.new_calls += usize::from(new_call);
         self.next += 1;
         let id = ServerId(self.next);
-        let merge = merge_key(request);
-        let merged = merge.as_ref().is_some_and(|merge| self.merges.contains_key(merge));
+        let merge = self.merge_key(request);
+        let merged = merge.is_some_and(|merge| {
+            self.merges.contains(&merge) || self.finished.find(merge).is_some()
+        });
         let merge = merge.filter(|_| !merged);
-        if let Some(merge) = &merge {
-            self.merges.insert(merge.clone(), id);
-        }
-        self.server_keys.insert(key.clone(), id);
+        self.merges.extend(merge);
+        self.server_keys.insert(key, id);
         let server = Server {
             key,
             merge,
@@ -218,12 +241,18 @@ impl Transactions {
 
     /// Whether a request belongs to a transaction that is there already.
     pub fn knows(&self, request: &Request) -> bool {
-        self.server_keys.contains_key(&server_key(request, &request.method))
+        let key = self.key(request, &request.method);
+        self.server_keys.contains_key(&key) || self.finished.find(key).is_some()
+    }
+
+    /// Whether the INVITE that a CANCEL means is over: accepted, and that acknowledged.
+    pub fn is_over(&self, cancel: &Request) -> bool {
+        self.finished.find(self.key(cancel, &Method::INVITE)).is_some()
     }
 
     /// The INVITE transaction that a CANCEL means (RFC 3261 §9.2).
     pub fn cancelled(&self, cancel: &Request) -> Option<ServerId> {
-        self.server_keys.get(&server_key(cancel, &Method::INVITE)).copied()
+        self.server_keys.get(&self.key(cancel, &Method::INVITE)).copied()
     }
 
     /// Sends a response; after a final one only repetitions follow.
@@ -250,6 +279,32 @@ impl Transactions {
             server.repeat = Some(Repeat::new(now, T2));
         }
         self.schedule_server(id);
+    }
+
+    /// Sends a final response, other than to INVITE, that its request alone determines. It is not
+    /// kept: see [`Received::Again`].
+    pub fn respond_plainly(&mut self, now: Instant, id: ServerId, status: u16, bytes: Bytes) {
+        let Some(server) = self.servers.get(&id) else { return };
+        self.transmits.push_back((server.destination, bytes));
+        // A stream brings no request twice (timer J).
+        self.finish(now, id, Echo::Answered(status));
+    }
+
+    /// The ACK for the 2xx of this INVITE came: only repetitions follow.
+    pub fn acknowledged(&mut self, now: Instant, id: ServerId) {
+        self.finish(now, id, Echo::Acknowledged);
+    }
+
+    fn finish(&mut self, now: Instant, id: ServerId, echo: Echo) {
+        let Some(server) = self.servers.get(&id) else { return };
+        if !server.destination.transport.is_reliable() {
+            self.finished.remember(now, server.key, echo);
+            if let Some(merge) = server.merge {
+                self.finished.remember(now, merge, Echo::Merge);
+            }
+        }
+        self.timers.set(Id::Server(id), None);
+        self.drop_server(id);
     }
 
     /// The request of a client transaction and where it went, while it is remembered.
@@ -375,6 +430,7 @@ impl Transactions {
 
     /// Repeats and ends what is due.
     pub fn expire(&mut self, now: Instant) {
+        self.finished.expire(now);
         while let Some(id) = self.timers.pop(now) {
             match id {
                 Id::Server(id) => self.expire_server(now, id),
@@ -439,6 +495,38 @@ impl Transactions {
         let at = client.and_then(|client| earliest(&client.repeat, client.expires));
         self.timers.set(Id::Client(id), at);
     }
+
+    /// Branch, sent-by and method, ACK counting as INVITE; for a branch without the magic cookie
+    /// the RFC 2543 fields. The To tag is left out of those: an ACK has one that its INVITE lacked.
+    fn key(&self, request: &Request, method: &Method) -> Key {
+        let core = &request.core;
+        let method = if *method == Method::ACK { &Method::INVITE } else { method };
+        let branch = core.via.branch();
+        let mut hasher = self.hash.build_hasher();
+        match branch.strip_prefix("z9hG4bK") {
+            Some(rest) if !rest.is_empty() => {
+                ("branch", method.as_str(), branch).hash(&mut hasher);
+                core.via.sent_by.bytes().for_each(|b| hasher.write_u8(b.to_ascii_lowercase()));
+            }
+            _ => {
+                let via = request.headers.list("Via").next().unwrap_or_default();
+                let (uri, call) = (request.uri.as_str(), core.call_id.as_str());
+                ("fields", method.as_str(), uri, call, core.from_tag(), core.cseq, via)
+                    .hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// What a merged copy shares with the first; only requests outside a dialog can be merged.
+    fn merge_key(&self, request: &Request) -> Option<Key> {
+        let core = &request.core;
+        let outside = core.to_tag().is_none() && request.method != Method::CANCEL;
+        outside.then(|| {
+            let (call, from) = (core.call_id.as_str(), core.from_tag());
+            self.hash.hash_one(("merge", core.method.as_str(), core.cseq, call, from))
+        })
+    }
 }
 
 impl Client {
@@ -454,34 +542,6 @@ impl Client {
 
 fn earliest(repeat: &Option<Repeat>, expires: Option<Instant>) -> Option<Instant> {
     repeat.as_ref().map(|repeat| repeat.at).into_iter().chain(expires).min()
-}
-
-/// Branch, sent-by and method, ACK counting as INVITE; for a branch without the magic cookie the
-/// RFC 2543 fields. The To tag is left out of those: an ACK has one that its INVITE lacked.
-fn server_key(request: &Request, method: &Method) -> String {
-    let core = &request.core;
-    let method = if *method == Method::ACK { &Method::INVITE } else { method };
-    let branch = core.via.branch();
-    match branch.strip_prefix("z9hG4bK") {
-        Some(rest) if !rest.is_empty() => {
-            format!("{method} {branch} {}", core.via.sent_by.to_ascii_lowercase())
-        }
-        _ => format!(
-            "{method} {} {} {} {} {}",
-            request.uri.as_str(),
-            core.call_id,
-            core.from_tag(),
-            core.cseq,
-            request.headers.list("Via").next().unwrap_or_default(),
-        ),
-    }
-}
-
-/// What a merged copy shares with the first; only requests outside a dialog can be merged.
-fn merge_key(request: &Request) -> Option<String> {
-    let core = &request.core;
-    let outside = core.to_tag().is_none() && request.method != Method::CANCEL;
-    outside.then(|| format!("{} {} {} {}", core.method, core.cseq, core.call_id, core.from_tag()))
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ fn of(trunk: &Profile, config: &Config) -> Vec<Problem> {
             note(format!("`{uri}` is no SIP URI"), "write it as \"sip:sip.example.com\"");
         }
     }
+    if trunk.calls_max == Some(0) || trunk.calls_per_second == Some(0) {
+        note("no call could be taken".into(), "write at least 1, or leave the limit out");
+    }
     if trunk.options_s > 0 && trunk.proxy.is_none() {
         note("options_s needs somebody to ask".into(), "add proxy = \"sip:sip.example.com\"");
     }

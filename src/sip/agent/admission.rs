@@ -63,27 +63,6 @@ impl Probes {
     }
 }
 
-/// How many calls may begin: a token bucket that holds two seconds' worth.
-#[derive(Default)]
-pub(super) struct Pace {
-    tokens: f64,
-    at: Option<Instant>,
-}
-
-impl Pace {
-    fn admits(&mut self, now: Instant, per_second: u32) -> bool {
-        let rate = f64::from(per_second);
-        let passed = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        self.tokens = (self.tokens + passed.as_secs_f64().min(2.0) * rate).min(2.0 * rate);
-        self.at = Some(now);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
-}
-
 impl Agent {
     /// Whether a request outside dialogs comes from one of our trunks. If not it costs us nothing
     /// but, perhaps, an answer without a transaction.
@@ -184,15 +163,24 @@ impl Agent {
     /// Whether a new call finds no room. Its refusal costs us nothing: it is not remembered, and an
     /// INVITE that comes again is judged again (RFC 3261 §8.2.7). One that takes the place of
     /// another call needs no room.
-    pub(super) fn is_turned_away(&mut self, now: Instant, request: &Request, peer: Peer) -> bool {
+    pub(super) fn is_turned_away(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        peer: Peer,
+        certificate: Option<&[String]>,
+    ) -> bool {
         let new_call = request.method == Method::INVITE
             && request.core.to_tag().is_none()
             && request.headers.first("Replaces").is_none();
         if !new_call || self.transactions.knows(request) {
             return false;
         }
-        let full = self.draining || self.overloaded || self.live >= self.settings.calls_max;
-        if !full && self.pace.admits(now, self.settings.calls_per_second) {
+        let arrival = Arrival::new(&peer, certificate);
+        let trunk = trunk::admitting(&self.settings.trunks, &arrival).next();
+        let trunk = trunk.unwrap_or(&self.anybody);
+        let closed = self.draining || self.overloaded;
+        if !closed && self.room.admits(now, trunk, &self.settings) {
             return false;
         }
         self.busy(request, peer);
@@ -206,9 +194,14 @@ impl Agent {
         self.transmit(peer.reply_path(&request.core.via), reply.encode());
     }
 
-    /// A response with a tag of its own, for requests outside our dialogs.
-    pub(super) fn reply(&mut self, request: &Request, status: u16, source: Peer) -> Draft {
-        let tag = self.token();
+    /// A response for requests outside our dialogs, with a tag of its own: always the same for the
+    /// same request (RFC 3261 §8.2.7), so that none of it need be remembered.
+    pub(super) fn reply(&self, request: &Request, status: u16, source: Peer) -> Draft {
+        let core = &request.core;
+        let (call, from, branch) = (core.call_id.as_str(), core.from_tag(), core.via.branch());
+        let mut hasher = DefaultHasher::new();
+        (self.tag_key, call, from, branch, core.cseq).hash(&mut hasher);
+        let tag = format!("{:016x}", hasher.finish());
         Draft::response(request, status, source.address, &tag)
             .with("Server", &self.settings.product)
     }
@@ -227,7 +220,25 @@ impl Agent {
         for (name, value) in extra {
             reply = reply.with(name, *value);
         }
-        self.transactions.respond(now, id, status, reply.encode());
+        match request.method != Method::INVITE && extra.is_empty() {
+            true => self.transactions.respond_plainly(now, id, status, reply.encode()),
+            false => self.transactions.respond(now, id, status, reply.encode()),
+        }
+    }
+
+    /// 200 without more to any request but INVITE.
+    pub(super) fn confirm(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
+        let reply = self.reply(request, 200, source);
+        self.transactions.respond_plainly(now, id, 200, reply.encode());
+    }
+
+    /// The same answer to a repetition.
+    pub(super) fn answer_again(&mut self, request: &Request, source: Peer, status: u16) {
+        let reply = match request.method == Method::OPTIONS && status == 200 {
+            true => self.abilities(request, source),
+            false => self.reply(request, status, source),
+        };
+        self.transmit(source.reply_path(&request.core.via), reply.encode());
     }
 }
 

@@ -46,17 +46,21 @@ impl Agent {
 
     /// RFC 3261 §11: whoever asks learns whether we take calls, whichever number they ask about.
     fn options(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
-        let status = if self.draining { 503 } else { 200 };
-        let mut reply = self.reply(request, status, source).with("Allow", ALLOW);
-        reply = if self.draining {
-            reply.with("Retry-After", RETRY_AFTER_S.to_string())
-        } else {
-            reply
-                .with(ACCEPT.0, ACCEPT.1)
-                .with("Accept-Encoding", "identity")
-                .with("Supported", SUPPORTED)
-        };
-        self.transactions.respond(now, id, status, reply.encode());
+        if self.draining {
+            let retry = RETRY_AFTER_S.to_string();
+            return self.refuse(now, id, request, source, 503, &[("Retry-After", &retry)]);
+        }
+        let reply = self.abilities(request, source).encode();
+        self.transactions.respond_plainly(now, id, 200, reply);
+    }
+
+    /// The answer to OPTIONS.
+    pub(super) fn abilities(&self, request: &Request, source: Peer) -> Draft {
+        self.reply(request, 200, source)
+            .with("Allow", ALLOW)
+            .with(ACCEPT.0, ACCEPT.1)
+            .with("Accept-Encoding", "identity")
+            .with("Supported", SUPPORTED)
     }
 
     fn offered(
@@ -165,9 +169,8 @@ impl Agent {
             Method::INFO => self.info(now, &mut session, id, &request, source),
             Method::REFER => self.redirected(now, &mut session, id, &request, source),
             Method::OPTIONS => {
-                let reply = self.reply(&request, 200, source).with("Allow", ALLOW);
-                let reply = reply.with(ACCEPT.0, ACCEPT.1).with("Supported", SUPPORTED);
-                self.transactions.respond(now, id, 200, reply.encode());
+                let reply = self.abilities(&request, source).encode();
+                self.transactions.respond_plainly(now, id, 200, reply);
             }
             _ => self.refuse(now, id, &request, source, 481, &[]),
         }
@@ -239,8 +242,7 @@ impl Agent {
         request: &Request,
         source: Peer,
     ) {
-        let reply = self.reply(request, 200, source);
-        self.transactions.respond(now, id, 200, reply.encode());
+        self.confirm(now, id, request, source);
         self.answer_invite(now, session, 487, &[]);
         self.abandon_redirection(now, session);
         self.end(session, Cause::PeerHungUp);
@@ -266,8 +268,7 @@ impl Agent {
         if session.referral.is_none() && !session.transferred && !over {
             return self.refuse(now, id, request, source, 481, &[]);
         }
-        let reply = self.reply(request, 200, source);
-        self.transactions.respond(now, id, 200, reply.encode());
+        self.confirm(now, id, request, source);
         let is_final = progress.status.is_some_and(|status| status >= 200);
         if let Some(referral) = &mut session.referral {
             let news = progress.status.filter(|status| referral.advance(now, *status));
@@ -298,6 +299,7 @@ impl Agent {
         };
         let expected = session.unacked.take_if(|unacked| unacked.cseq == request.core.cseq);
         if let Some(unacked) = expected {
+            self.transactions.acknowledged(now, unacked.id);
             if let Some(dialog) = &mut session.dialog {
                 dialog.refresh(&request.headers, source);
             }
@@ -318,6 +320,10 @@ impl Agent {
     /// RFC 3261 §9.2: 200 to the CANCEL; its INVITE ends with 487 unless it is answered already.
     fn cancel(&mut self, now: Instant, id: ServerId, request: &Request, source: Peer) {
         let Some(invite) = self.transactions.cancelled(request) else {
+            if self.transactions.is_over(request) {
+                let reply = self.reply(request, 200, source);
+                return self.transactions.respond(now, id, 200, reply.encode());
+            }
             return self.refuse(now, id, request, source, 481, &[]);
         };
         let reply = self.reply(request, 200, source);
@@ -370,7 +376,7 @@ impl Agent {
             self.take_place(now, session, &invite.request, invite.source, tag);
         }
         if invite.request.method == Method::INVITE {
-            let unacked = Unacked::new(now, cseq, bytes, destination, !invite.offered);
+            let unacked = Unacked::new(now, invite.id, cseq, bytes, destination, !invite.offered);
             session.unacked = Some(unacked);
         }
     }

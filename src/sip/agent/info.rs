@@ -32,8 +32,7 @@ impl Agent {
                 return self.refuse(now, id, request, source, 415, &[("Accept", kinds)]);
             }
         };
-        let reply = self.reply(request, 200, source);
-        self.transactions.respond(now, id, 200, reply.encode());
+        self.confirm(now, id, request, source);
         match key.filter(|_| session.phase == Phase::Confirmed && !session.ended) {
             Some(key) => self.event(Event::Key { leg: session.leg, key: Secret::new(key) }),
             None if request.body.is_empty() => {}

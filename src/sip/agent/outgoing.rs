@@ -161,7 +161,7 @@ impl Agent {
         }
         let refused =
             |status, reason: String| Event::Ended { leg, cause: Cause::Refused { status, reason } };
-        if self.live >= self.settings.calls_max {
+        if !self.room.has_place(&call.trunk, &self.settings) {
             self.counters.overloaded += 1;
             return self.event(refused(503, "as many calls as we may hold are up".into()));
         }

@@ -90,8 +90,7 @@ impl Agent {
             // An offer inside the PRACK: what was agreed by the provisional response stays.
             self.refuse(now, id, request, source, 488, &[]);
         } else {
-            let reply = self.reply(request, 200, source);
-            self.transactions.respond(now, id, 200, reply.encode());
+            self.confirm(now, id, request, source);
         }
         let held = session.invite.as_mut().and_then(|invite| invite.held.take());
         if let Some(sdp) = held {

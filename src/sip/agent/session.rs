@@ -199,6 +199,8 @@ pub(super) struct Provisional {
 
 /// A 2xx that is repeated until the ACK comes (RFC 3261 §13.3.1.4).
 pub(super) struct Unacked {
+    /// Its INVITE.
+    pub id: ServerId,
     pub cseq: u32,
     pub bytes: Bytes,
     pub destination: Peer,
@@ -211,13 +213,14 @@ pub(super) struct Unacked {
 impl Unacked {
     pub fn new(
         now: Instant,
+        id: ServerId,
         cseq: u32,
         bytes: Bytes,
         destination: Peer,
         late_offer: bool,
     ) -> Unacked {
         let (repeat, expires) = (Repeat::new(now, T2), now + PATIENCE);
-        Unacked { cseq, bytes, destination, late_offer, repeat, expires }
+        Unacked { id, cseq, bytes, destination, late_offer, repeat, expires }
     }
 }
 

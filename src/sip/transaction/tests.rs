@@ -209,3 +209,56 @@ fn a_stream_repeats_nothing_and_a_lost_one_is_told() {
     all.expire(start);
     assert!(all.is_empty(), "nothing more can come");
 }
+
+#[test]
+fn what_only_repetitions_can_reach_costs_next_to_nothing() {
+    let (mut all, start) = (Transactions::new(100), start());
+    let invite = request("INVITE", "z9hG4bK1", "");
+    let Received::New(id) = all.receive_request(start, &invite, peer()) else { panic!() };
+    all.respond(start, id, 200, Bytes::from_static(b"ok"));
+    assert!(all.cancelled(&request("CANCEL", "z9hG4bK1", "")).is_some());
+    all.acknowledged(start, id);
+    assert_eq!((all.servers.len(), all.timers.next()), (0, None));
+    assert!(all.knows(&invite) && all.is_over(&request("CANCEL", "z9hG4bK1", "")));
+    assert_eq!(all.receive_request(start, &invite, peer()), Received::Absorbed);
+    let ack = request("ACK", "z9hG4bK1", ";tag=us");
+    assert_eq!(all.receive_request(start, &ack, peer()), Received::Ack);
+    let copy = request("INVITE", "z9hG4bK2", "");
+    assert!(matches!(all.receive_request(start, &copy, peer()), Received::Merged(_)));
+
+    let bye = request("BYE", "z9hG4bK3", ";tag=us");
+    let Received::New(id) = all.receive_request(start, &bye, peer()) else { panic!() };
+    all.respond_plainly(start, id, 200, Bytes::from_static(b"ok"));
+    assert_eq!(all.receive_request(start, &bye, peer()), Received::Again(200));
+    let just = start + PATIENCE;
+    all.expire(just);
+    assert_eq!(all.receive_request(just, &bye, peer()), Received::Again(200), "for all of 64*T1");
+    let later = start + PATIENCE + Duration::from_secs(1);
+    all.expire(later);
+    assert!(matches!(all.receive_request(later, &bye, peer()), Received::New(_)), "forgotten");
+}
+
+#[test]
+fn the_oldest_finished_transactions_give_way() {
+    let (mut all, start) = (Transactions::new(50), start());
+    let bye = |n: u64| request("BYE", &format!("z9hG4bK{n}"), ";tag=us");
+    for n in 0..500 {
+        let now = start + Duration::from_millis(100 * n);
+        let Received::New(id) = all.receive_request(now, &bye(n), peer()) else { panic!("{n}") };
+        all.respond_plainly(now, id, 200, Bytes::from_static(b"ok"));
+        assert!(all.len() <= 50);
+    }
+    let now = start + Duration::from_secs(50);
+    assert_eq!(all.receive_request(now, &bye(499), peer()), Received::Again(200));
+    assert!(matches!(all.receive_request(now, &bye(0), peer()), Received::New(_)));
+}
+
+#[test]
+fn a_stream_brings_no_request_twice() {
+    let (mut all, start) = (Transactions::new(50), start());
+    let stream = Peer { transport: Transport::Tcp, ..peer() };
+    let bye = request("BYE", "z9hG4bK1", ";tag=us");
+    let Received::New(id) = all.receive_request(start, &bye, stream) else { panic!() };
+    all.respond_plainly(start, id, 200, Bytes::from_static(b"ok"));
+    assert!(all.is_empty());
+}

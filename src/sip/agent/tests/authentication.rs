@@ -244,3 +244,82 @@ fn a_call_that_reaches_nobody_goes_to_the_next_server() {
     peer.respond_with(&last, "200 OK", "x", SDP, OFFER);
     assert!(matches!(peer.events()[..], [Event::Answered { .. }]));
 }
+
+/// Two trunks, told apart by their addresses.
+fn two_trunks(limits: &str) -> Settings {
+    let trunk = |name: &str, source: &str, limits: &str| {
+        let text = format!("name = '{name}'\nsources = ['{source}/32']\n{limits}");
+        Arc::new(Profile::parse(&text).unwrap())
+    };
+    let trunks = vec![trunk("wild", "192.0.2.1", limits), trunk("calm", "192.0.2.9", "")];
+    Settings { trunks, calls_max: 20, ..settings(US) }
+}
+
+/// Whether a new call from this address is taken.
+fn is_taken(peer: &mut Scripted, from: &str, call: u32) -> bool {
+    let invite = peer
+        .invite()
+        .replace("z9hG4bK1", &format!("z9hG4bKc{call}"))
+        .replace("Call-ID: c1", &format!("Call-ID: c{call}"));
+    peer.transmitted.clear();
+    peer.receive_from(&invite, from);
+    let refused = peer.transmitted.iter().any(|sent| sent.starts_with("SIP/2.0 503"));
+    !refused
+}
+
+#[test]
+fn a_trunk_that_runs_wild_leaves_room_to_the_others() {
+    let mut peer = Scripted::with(two_trunks(""));
+    let taken = (0..100).filter(|n| is_taken(&mut peer, "192.0.2.1:5060", *n)).count();
+    assert_eq!(taken, 18, "nine tenths");
+    assert!(is_taken(&mut peer, "192.0.2.9:5060", 200));
+    let mut peer = Scripted::with(two_trunks("calls_max = 3"));
+    let taken = (0..100).filter(|n| is_taken(&mut peer, "192.0.2.1:5060", *n)).count();
+    assert_eq!((taken, peer.agent.calls()), (3, 3));
+    let rest = (200..300).filter(|n| is_taken(&mut peer, "192.0.2.9:5060", *n)).count();
+    assert_eq!(rest, 17);
+    let limited = Settings { calls_max: 1_000, ..two_trunks("calls_per_second = 5") };
+    let mut peer = Scripted::with(limited);
+    let taken = (0..100).filter(|n| is_taken(&mut peer, "192.0.2.1:5060", *n)).count();
+    assert_eq!(taken, 10, "two seconds' worth");
+    assert!(is_taken(&mut peer, "192.0.2.9:5060", 200));
+    // What ends gives its place back.
+    let mut peer = Scripted::with(two_trunks("calls_max = 1")).called("");
+    assert!(!is_taken(&mut peer, "192.0.2.1:5060", 1));
+    peer.receive(&peer.request("BYE", 2, "z9hG4bKbye", Some(&format!("To: {}", peer.to)), "", ""));
+    assert!(is_taken(&mut peer, "192.0.2.1:5060", 2));
+}
+
+#[test]
+fn made_up_requests_of_a_trunk_do_not_keep_a_call_from_ending() {
+    let mut peer = Scripted::trunk("").called("");
+    let made_up = "To: <sip:x@y>;tag=none";
+    for n in 0..20_000 {
+        let branch = format!("z9hG4bKm{n}");
+        peer.receive(&peer.request("BYE", 9, &branch, Some(made_up), "", ""));
+        let branch = format!("z9hG4bKo{n}");
+        let options = peer.request("OPTIONS", 9, &branch, None, "", "");
+        peer.receive(&options.replace("Call-ID: c1", &format!("Call-ID: o{n}")));
+        peer.transmitted.clear();
+    }
+    let ours = format!("To: {}", peer.to);
+    let bye = peer.request("BYE", 2, "z9hG4bKbye", Some(&ours), "", "");
+    peer.receive(&bye);
+    let first = peer.sent("SIP/2.0 200");
+    assert_eq!(peer.agent.calls(), 0);
+    peer.transmitted.clear();
+    peer.receive(&bye);
+    assert_eq!(peer.sent("SIP/2.0 200"), first, "the same answer, made anew");
+}
+
+#[test]
+fn repeated_options_get_the_same_answer() {
+    let mut peer = Scripted::trunk("");
+    let options = peer.request("OPTIONS", 9, "z9hG4bKo", None, "", "");
+    peer.receive(&options);
+    let first = peer.sent("SIP/2.0 200");
+    peer.transmitted.clear();
+    peer.receive(&options);
+    assert_eq!(peer.sent("SIP/2.0 200"), first);
+    assert!(first.contains(";tag=") && first.contains("\r\nAllow:"));
+}

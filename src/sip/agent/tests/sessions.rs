@@ -204,6 +204,7 @@ fn both_offer_at_once() {
     peer.pass(Duration::from_millis(2_001));
     let again = peer.sent("INVITE ");
     assert_eq!(field(&again, "CSeq"), "2 INVITE");
+    peer.transmitted.clear();
     peer.respond_with(&again, "200 OK", "them", &theirs, OFFER);
     peer.sent("ACK ");
     assert!(
