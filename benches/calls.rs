@@ -57,8 +57,7 @@ fn main() {
     }
 }
 
-/// INVITE to BYE without a pause, and what memory is left in use. Whatever is over is remembered
-/// for 32 s (RFC 3261 timers), so memory is level from the fourth round on at the earliest.
+/// INVITE to BYE without a pause, and what memory is left in use.
 fn rate() {
     // Like SIPp the caller has one thread: it takes no more of the machine than it must.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
