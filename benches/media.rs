@@ -143,7 +143,7 @@ fn on_sockets(count: usize, time: Duration) {
 }
 
 fn setup() -> Setup {
-    Setup { ssrc: 1, sequence: 0, timestamp: 0, record: false, listen: false }
+    Setup { ssrc: 1, sequence: 0, timestamp: 0, chance: 1, record: false, listen: false }
 }
 
 fn negotiated(remote: SocketAddr) -> Command {
@@ -158,6 +158,7 @@ fn agreed(remote: SocketAddr) -> Negotiated {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        rtcp: None,
         srtp: None,
     }
 }

@@ -22,6 +22,10 @@ pub struct Gate {
     /// Locked: nobody else is listened to until the session is renegotiated.
     locked: bool,
     challenger: Option<Challenger>,
+    /// Where the believed peer's RTCP was heard from, with `Latch::Nat`.
+    control: Option<SocketAddr>,
+    /// Where the peer says that its RTCP is.
+    expected_control: Option<SocketAddr>,
 }
 
 struct Challenger {
@@ -34,15 +38,25 @@ struct Challenger {
 
 impl Gate {
     pub fn new(policy: Latch) -> Gate {
-        Gate { policy, expected: None, believed: None, locked: false, challenger: None }
+        Gate {
+            policy,
+            expected: None,
+            believed: None,
+            locked: false,
+            challenger: None,
+            control: None,
+            expected_control: None,
+        }
     }
 
     /// A new offer/answer. The source believed so far stays so while `remote` is unchanged, but
     /// another may now prove itself: the peer may have renegotiated because it moved.
-    pub fn renegotiate(&mut self, remote: Option<SocketAddr>) {
+    pub fn renegotiate(&mut self, remote: Option<SocketAddr>, control: Option<SocketAddr>) {
         if self.expected != remote {
             self.believed = None;
         }
+        self.control = None;
+        self.expected_control = control;
         self.expected = remote;
         self.locked = false;
         self.challenger = None;
@@ -54,6 +68,33 @@ impl Gate {
             Latch::Strict => self.expected == Some(source),
             Latch::Nat => self.admit_nat(now, source, sequence),
         }
+    }
+
+    /// Whether RTCP from `source` is the peer's; `muxed` if it came to our RTP port.
+    pub fn admits_control(&self, source: SocketAddr, muxed: bool) -> bool {
+        match (self.policy, muxed) {
+            (Latch::Strict, true) => self.expected == Some(source),
+            (Latch::Strict, false) => self.expected_control == Some(source),
+            (Latch::Nat, true) => self.believed == Some(source),
+            // A NAT gives each port another one, but of the same address.
+            (Latch::Nat, false) => match self.control {
+                Some(known) => known == source,
+                None => self.believed.is_some_and(|peer| peer.ip() == source.ip()),
+            },
+        }
+    }
+
+    /// RTCP that was admitted has proved to be the peer's.
+    pub fn heard_control(&mut self, source: SocketAddr) {
+        if self.believed != Some(source) {
+            self.control.get_or_insert(source);
+        }
+    }
+
+    /// Where RTCP goes, if the peer's SDP says `stated`; `None` while nobody knows.
+    pub fn control_remote(&self, stated: SocketAddr) -> Option<SocketAddr> {
+        let behind_nat = self.policy == Latch::Nat && self.believed != self.expected;
+        if behind_nat { self.control } else { Some(stated) }
     }
 
     /// Whether nothing from `source` will be taken, whatever it is.
@@ -166,20 +207,20 @@ mod tests {
     fn strict_believes_only_the_sdp_address_and_port() {
         let (mut gate, mut now) = (Gate::new(Latch::Strict), Instant::now());
         assert_eq!(send(&mut gate, &mut now, 4000, 0, 20, 20), 0);
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         assert_eq!(send(&mut gate, &mut now, 4001, 0, 50, 20), 0);
         assert_eq!(send(&mut gate, &mut now, 4000, 0, 50, 20), 50);
-        gate.renegotiate(Some(address(4001)));
+        gate.renegotiate(Some(address(4001)), None);
         assert_eq!(gate.remote(), Some(address(4001)));
         assert_eq!(send(&mut gate, &mut now, 4000, 50, 50, 20), 0);
-        gate.renegotiate(None);
+        gate.renegotiate(None, None);
         assert_eq!((gate.remote(), send(&mut gate, &mut now, 4001, 0, 5, 20)), (None, 0));
     }
 
     #[test]
     fn nat_takes_the_sdp_address_at_once_and_locks() {
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         assert!(!gate.is_certain());
         send(&mut gate, &mut now, 666, 0, 5, 20);
         assert_eq!(send(&mut gate, &mut now, 4000, 0, 1, 20), 1);
@@ -191,24 +232,24 @@ mod tests {
     #[test]
     fn nat_believes_a_steady_source_after_probation_only() {
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         assert_eq!(send(&mut gate, &mut now, 5000, 65533, 7, 20), 0);
         assert_eq!(gate.remote(), Some(address(4000)));
         assert_eq!(send(&mut gate, &mut now, 5000, 4, 1, 20), 1);
         assert_eq!(gate.remote(), Some(address(5000)));
         // Locked: not even the SDP address gets in now.
         assert_eq!(send(&mut gate, &mut now, 4000, 0, 20, 20), 0);
-        gate.renegotiate(Some(address(4002)));
+        gate.renegotiate(Some(address(4002)), None);
         assert_eq!(send(&mut gate, &mut now, 5000, 5, 5, 20), 0);
     }
 
     #[test]
     fn a_flood_or_a_broken_sequence_proves_nothing() {
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         assert_eq!(send(&mut gate, &mut now, 666, 0, 100, 1), 0);
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         for n in 0..100 {
             assert_eq!(send(&mut gate, &mut now, 666, n * 2, 1, 20), 0);
         }
@@ -217,7 +258,7 @@ mod tests {
     #[test]
     fn one_challenger_at_a_time() {
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         for n in 0..7 {
             assert!(!gate.admit(now, address(5000), n));
             assert!(!gate.admit(now, address(666), 900 + n));
@@ -227,18 +268,40 @@ mod tests {
         assert!(!gate.admit(now, address(666), 907));
         // A silent challenger makes room.
         let mut gate = Gate::new(Latch::Nat);
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         gate.admit(now, address(666), 0);
         now += Duration::from_millis(501);
         assert_eq!(send(&mut gate, &mut now, 5000, 0, 8, 20), 1);
     }
 
     #[test]
+    fn control_is_believed_from_where_the_sdp_says_or_beside_the_believed_source() {
+        let mut gate = Gate::new(Latch::Strict);
+        gate.renegotiate(Some(address(4000)), Some(address(4001)));
+        assert!(
+            gate.admits_control(address(4001), false) && gate.admits_control(address(4000), true)
+        );
+        assert!(!gate.admits_control(address(4000), false));
+        assert!(!gate.admits_control(address(4001), true));
+        assert_eq!(gate.control_remote(address(4001)), Some(address(4001)));
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)), Some(address(4001)));
+        assert!(!gate.admits_control(address(4001), false), "nobody is believed yet");
+        send(&mut gate, &mut now, 5000, 0, 8, 20);
+        assert_eq!(gate.control_remote(address(4001)), None);
+        assert!(!gate.admits_control(SocketAddr::from(([192, 0, 2, 2], 5001)), false));
+        assert!(gate.admits_control(address(61_000), false));
+        gate.heard_control(address(61_000));
+        assert!(!gate.admits_control(address(61_001), false), "one is enough");
+        assert_eq!(gate.control_remote(address(4001)), Some(address(61_000)));
+    }
+
+    #[test]
     fn renegotiation_keeps_the_believed_source_until_another_proves_itself() {
         let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         send(&mut gate, &mut now, 5000, 0, 8, 20);
-        gate.renegotiate(Some(address(4000)));
+        gate.renegotiate(Some(address(4000)), None);
         assert_eq!(send(&mut gate, &mut now, 5000, 8, 3, 20), 3);
         assert_eq!(gate.remote(), Some(address(5000)));
         now += Duration::from_secs(2);

@@ -279,6 +279,7 @@ fn media_setup(record: bool) -> media::Setup {
         ssrc: rng.next_u32(),
         sequence: rng.next_u32() as u16,
         timestamp: rng.next_u32(),
+        chance: u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()),
         record,
         listen: false,
     }
