@@ -138,7 +138,7 @@ impl Tally {
 
     fn fraction_lost(&self) -> u8 {
         let lost = self.expected.saturating_sub(self.received);
-        if self.expected == 0 { 0 } else { (lost * 256 / self.expected).min(255) as u8 }
+        (lost * 256).checked_div(self.expected).map_or(0, |fraction| fraction.min(255) as u8)
     }
 }
 

@@ -191,7 +191,8 @@ impl Control {
     /// Seconds and their 2^32nd parts since a second before the call began: 0 means unknown.
     fn long_time(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.epoch) + Duration::from_secs(1);
-        elapsed.as_secs() << 32 | (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000
+        let fraction = (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000;
+        elapsed.as_secs() << 32 | fraction
     }
 
     fn short_time(&self, now: Instant) -> u32 {
