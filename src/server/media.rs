@@ -28,7 +28,7 @@ mod thread;
 pub use lateness::{Lateness, Window};
 use ports::Ports;
 use recorder::Recorder;
-use thread::{Call, Order, Worker};
+use thread::{CONTROL_TURNS, Call, Order, Worker};
 
 /// Orders that may wait for a media thread; it takes them once per millisecond.
 const ORDERS_MAX: usize = 4096;
@@ -166,7 +166,8 @@ impl Media {
             id,
             name: call.name,
             socket,
-            _control: control,
+            control,
+            listens: (id % u64::from(CONTROL_TURNS)) as u8,
             connected: None,
             latch: call.latch,
             stream: Stream::new(setup, call.latch, now),
@@ -231,7 +232,7 @@ impl Media {
         for _ in 0..ATTEMPTS {
             let port = lock(&self.ports).take(now).ok_or(Full::Ports)?;
             let bound = bind(self.address, port)
-                .and_then(|socket| Ok((socket, UdpSocket::bind((self.address, port + 1))?)));
+                .and_then(|socket| Ok((socket, bind(self.address, port + 1)?)));
             match bound {
                 Ok((socket, control)) => return Ok((port, socket, control)),
                 Err(_) => lock(&self.ports).give_back(now, port),
