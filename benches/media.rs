@@ -122,8 +122,13 @@ fn on_sockets(count: usize, time: Duration) {
     let mut calls = vec![];
     for nth in 0..count {
         let (events, inbox) = mpsc::channel(64);
-        let call =
-            OpenCall { name: format!("bench-{nth}"), setup: setup(), latch: Latch::Strict, events };
+        let call = OpenCall {
+            name: format!("bench-{nth}"),
+            setup: setup(),
+            latch: Latch::Strict,
+            networks: vec![],
+            events,
+        };
         calls.push((media.open(call).unwrap(), inbox));
     }
     let ports: Vec<u16> = calls.iter().map(|(session, _)| session.port()).collect();

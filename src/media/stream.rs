@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::digit::Merger;
 use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
@@ -236,6 +238,11 @@ impl Stream {
                 self.silence_recording();
             }
         }
+    }
+
+    /// Behind NAT, believe only sources within these networks; none: any.
+    pub fn admit_only(&mut self, networks: Vec<IpNet>) {
+        self.gate.admit_only(networks);
     }
 
     pub fn poll(&mut self) -> Option<Event> {

@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::sip::profile::Latch;
 
 /// A challenger is believed after this many packets in unbroken sequence ...
@@ -12,6 +14,8 @@ const PROBATION_PACKETS: u32 = 8;
 const PROBATION_TIME: Duration = Duration::from_millis(120);
 /// A challenger that pauses longer makes room for another.
 const CHALLENGER_SILENCE: Duration = Duration::from_millis(500);
+/// The believed source may be replaced, by one that proves itself, after this long without it.
+const BELIEVED_SILENCE: Duration = Duration::from_secs(2);
 
 pub struct Gate {
     policy: Latch,
@@ -19,8 +23,11 @@ pub struct Gate {
     expected: Option<SocketAddr>,
     /// The one source believed, with `Latch::Nat`.
     believed: Option<SocketAddr>,
-    /// Locked: nobody else is listened to until the session is renegotiated.
-    locked: bool,
+    /// Locked: nobody else is listened to until the session is renegotiated, or the source has
+    /// been silent for long; with when it was heard last.
+    locked: Option<Instant>,
+    /// Where others than the peer of the SDP may send from; empty: anywhere.
+    networks: Vec<IpNet>,
     challenger: Option<Challenger>,
     /// Where the believed peer's RTCP was heard from, with `Latch::Nat`.
     control: Option<SocketAddr>,
@@ -42,11 +49,17 @@ impl Gate {
             policy,
             expected: None,
             believed: None,
-            locked: false,
+            locked: None,
+            networks: Vec::new(),
             challenger: None,
             control: None,
             expected_control: None,
         }
+    }
+
+    /// With `Latch::Nat`, only sources within these networks may prove themselves. None: any.
+    pub fn admit_only(&mut self, networks: Vec<IpNet>) {
+        self.networks = networks;
     }
 
     /// A new offer/answer. The source believed so far stays so while `remote` is unchanged, but
@@ -58,7 +71,7 @@ impl Gate {
         self.control = None;
         self.expected_control = control;
         self.expected = remote;
-        self.locked = false;
+        self.locked = None;
         self.challenger = None;
     }
 
@@ -98,10 +111,13 @@ impl Gate {
     }
 
     /// Whether nothing from `source` will be taken, whatever it is.
-    pub fn is_stranger(&self, source: SocketAddr) -> bool {
+    pub fn is_stranger(&self, now: Instant, source: SocketAddr) -> bool {
         match self.policy {
             Latch::Strict => self.expected != Some(source),
-            Latch::Nat => self.expected.is_none() || self.locked && self.believed != Some(source),
+            Latch::Nat if self.believed == Some(source) || self.expected == Some(source) => {
+                self.is_locked(now) && self.believed != Some(source)
+            }
+            Latch::Nat => self.expected.is_none() || self.is_locked(now) || !self.is_within(source),
         }
     }
 
@@ -123,19 +139,33 @@ impl Gate {
         if self.expected.is_none() {
             return false;
         }
-        if self.locked {
-            return self.believed == Some(source);
+        if self.is_locked(now) {
+            let peer = self.believed == Some(source);
+            if peer {
+                self.locked = Some(now);
+            }
+            return peer;
         }
-        let wins_at_once = self.believed.is_none() && self.expected == Some(source);
-        if wins_at_once {
-            self.lock(source);
+        let by_sdp = self.expected == Some(source);
+        if self.believed.is_none() && by_sdp {
+            self.lock(now, source);
             return true;
         }
-        let proved = self.probation(now, source, sequence);
-        if proved {
-            self.lock(source);
+        let trusted = by_sdp || self.believed == Some(source) || self.is_within(source);
+        if trusted && self.probation(now, source, sequence) {
+            self.lock(now, source);
         }
         self.believed == Some(source)
+    }
+
+    fn is_locked(&self, now: Instant) -> bool {
+        let silent = |last: Instant| now.saturating_duration_since(last) > BELIEVED_SILENCE;
+        self.locked.is_some_and(|last| !silent(last))
+    }
+
+    fn is_within(&self, source: SocketAddr) -> bool {
+        let address = source.ip().to_canonical();
+        self.networks.is_empty() || self.networks.iter().any(|net| net.contains(&address))
     }
 
     /// Counts one packet of a source on probation; true when it has proved itself.
@@ -170,9 +200,9 @@ impl Gate {
             && now.saturating_duration_since(challenger.since) >= PROBATION_TIME
     }
 
-    fn lock(&mut self, source: SocketAddr) {
+    fn lock(&mut self, now: Instant, source: SocketAddr) {
         self.believed = Some(source);
-        self.locked = true;
+        self.locked = Some(now);
         self.challenger = None;
     }
 }
@@ -241,6 +271,44 @@ mod tests {
         assert_eq!(send(&mut gate, &mut now, 4000, 0, 20, 20), 0);
         gate.renegotiate(Some(address(4002)), None);
         assert_eq!(send(&mut gate, &mut now, 5000, 5, 5, 20), 0);
+    }
+
+    #[test]
+    fn nat_lets_another_prove_itself_after_two_seconds_of_silence_and_not_before() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.renegotiate(Some(address(4000)), None);
+        send(&mut gate, &mut now, 4000, 0, 10, 20);
+        // While the peer speaks nothing helps, nor in its pauses.
+        for n in 10..60 {
+            assert_eq!(send(&mut gate, &mut now, 5000, n, 1, 900), 0);
+            assert_eq!(send(&mut gate, &mut now, 4000, n, 1, 900), 1);
+        }
+        assert!(gate.is_stranger(now, address(5000)));
+        now += Duration::from_millis(1_200);
+        assert!(!gate.is_stranger(now, address(5000)));
+        assert_eq!(send(&mut gate, &mut now, 5000, 70, 9, 20), 2);
+        assert_eq!((gate.remote(), gate.is_certain()), (Some(address(5000)), true));
+        // The peer that comes back goes on by the same rule.
+        assert_eq!(send(&mut gate, &mut now, 4000, 60, 20, 20), 0);
+        now += Duration::from_millis(2_001);
+        assert_eq!(send(&mut gate, &mut now, 5000, 80, 1, 20), 1, "it was only silent");
+        assert_eq!(send(&mut gate, &mut now, 4000, 80, 7, 20), 0);
+    }
+
+    #[test]
+    fn nat_believes_only_sources_within_the_networks_of_the_trunk() {
+        let (mut gate, mut now) = (Gate::new(Latch::Nat), Instant::now());
+        gate.admit_only(vec!["198.51.100.0/24".parse().unwrap()]);
+        gate.renegotiate(Some(address(4000)), None);
+        assert_eq!(send(&mut gate, &mut now, 5000, 0, 100, 20), 0);
+        assert!(gate.is_stranger(now, address(5000)) && !gate.is_stranger(now, address(4000)));
+        let inside = SocketAddr::from(([198, 51, 100, 7], 5000));
+        let mut admitted = 0;
+        for sequence in 0..10 {
+            admitted += u16::from(gate.admit(now, inside, sequence));
+            now += Duration::from_millis(20);
+        }
+        assert_eq!((admitted, gate.remote()), (3, Some(inside)));
     }
 
     #[test]

@@ -38,7 +38,13 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
     let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
     let setup = media_setup(shared.config.recording.directory.is_some());
     let name = recording_name(&id);
-    let opened = OpenCall { name: name.clone(), setup, latch: profile.latch, events: media_events };
+    let opened = OpenCall {
+        name: name.clone(),
+        setup,
+        latch: profile.latch,
+        networks: profile.media_sources.clone(),
+        events: media_events,
+    };
     let session = match shared.media.open(opened) {
         Ok(session) => session,
         Err(full) => {

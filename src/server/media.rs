@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::mpsc;
@@ -54,6 +55,8 @@ pub struct OpenCall {
     pub name: String,
     pub setup: Setup,
     pub latch: Latch,
+    /// Behind NAT, the networks it may send from; none: any.
+    pub networks: Vec<IpNet>,
     /// Where the call's events go. A key that finds it full waits; received audio is dropped.
     pub events: mpsc::Sender<Event>,
 }
@@ -162,6 +165,8 @@ impl Media {
             _ => None,
         };
         let setup = Setup { record: recording.is_some(), ..call.setup };
+        let mut stream = Stream::new(setup, call.latch, now);
+        stream.admit_only(call.networks);
         let call = Box::new(Call {
             id,
             name: call.name,
@@ -170,7 +175,7 @@ impl Media {
             listens: (id % u64::from(CONTROL_TURNS)) as u8,
             connected: None,
             latch: call.latch,
-            stream: Stream::new(setup, call.latch, now),
+            stream,
             events: call.events,
             waiting: None,
             recording,

@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// A missing packet is waited for three times the jitter, within these.
+const HOLD_JITTERS: u32 = 3;
+const HOLD_MIN: Duration = Duration::from_millis(40);
+const HOLD_MAX: Duration = Duration::from_millis(120);
+
 impl Stream {
     /// A datagram that arrived on the call's RTP port.
     pub fn receive(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
@@ -9,7 +14,7 @@ impl Stream {
             return self.receive_plain(now, source, bytes);
         }
         // Only what authenticates may prove an address or take a number of the window.
-        if self.gate.is_stranger(source) {
+        if self.gate.is_stranger(now, source) {
             self.counters.foreign += 1;
             return;
         }
@@ -55,14 +60,26 @@ impl Stream {
         self.hear_life(now);
         let header = &packet.header;
         let is_audio = codec::law_of(header.payload_type).is_some();
-        let arrival = if is_audio {
-            self.reorder.insert(now, header, packet.payload)
-        } else {
-            self.reorder.skip(now, header)
+        let arrival = loop {
+            let arrival = match is_audio {
+                true => self.reorder.insert(now, header, packet.payload),
+                false => self.reorder.skip(now, header),
+            };
+            if arrival != Arrival::Full {
+                break arrival;
+            }
+            // What is held comes out, gap by gap, until there is room.
+            self.reorder.give_up();
+            self.drain(now);
         };
         self.count(arrival);
         if arrival != Arrival::Refused {
             self.heard.note(now, header, is_audio);
+        }
+        if self.relay.is_none() {
+            // A gap is waited for as long as packets are late here.
+            let hold = self.heard.jitter() * HOLD_JITTERS;
+            self.reorder.set_hold(hold.clamp(HOLD_MIN, HOLD_MAX));
         }
         let events = agreed.events_in.filter(|(kind, _)| *kind == header.payload_type);
         if let Some((_, clock)) = events {
@@ -84,7 +101,7 @@ impl Stream {
 
     fn count(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Taken => {}
+            Arrival::Taken | Arrival::Full => {}
             Arrival::NewSource => {
                 self.heard.restart();
                 // The first source of a call is not a change.

@@ -5,6 +5,7 @@ use super::*;
 
 mod control;
 mod joined;
+mod reception;
 mod secure;
 
 const A: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
