@@ -122,8 +122,13 @@ fn on_sockets(count: usize, time: Duration) {
     let mut calls = vec![];
     for nth in 0..count {
         let (events, inbox) = mpsc::channel(64);
-        let call =
-            OpenCall { name: format!("bench-{nth}"), setup: setup(), latch: Latch::Strict, events };
+        let call = OpenCall {
+            name: format!("bench-{nth}"),
+            setup: setup(),
+            latch: Latch::Strict,
+            networks: vec![],
+            events,
+        };
         calls.push((media.open(call).unwrap(), inbox));
     }
     let ports: Vec<u16> = calls.iter().map(|(session, _)| session.port()).collect();
@@ -143,7 +148,7 @@ fn on_sockets(count: usize, time: Duration) {
 }
 
 fn setup() -> Setup {
-    Setup { ssrc: 1, sequence: 0, timestamp: 0, record: false, listen: false }
+    Setup { ssrc: 1, sequence: 0, timestamp: 0, chance: 1, record: false, listen: false }
 }
 
 fn negotiated(remote: SocketAddr) -> Command {
@@ -158,6 +163,7 @@ fn agreed(remote: SocketAddr) -> Negotiated {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        rtcp: None,
         srtp: None,
     }
 }

@@ -155,6 +155,7 @@ impl Phone {
             ssrc: random.random(),
             sequence: random.random(),
             timestamp: random.random(),
+            chance: random.random(),
             record: false,
             listen: true,
         };

@@ -28,12 +28,17 @@ pub struct Reorder {
     /// The number that would confirm a restarted sender.
     restart: Option<u16>,
     hold: Duration,
+    /// The next gap is not waited for.
+    forced: bool,
 }
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     Taken,
+    /// Not taken: the ring cannot span from what is held to it. [`Reorder::give_up`] the oldest gap,
+    /// take what is due, and insert it again.
+    Full,
     /// Taken; it is the first of a new SSRC or of a restarted sender, and what was held is dropped.
     NewSource,
     /// Its turn has passed: dropped.
@@ -78,6 +83,7 @@ impl Reorder {
             jumped: 0,
             restart: None,
             hold: HOLD,
+            forced: false,
         }
     }
 
@@ -120,7 +126,7 @@ impl Reorder {
                     payload: &self.slots[at].payload[..usize::from(self.slots[at].len)],
                 });
             }
-            if now < self.deadline()? {
+            if !std::mem::take(&mut self.forced) && now < self.deadline()? {
                 return None;
             }
             let packets = (1..SLOTS as u16)
@@ -128,6 +134,11 @@ impl Reorder {
             self.advance(packets, false);
             return Some(Unit::Lost { packets });
         }
+    }
+
+    /// The oldest gap is waited for no longer.
+    pub fn give_up(&mut self) {
+        self.forced = self.held > 0;
     }
 
     /// When a held gap is given up, if nothing arrives before.
@@ -142,7 +153,11 @@ impl Reorder {
         self.restart = None;
         self.seen = 0;
         self.jumped = 0;
-        self.clear();
+        self.forced = false;
+        self.held = 0;
+        for slot in &mut self.slots {
+            slot.arrived = None;
+        }
     }
 
     fn place(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Arrival {
@@ -181,8 +196,9 @@ impl Reorder {
             return Arrival::Taken;
         }
         if ahead < DROPOUT_MAX {
-            // The ring cannot span it: what is still held is given up with what is missing.
-            self.clear();
+            if self.held > 0 {
+                return Arrival::Full;
+            }
             self.jumped = self.jumped.saturating_add(ahead);
             self.advance(ahead, false);
             return Arrival::Taken;
@@ -201,13 +217,6 @@ impl Reorder {
     fn advance(&mut self, packets: u16, arrived: bool) {
         self.next = self.next.map(|next| next.wrapping_add(packets));
         self.seen = self.seen.checked_shl(u32::from(packets)).unwrap_or(0) | u64::from(arrived);
-    }
-
-    fn clear(&mut self) {
-        self.held = 0;
-        for slot in &mut self.slots {
-            slot.arrived = None;
-        }
     }
 }
 
@@ -230,6 +239,10 @@ fn index(sequence: u16) -> usize {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::seq::SliceRandom;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     /// A ring, its clock, and what came out: timestamps, or minus the number of packets lost.
@@ -247,9 +260,16 @@ mod tests {
         fn push_from(&mut self, ssrc: u32, sequence: u16) -> Arrival {
             let timestamp = u32::from(sequence);
             let header = Header { marker: false, payload_type: 0, sequence, timestamp, ssrc };
-            let arrival = self.ring.insert(self.now, &header, &[sequence as u8; 160]);
-            self.drain();
-            arrival
+            loop {
+                let arrival = self.ring.insert(self.now, &header, &[sequence as u8; 160]);
+                if arrival == Arrival::Full {
+                    self.ring.give_up();
+                }
+                self.drain();
+                if arrival != Arrival::Full {
+                    return arrival;
+                }
+            }
         }
 
         fn push(&mut self, sequence: u16) -> Arrival {
@@ -353,6 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_before_a_burst_is_not_thrown_away_with_the_gap() {
+        let mut bench = Bench::new();
+        bench.push(10);
+        for sequence in [12, 13, 15, 26, 27] {
+            bench.push(sequence);
+        }
+        assert_eq!(bench.out, [10, -1, 12, 13]);
+        bench.push(60);
+        assert_eq!(bench.out, [10, -1, 12, 13, -1, 15, -10, 26, 27, -32, 60]);
+    }
+
+    #[test]
     fn a_new_ssrc_starts_over() {
         let mut bench = Bench::new();
         bench.push(10);
@@ -388,26 +420,63 @@ mod tests {
         }
     }
 
+    /// Numbers from `first` on, each at most 15 places from its own, the first in its own.
+    fn shuffled(random: &mut StdRng, first: u16, count: u16) -> Vec<u16> {
+        let mut numbers: Vec<u16> = (0..count).map(|nth| first.wrapping_add(nth)).collect();
+        let mut at = 1;
+        while at < numbers.len() {
+            let len = random.random_range(1..SLOTS).min(numbers.len() - at);
+            numbers[at..at + len].shuffle(random);
+            at += len;
+        }
+        numbers
+    }
+
     #[test]
-    fn any_order_of_a_window_gives_each_packet_once() {
-        for seed in 0..200u32 {
-            let mut state = seed;
+    fn any_permutation_within_the_window_comes_out_in_order_exactly_once() {
+        for seed in 0..500 {
+            let mut random = StdRng::seed_from_u64(seed);
             let mut bench = Bench::new();
-            let mut expected = vec![];
-            bench.push(65500);
-            for block in 0..20u16 {
-                let mut window: Vec<u16> =
-                    (0..5).map(|n| 65501u16.wrapping_add(block * 5 + n)).collect();
-                expected.extend(window.iter().map(|&n| i64::from(n)));
-                for at in (1..5).rev() {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    window.swap(at, (state >> 16) as usize % (at + 1));
-                }
-                for sequence in window {
-                    bench.push(sequence);
+            let first = random.random();
+            let mut arrived = vec![];
+            for sequence in shuffled(&mut random, first, 200) {
+                assert_ne!(bench.push(sequence), Arrival::Refused, "seed {seed}");
+                arrived.push(sequence);
+                if random.random_bool(0.2) {
+                    let again = arrived[arrived.len().saturating_sub(random.random_range(1..9))];
+                    assert_eq!(bench.push(again), Arrival::Duplicate, "seed {seed}: {again}");
                 }
             }
-            assert_eq!(bench.out[1..], expected, "seed {seed}");
+            let expected: Vec<i64> =
+                (0..200).map(|nth| i64::from(first.wrapping_add(nth))).collect();
+            assert_eq!(bench.out, expected, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn with_losses_what_arrives_comes_out_in_order_and_what_does_not_is_counted() {
+        for seed in 0..500 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut bench = Bench::new();
+            let first: u16 = random.random();
+            let order = shuffled(&mut random, first, 300);
+            let (mut late, mut lost) = (0, 0);
+            for (nth, sequence) in order.into_iter().enumerate() {
+                if nth > 0 && random.random_bool(0.15) {
+                    lost += 1;
+                } else if bench.push(sequence) == Arrival::Late {
+                    late += 1;
+                }
+                bench.pass(random.random_range(0..20));
+            }
+            // The end, and whatever is missing before it.
+            bench.push(first.wrapping_add(300));
+            bench.pass(1_000);
+            let (out, gaps): (Vec<i64>, Vec<i64>) = bench.out.iter().partition(|unit| **unit >= 0);
+            let place = |number: &i64| (*number as u16).wrapping_sub(first);
+            assert!(out.is_sorted_by(|a, b| place(a) < place(b)), "seed {seed}: {out:?}");
+            assert_eq!(-gaps.iter().sum::<i64>(), lost + late, "seed {seed}");
+            assert_eq!(out.len() as i64, 301 - lost - late, "seed {seed}");
         }
     }
 }

@@ -85,6 +85,11 @@ impl Shield {
         self.ours.last_mut()?.rtp(packet, len)
     }
 
+    /// The same for a compound RTCP packet.
+    pub fn protect_control(&mut self, packet: &mut [u8], len: usize) -> Option<usize> {
+        self.ours.last_mut()?.rtcp(packet, len)
+    }
+
     /// The packet inside an SRTP packet.
     pub fn unprotect(&mut self, bytes: &[u8]) -> Result<BytesMut, Refused> {
         self.under_either(|theirs| theirs.rtp(bytes))

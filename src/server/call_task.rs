@@ -38,7 +38,13 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
     let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
     let setup = media_setup(shared.config.recording.directory.is_some());
     let name = recording_name(&id);
-    let opened = OpenCall { name: name.clone(), setup, latch: profile.latch, events: media_events };
+    let opened = OpenCall {
+        name: name.clone(),
+        setup,
+        latch: profile.latch,
+        networks: profile.media_sources.clone(),
+        events: media_events,
+    };
     let session = match shared.media.open(opened) {
         Ok(session) => session,
         Err(full) => {
@@ -279,6 +285,7 @@ fn media_setup(record: bool) -> media::Setup {
         ssrc: rng.next_u32(),
         sequence: rng.next_u32() as u16,
         timestamp: rng.next_u32(),
+        chance: u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()),
         record,
         listen: false,
     }

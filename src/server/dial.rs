@@ -308,8 +308,14 @@ mod tests {
         let rtp = UdpSocket::bind((contact.ip(), 0)).await.unwrap();
         let settings = agent::Settings::new(contact, "test", 2);
         let mut agent = Agent::new(settings, [1; 32]);
-        let media =
-            media::Setup { ssrc: 1, sequence: 1, timestamp: 1, record: false, listen: false };
+        let media = media::Setup {
+            ssrc: 1,
+            sequence: 1,
+            timestamp: 1,
+            chance: 1,
+            record: false,
+            listen: false,
+        };
         let mut stream = Stream::new(media, Latch::Strict, Instant::now());
         let mut turns = tokio::time::interval(Duration::from_millis(20));
         let (mut buffer, mut taken, mut leg) = ([0; 4096], None, None);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ mod thread;
 pub use lateness::{Lateness, Window};
 use ports::Ports;
 use recorder::Recorder;
-use thread::{Call, Order, Worker};
+use thread::{CONTROL_TURNS, Call, Order, Worker};
 
 /// Orders that may wait for a media thread; it takes them once per millisecond.
 const ORDERS_MAX: usize = 4096;
@@ -54,6 +55,8 @@ pub struct OpenCall {
     pub name: String,
     pub setup: Setup,
     pub latch: Latch,
+    /// Behind NAT, the networks it may send from; none: any.
+    pub networks: Vec<IpNet>,
     /// Where the call's events go. A key that finds it full waits; received audio is dropped.
     pub events: mpsc::Sender<Event>,
 }
@@ -162,14 +165,17 @@ impl Media {
             _ => None,
         };
         let setup = Setup { record: recording.is_some(), ..call.setup };
+        let mut stream = Stream::new(setup, call.latch, now);
+        stream.admit_only(call.networks);
         let call = Box::new(Call {
             id,
             name: call.name,
             socket,
-            _control: control,
+            control,
+            listens: (id % u64::from(CONTROL_TURNS)) as u8,
             connected: None,
             latch: call.latch,
-            stream: Stream::new(setup, call.latch, now),
+            stream,
             events: call.events,
             waiting: None,
             recording,
@@ -231,7 +237,7 @@ impl Media {
         for _ in 0..ATTEMPTS {
             let port = lock(&self.ports).take(now).ok_or(Full::Ports)?;
             let bound = bind(self.address, port)
-                .and_then(|socket| Ok((socket, UdpSocket::bind((self.address, port + 1))?)));
+                .and_then(|socket| Ok((socket, bind(self.address, port + 1)?)));
             match bound {
                 Ok((socket, control)) => return Ok((port, socket, control)),
                 Err(_) => lock(&self.ports).give_back(now, port),

@@ -62,8 +62,19 @@ pub struct Negotiated {
     /// Milliseconds of audio per packet that we send.
     pub ptime_ms: u8,
     pub direction: Direction,
+    /// Where our reports go; `None` on hold, and where the peer wants none.
+    pub rtcp: Option<Rtcp>,
     /// `None`: in the clear.
     pub srtp: Option<SrtpKeys>,
+}
+
+/// The way of RTCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rtcp {
+    /// From our odd port, to this address: a port above RTP's, or what `a=rtcp` says (RFC 3605).
+    Apart(SocketAddr),
+    /// Over the ports of RTP (RFC 5761).
+    Muxed,
 }
 
 /// Whether what both sides agreed on is encrypted.
@@ -151,6 +162,9 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     let described = Described::read(&session, media)?;
     let events = if local.events { described.events } else { None };
     let mut negotiated = described.negotiated(law, events, events);
+    if muxes(media) && negotiated.rtcp.is_some() {
+        negotiated.rtcp = Some(Rtcp::Muxed);
+    }
     // The answer repeats the tag of the line it takes (RFC 4568 §5.1.2).
     let ours = line.map(|Line { tag, key: theirs }| {
         let ours = Line { tag, key: local.keys.key(theirs.suite()) };
@@ -162,7 +176,11 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     for (index, theirs) in session.medias.iter().enumerate() {
         reply.medias.push(if index == taken {
             let port = if theirs.port == 0 { 0 } else { local.port };
-            audio(port, &[law], events, negotiated.direction, ours.as_slice())
+            let mut media = audio(port, &[law], events, negotiated.direction, ours.as_slice());
+            if muxes(theirs) {
+                media.add_attribute_from_str(RTCP_MUX);
+            }
+            media
         } else {
             Media { port: 0, num_ports: None, ..bare(theirs) }
         });
@@ -286,6 +304,7 @@ struct Described {
     ptime_ms: u8,
     /// Theirs.
     direction: Direction,
+    rtcp: Option<Rtcp>,
 }
 
 impl Described {
@@ -307,8 +326,10 @@ impl Described {
         };
         let ptime = media.get_first_attribute_value("ptime").flatten();
         let ptime = ptime.and_then(|text| text.trim().parse::<f32>().ok()).unwrap_or(20.0);
+        let remote = (!held).then(|| SocketAddr::new(address, media.port));
         Ok(Described {
-            remote: (!held).then(|| SocketAddr::new(address, media.port)),
+            remote,
+            rtcp: remote.and_then(|remote| rtcp(media, remote)),
             events: events(media),
             ptime_ms: if (10.0..=60.0).contains(&ptime) { ptime as u8 / 10 * 10 } else { 20 },
             direction,
@@ -328,6 +349,7 @@ impl Described {
             events_in,
             ptime_ms: self.ptime_ms,
             direction: self.direction.reversed(),
+            rtcp: self.rtcp,
             srtp: None,
         }
     }
@@ -389,6 +411,32 @@ fn events(media: &Media) -> Option<(u8, u32)> {
             .map(|(pt, _, rate)| (pt, rate))
     };
     all().find(|(_, rate)| *rate == 8000).or_else(|| all().next())
+}
+
+const RTCP_MUX: &str = "rtcp-mux";
+
+/// Whether the peer takes RTCP at its RTP port. We never offer it, so that in an answer it says
+/// nothing.
+fn muxes(media: &Media) -> bool {
+    media.has_attribute(RTCP_MUX)
+}
+
+/// Where the peer's RTCP is, if its RTP is at `remote`.
+fn rtcp(media: &Media, remote: SocketAddr) -> Option<Rtcp> {
+    // Bandwidth 0 for senders and receivers: no RTCP at all (RFC 3556 §2).
+    let none = |kind: &str| media.bandwidths.iter().any(|b| b.bwtype == kind && b.bandwidth == 0);
+    if none("RS") && none("RR") {
+        return None;
+    }
+    let stated = media.get_first_attribute_value("rtcp").flatten().and_then(|text| {
+        let mut parts = text.split_whitespace();
+        let port = parts.next()?.parse().ok().filter(|port| *port > 0)?;
+        let address = parts.nth(2).map_or(Some(remote.ip()), |text| text.parse().ok())?;
+        Some(SocketAddr::new(address, port))
+    });
+    let usual = || Some(SocketAddr::new(remote.ip(), remote.port().checked_add(1)?));
+    let usable = |at: &SocketAddr| !at.ip().is_multicast() && !at.ip().is_unspecified();
+    stated.filter(usable).or_else(usual).map(Rtcp::Apart)
 }
 
 fn direction(attributes: &[Attribute]) -> Option<Direction> {

@@ -48,6 +48,8 @@ pub struct Profile {
     pub telephone_event: bool,
     /// Who may send us audio.
     pub latch: Latch,
+    /// With `latch = "nat"`, the networks its audio may come from. Empty: any.
+    pub media_sources: Vec<IpNet>,
     /// Whether its sound is encrypted (SRTP, RFC 4568).
     pub srtp: SrtpPolicy,
     /// What card data may be said or keyed over.
@@ -181,6 +183,7 @@ impl Default for Profile {
             codecs: vec![Law::Mu, Law::A],
             telephone_event: true,
             latch: Latch::Strict,
+            media_sources: Vec::new(),
             srtp: SrtpPolicy::Off,
             sensitive_media: SensitiveMedia::Trusted,
             early_media: false,

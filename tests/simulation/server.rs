@@ -179,6 +179,7 @@ impl Server {
             ssrc: 7,
             sequence: 65_000,
             timestamp: u32::MAX - 80_000,
+            chance: 7,
             record: false,
             listen: false,
         };

@@ -49,8 +49,14 @@ const SAYS: [&str; 3] = ["card.ask", "consent.accept", "bye.thanks"];
 impl Server {
     fn new(now: Instant, law: Law) -> Server {
         let settings = agent::Settings::new(server()[0], "test", 10);
-        let media =
-            media::Setup { ssrc: 1, sequence: 65_530, timestamp: 9, record: false, listen: false };
+        let media = media::Setup {
+            ssrc: 1,
+            sequence: 65_530,
+            timestamp: 9,
+            chance: 1,
+            record: false,
+            listen: false,
+        };
         Server {
             agent: Agent::new(settings, [7; 32]),
             stream: Stream::new(media, Latch::Strict, now),

@@ -63,18 +63,18 @@ impl Stream {
     /// After [`Stream::transmit`]: further packets of this turn, until `None`.
     pub fn transmit_more(&mut self, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
         self.relay.as_ref()?;
-        let negotiated = self.negotiated.clone()?;
-        let len = self.relayed(&negotiated, packet)?;
+        let agreed = self.agreed?;
+        let len = self.relayed(agreed, packet)?;
         self.protected(packet, len)
     }
 
     /// This turn's first packet of a joined stream.
     pub(super) fn relay_turn(
         &mut self,
-        negotiated: &Negotiated,
-        sends: bool,
+        agreed: Agreed,
         packet: &mut [u8; PACKET_MAX],
     ) -> Option<usize> {
+        let sends = agreed.sends();
         let running = self.out.timestamp;
         self.out.timestamp = running.wrapping_add(SAMPLES as u32);
         if let Some(recorder) = &mut self.recorder {
@@ -90,14 +90,14 @@ impl Stream {
             self.out.pause();
             return None;
         }
-        let mut frame = [codec::silence(negotiated.law); SAMPLES];
-        let len = if self.press_relayed(negotiated, running, &mut frame) {
-            self.write_own(negotiated.law, running, packet, &frame)
+        let mut frame = [codec::silence(agreed.law); SAMPLES];
+        let len = if self.press_relayed(agreed, running, &mut frame) {
+            self.write_own(agreed.law, running, packet, &frame)
         } else {
-            match self.relayed(negotiated, packet) {
+            match self.relayed(agreed, packet) {
                 Some(len) => len,
                 None if self.relay.as_ref().is_some_and(|relay| relay.is_quiet()) => {
-                    self.write_own(negotiated.law, running, packet, &frame)
+                    self.write_own(agreed.law, running, packet, &frame)
                 }
                 None => return None,
             }
@@ -107,8 +107,8 @@ impl Stream {
 
     /// Keys for a peer without telephone-event sound in place of what the other side says: whether
     /// one does in this turn.
-    fn press_relayed(&mut self, negotiated: &Negotiated, running: u32, frame: &mut Frame) -> bool {
-        if negotiated.events_out.is_some() {
+    fn press_relayed(&mut self, agreed: Agreed, running: u32, frame: &mut Frame) -> bool {
+        if agreed.events_out.is_some() {
             return false;
         }
         let Some(relay) = &mut self.relay else { return false };
@@ -118,7 +118,7 @@ impl Stream {
             self.outbox.dropped += refused as u64;
         });
         let moment = Moment { timestamp: running, events: None, packet_start: true };
-        let sounds = self.keypad.turn(negotiated.law, moment, frame) != Turn::Idle;
+        let sounds = self.keypad.turn(agreed.law, moment, frame) != Turn::Idle;
         self.keypad.take_finished();
         if sounds {
             relay.forget();
@@ -143,18 +143,18 @@ impl Stream {
     }
 
     /// The next packet of the other side, as our peer wants it.
-    fn relayed(&mut self, negotiated: &Negotiated, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
+    fn relayed(&mut self, agreed: Agreed, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
         let relay = self.relay.as_mut()?;
         // Of the turn that has begun.
         let running = self.out.timestamp.wrapping_sub(SAMPLES as u32);
         let said = relay.take()?;
-        match (said.kind, negotiated.events_out) {
+        match (said.kind, agreed.events_out) {
             (Kind::Audio(_), _) => {
                 let (timestamp, moved) = relay.place_audio(&said, running);
                 let mut sound = [0; PAYLOAD_MAX];
-                let len = said.sound(negotiated.law, &mut sound);
+                let len = said.sound(agreed.law, &mut sound);
                 let marker = std::mem::take(&mut self.out.marker) || moved;
-                let kind = codec::payload_type(negotiated.law);
+                let kind = codec::payload_type(agreed.law);
                 Some(self.out.write(packet, marker, kind, timestamp, &sound[..len]))
             }
             (Kind::Key { again, .. }, Some((kind, clock))) => {
@@ -166,13 +166,13 @@ impl Stream {
     }
 
     /// What a joined stream does with what is due instead of hearing it.
-    pub(super) fn drain_joined(&mut self, now: Instant, negotiated_law: Law, listens: bool) {
+    pub(super) fn drain_joined(&mut self, now: Instant, agreed_law: Law, listens: bool) {
         let Some(relay) = &mut self.relay else { return };
         while let Some(unit) = self.reorder.take(now) {
             match unit {
                 Unit::Lost { packets } => self.counters.lost += u64::from(packets),
                 Unit::Audio { payload_type, timestamp, payload } if listens => {
-                    let law = codec::law_of(payload_type).unwrap_or(negotiated_law);
+                    let law = codec::law_of(payload_type).unwrap_or(agreed_law);
                     relay.hear(Kind::Audio(law), timestamp, payload);
                 }
                 Unit::Audio { .. } => {}
@@ -187,9 +187,4 @@ impl Stream {
             recorder.sensitive(silent);
         }
     }
-}
-
-/// Whether our peer may be heard.
-pub(super) fn listens(negotiated: &Negotiated) -> bool {
-    matches!(negotiated.direction, Direction::SendRecv | Direction::RecvOnly)
 }

@@ -3,7 +3,9 @@
 
 use super::*;
 
+mod control;
 mod joined;
+mod reception;
 mod secure;
 
 const A: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
@@ -38,6 +40,7 @@ fn setup(seed: u32) -> Setup {
         ssrc: seed,
         sequence: 0xfff0,
         timestamp: u32::MAX - 4000 * seed,
+        chance: u128::from(seed),
         record: true,
         listen: true,
     }
@@ -51,6 +54,7 @@ fn negotiated(remote: ([u8; 4], u16)) -> Negotiated {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        rtcp: None,
         srtp: None,
     }
 }
@@ -279,7 +283,7 @@ fn strangers_and_garbage_are_counted_and_ignored() {
     pair.turns(5);
     let counters = pair.b.stream.counters();
     assert_eq!(pair.b.keys, "");
-    assert_eq!((counters.foreign, counters.malformed, counters.rtcp), (2, 1, 1));
+    assert_eq!((counters.foreign, counters.malformed, counters.rtcp), (2, 2, 0));
     assert_eq!(counters.unknown_type, 1);
 }
 

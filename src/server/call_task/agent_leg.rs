@@ -39,7 +39,8 @@ impl Task {
         let (events, _) = mpsc::channel(1);
         let setup = media_setup(false);
         let (name, latch) = (format!("{}-agent", self.id), self.trunk.latch);
-        let opened = OpenCall { name, setup, latch, events };
+        let networks = self.trunk.media_sources.clone();
+        let opened = OpenCall { name, setup, latch, networks, events };
         let session = match self.shared.media.open_beside(&self.session, opened) {
             Ok(session) => session,
             Err(full) => {

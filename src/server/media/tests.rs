@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::media::{Clip, Digit, Method, PlayId, Source};
 use crate::rtp::packet::Header;
-use crate::sip::offer::{Direction, Law, Negotiated, SrtpKeys, SrtpSeed, Suite};
+use crate::sip::offer::{Direction, Law, Negotiated, Rtcp, SrtpKeys, SrtpSeed, Suite};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than anything here takes, even on a machine that does much else.
@@ -34,8 +34,10 @@ fn leg_with(media: &Media, name: &str, room: usize) -> Leg {
 
 fn leg_beside(media: &Media, name: &str, room: usize, beside: Option<&Leg>) -> Leg {
     let (events, inbox) = mpsc::channel(room);
-    let setup = Setup { ssrc: 7, sequence: 1, timestamp: 99, record: true, listen: false };
-    let call = OpenCall { name: name.into(), setup, latch: Latch::Strict, events };
+    let setup =
+        Setup { ssrc: 7, sequence: 1, timestamp: 99, chance: 1, record: true, listen: false };
+    let call =
+        OpenCall { name: name.into(), setup, latch: Latch::Strict, networks: vec![], events };
     let session = match beside {
         None => media.open(call),
         Some(other) => media.open_beside(&other.session, call),
@@ -55,6 +57,7 @@ fn agreed(port: u16) -> Negotiated {
         events_in: Some((101, 8000)),
         ptime_ms: 20,
         direction: Direction::SendRecv,
+        rtcp: None,
         srtp: None,
     }
 }
@@ -186,8 +189,9 @@ fn a_call_without_a_port_is_refused_and_ports_rest() {
     assert!([a.session.port(), b.session.port()].iter().all(|port| port % 2 == 0));
     drop(a);
     let (events, _inbox) = mpsc::channel(1);
-    let setup = Setup { ssrc: 7, sequence: 1, timestamp: 99, record: false, listen: false };
-    let call = OpenCall { name: "c".into(), setup, latch: Latch::Strict, events };
+    let setup =
+        Setup { ssrc: 7, sequence: 1, timestamp: 99, chance: 1, record: false, listen: false };
+    let call = OpenCall { name: "c".into(), setup, latch: Latch::Strict, networks: vec![], events };
     assert_eq!(media.open(call).err(), Some(Full::Ports));
 }
 
@@ -291,4 +295,42 @@ fn tones_travel_through_joined_calls_and_strangers_are_not_joined() {
     caller.session.command(press("159#", Method::InBand));
     assert_eq!(agent.keys(4), ("159#".into(), vec![Source::Tone; 4]));
     assert_eq!(a.rest(), 0);
+}
+
+#[test]
+fn reports_leave_from_the_odd_port_and_a_goodbye_ends_them() {
+    let media = media(30_900..=30_999, None);
+    let call = leg(&media, "a");
+    let [rtp, rtcp] = [(); 2].map(|()| UdpSocket::bind((LOOPBACK, 0)).unwrap());
+    rtcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let agreed = |port: u16| {
+        let way = Some(Rtcp::Apart(rtcp.local_addr().unwrap()));
+        Command::Negotiated(Negotiated { rtcp: way, ..agreed(port) })
+    };
+    call.session.command(agreed(rtp.local_addr().unwrap().port()));
+    let mut packet = [0; 512];
+    let mut receive = || {
+        let (len, from) = rtcp.recv_from(&mut packet).unwrap();
+        assert_eq!(from.port(), call.session.port() + 1);
+        packet[..len].to_vec()
+    };
+    // What it has sent of RTP, and that it has sent; then what it has heard from here.
+    assert_eq!(receive()[1], 200);
+    let heard = [0x80, 200, 0, 6, 0, 0, 0, 9, 0, 0, 0, 1, 2, 3, 4, 5];
+    let report = [&heard[..], &[0; 12]].concat();
+    rtcp.send_to(&report, (LOOPBACK, call.session.port() + 1)).unwrap();
+    let header = Header { marker: true, payload_type: 0, sequence: 1, timestamp: 0, ssrc: 9 };
+    let audio = [&header.bytes()[..], &[0xff; 160]].concat();
+    rtp.send_to(&audio, (LOOPBACK, call.session.port())).unwrap();
+    let second = receive();
+    let block = &second[28..52];
+    assert_eq!((&block[..4], &block[16..20]), (&[0, 0, 0, 9][..], &[0, 1, 2, 3][..]));
+    drop(call);
+    let last = loop {
+        let (len, _) = rtcp.recv_from(&mut packet).unwrap();
+        if packet[..len].windows(4).any(|part| part == [0x81, 203, 0, 1]) {
+            break len;
+        }
+    };
+    assert!(last > 52);
 }

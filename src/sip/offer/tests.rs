@@ -94,6 +94,35 @@ fn hold_in_all_its_shapes() {
 }
 
 #[test]
+fn rtcp_goes_where_the_peer_says_and_is_muxed_only_if_it_offers_to() {
+    let apart = |text: &str| Some(Rtcp::Apart(text.parse().unwrap()));
+    for (lines, rtcp) in [
+        ("", apart("192.0.2.4:5001")),
+        ("a=rtcp:6001\r\n", apart("192.0.2.4:6001")),
+        ("a=rtcp:6001 IN IP4 192.0.2.9\r\n", apart("192.0.2.9:6001")),
+        ("a=rtcp:6001 IN IP6 2001:db8::9\r\n", apart("[2001:db8::9]:6001")),
+        ("a=rtcp:0\r\n", apart("192.0.2.4:5001")),
+        ("a=rtcp:x IN IP4 y\r\n", apart("192.0.2.4:5001")),
+        ("a=rtcp:6001 IN IP4 224.0.0.1\r\n", apart("192.0.2.4:5001")),
+        ("a=rtcp:5000\r\na=rtcp-mux\r\n", Some(Rtcp::Muxed)),
+        ("b=RS:0\r\nb=RR:0\r\n", None),
+        ("b=RS:0\r\nb=RR:300\r\n", apart("192.0.2.4:5001")),
+        ("b=RS:0\r\nb=RR:0\r\na=rtcp-mux\r\n", None),
+        ("c=IN IP4 0.0.0.0\r\na=rtcp-mux\r\n", None),
+    ] {
+        let (text, agreed) = answered(&format!("m=audio 5000 RTP/AVP 0\r\n{lines}"));
+        assert_eq!(agreed.rtcp, rtcp, "{lines}");
+        assert_eq!(text.contains("a=rtcp-mux\r\n"), lines.contains("rtcp-mux"), "{text}");
+    }
+    let (_, agreed) = answered("m=audio 65535 RTP/AVP 0\r\n");
+    assert_eq!(agreed.rtcp, None, "there is no port above it");
+    assert!(!text_of(offer(&local())).contains("rtcp"));
+    // What we have not offered is not agreed on, whatever the answer says.
+    let agreed = accept(&sdp("m=audio 6000 RTP/AVP 0\r\na=rtcp-mux\r\n"), &local()).unwrap();
+    assert_eq!(agreed.rtcp, apart("192.0.2.4:6001"));
+}
+
+#[test]
 fn ipv6_and_media_level_connection() {
     let (_, agreed) = answered("m=audio 5000 RTP/AVP 8\r\nc=IN IP6 2001:db8::7\r\n");
     assert_eq!(agreed.remote, Some("[2001:db8::7]:5000".parse().unwrap()));

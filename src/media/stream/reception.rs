@@ -1,0 +1,176 @@
+//! What a stream does with datagrams: believed, decrypted, told apart, put in order, heard.
+
+use super::*;
+
+/// A missing packet is waited for three times the jitter, within these.
+const HOLD_JITTERS: u32 = 3;
+const HOLD_MIN: Duration = Duration::from_millis(40);
+const HOLD_MAX: Duration = Duration::from_millis(120);
+
+impl Stream {
+    /// A datagram that arrived on the call's RTP port.
+    pub fn receive(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
+        if !self.shield.is_on() {
+            return self.receive_plain(now, source, bytes);
+        }
+        // Only what authenticates may prove an address or take a number of the window.
+        if self.gate.is_stranger(now, source) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let plain = match is_rtcp(bytes) {
+            true => self.shield.unprotect_control(bytes),
+            false => self.shield.unprotect(bytes),
+        };
+        match plain {
+            Ok(plain) => self.receive_plain(now, source, &plain),
+            Err(refused) => self.count_refused(refused),
+        }
+    }
+
+    pub(super) fn count_refused(&mut self, refused: Refused) {
+        match refused {
+            Refused::Malformed => self.counters.malformed += 1,
+            Refused::Unauthentic => self.counters.unauthentic += 1,
+            Refused::Replayed => self.counters.replayed += 1,
+        }
+    }
+
+    fn receive_plain(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
+        if is_rtcp(bytes) {
+            // Some peers send it here without having agreed on it.
+            match self.gate.admits_control(source, true) {
+                true => self.hear_report(now, source, bytes),
+                false => self.counters.foreign += 1,
+            }
+            return;
+        }
+        let Some(packet) = Packet::parse(bytes) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let agreed = match self.agreed {
+            Some(agreed) if self.gate.admit(now, source, packet.header.sequence) => agreed,
+            _ => {
+                self.counters.foreign += 1;
+                return;
+            }
+        };
+        self.counters.received += 1;
+        self.hear_life(now);
+        let header = &packet.header;
+        let is_audio = codec::law_of(header.payload_type).is_some();
+        let arrival = loop {
+            let arrival = match is_audio {
+                true => self.reorder.insert(now, header, packet.payload),
+                false => self.reorder.skip(now, header),
+            };
+            if arrival != Arrival::Full {
+                break arrival;
+            }
+            // What is held comes out, gap by gap, until there is room.
+            self.reorder.give_up();
+            self.drain(now);
+        };
+        self.count(arrival);
+        if arrival != Arrival::Refused {
+            self.heard.note(now, header, is_audio);
+        }
+        if self.relay.is_none() {
+            // A gap is waited for as long as packets are late here.
+            let hold = self.heard.jitter() * HOLD_JITTERS;
+            self.reorder.set_hold(hold.clamp(HOLD_MIN, HOLD_MAX));
+        }
+        let events = agreed.events_in.filter(|(kind, _)| *kind == header.payload_type);
+        if let Some((_, clock)) = events {
+            let heard = self.keys.receive(&packet.header, packet.payload);
+            match (&mut self.relay, heard) {
+                (Some(relay), Heard::Pressed(_) | Heard::Again) => {
+                    let again = heard == Heard::Again;
+                    if agreed.listens() && arrival != Arrival::Duplicate {
+                        relay.hear(Kind::Key { clock, again }, header.timestamp, packet.payload);
+                    }
+                }
+                _ => self.key(clock, heard),
+            }
+        } else if !is_audio && header.payload_type != COMFORT_NOISE {
+            self.counters.unknown_type += 1;
+        }
+        self.drain(now);
+    }
+
+    fn count(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Taken | Arrival::Full => {}
+            Arrival::NewSource => {
+                self.heard.restart();
+                // The first source of a call is not a change.
+                self.counters.ssrc_changes += u64::from(self.counters.received > 1);
+                self.ear.reset();
+            }
+            Arrival::Late => self.counters.late += 1,
+            Arrival::Duplicate => self.counters.duplicate += 1,
+            Arrival::Refused => self.counters.malformed += 1,
+        }
+    }
+
+    fn key(&mut self, clock: u32, heard: Heard) {
+        if let (Heard::Pressed(_) | Heard::Again, Some(recorder)) = (&heard, &mut self.recorder) {
+            recorder.key();
+        }
+        match heard {
+            Heard::Pressed(press) => {
+                let Some(digit) = Digit::from_event(press.event) else { return };
+                // Only on the audio's clock can a press be compared with a tone.
+                let duration = if clock == RATE { press.duration } else { 0 };
+                if self.merger.event(digit, press.start, duration) {
+                    self.outbox.key(digit, Source::Event, &mut self.playout);
+                }
+            }
+            Heard::Malformed => self.counters.malformed += 1,
+            Heard::Again | Heard::Late | Heard::Other => {}
+        }
+    }
+
+    /// Hears whatever is due.
+    pub(super) fn drain(&mut self, now: Instant) {
+        let Some(agreed) = self.agreed else { return };
+        let law = agreed.law;
+        if self.relay.is_some() {
+            return self.drain_joined(now, law, agreed.listens());
+        }
+        let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
+        while let Some(unit) = reorder.take(now) {
+            if let Unit::Lost { packets } = unit {
+                counters.lost += u64::from(packets);
+            }
+            let wants_tones = merger.wants_tones();
+            ear.hear(unit, law, wants_tones, recorder.as_mut(), |sound| match sound {
+                Sound::Tone { digit, start } => {
+                    if merger.tone(now, digit, start) {
+                        outbox.key(digit, Source::Tone, playout);
+                    }
+                }
+                Sound::Frame(frame) => outbox.heard(frame),
+            });
+            if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
+                recorder.key();
+            }
+        }
+    }
+
+    pub(super) fn hear_life(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.told_silent = false;
+    }
+
+    pub(super) fn watch_silence(&mut self, now: Instant, agreed: Agreed) {
+        // A peer that holds us may send music, or nothing.
+        if !agreed.reachable || agreed.direction != Direction::SendRecv {
+            self.last_heard = now;
+        } else if now.saturating_duration_since(self.last_heard) >= SILENCE && !self.told_silent {
+            self.told_silent = true;
+            self.outbox.push(Event::Silent);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a stream sends: one packet a turn, on its own RTP clock, and what was missed is skipped.
+
+use super::*;
+use crate::rtp::rtcp::Sent;
+
+/// The RTP we send.
+pub(super) struct Out {
+    pub(super) ssrc: u32,
+    pub(super) sequence: u16,
+    /// Of the next turn.
+    pub(super) timestamp: u32,
+    /// The next audio packet follows a pause.
+    pub(super) marker: bool,
+    /// Audio of turns that do not yet fill a packet of the agreed ptime.
+    payload: [u8; PAYLOAD_MAX],
+    pub(super) filled: usize,
+    /// Of payload, since the beginning.
+    octets: u32,
+}
+
+impl Stream {
+    /// Writes this turn's packet and says how long it is; `None` while there is nobody to send
+    /// to. A turn that comes late by more than 20 ms sends one packet like any other: what was
+    /// missed is skipped on the RTP clock, never sent in a burst.
+    pub fn transmit(&mut self, now: Instant, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
+        self.drain(now);
+        let agreed = self.agreed?;
+        self.skip_missed(now);
+        self.watch_silence(now, agreed);
+        let sends = agreed.sends();
+        if self.is_joined() {
+            return self.relay_turn(agreed, packet);
+        }
+        let mut frame = [codec::silence(agreed.law); SAMPLES];
+        let turn = match sends && self.gate.is_certain() {
+            true => self.compose(agreed, &mut frame),
+            false => Turn::Idle,
+        };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.turn(&frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)));
+        }
+        let len = match (turn, agreed.events_out) {
+            _ if !sends => {
+                self.out.pause();
+                None
+            }
+            (Turn::Event(sending), Some((kind, _))) => Some(self.out.write(
+                packet,
+                sending.marker,
+                kind,
+                sending.timestamp,
+                &sending.payload,
+            )),
+            _ => {
+                let kind = codec::payload_type(agreed.law);
+                self.out.write_audio(packet, kind, agreed.ptime_ms, &frame)
+            }
+        };
+        self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
+        self.protected(packet, len?)
+    }
+
+    /// What goes on the wire of a packet with this length.
+    pub(super) fn protected(&mut self, packet: &mut [u8; PACKET_MAX], len: usize) -> Option<usize> {
+        let len = if self.shield.is_on() { self.shield.protect(packet, len)? } else { len };
+        self.counters.sent += 1;
+        Some(len)
+    }
+
+    fn skip_missed(&mut self, now: Instant) {
+        let since = self.last_turn.replace(now).map(|last| now.saturating_duration_since(last));
+        let Some(since) = since.filter(|&since| since > 2 * TURN) else { return };
+        let half = TURN / 2;
+        let missed = ((since + half).as_millis() / TURN.as_millis()).saturating_sub(1) as u32;
+        self.counters.missed_turns += u64::from(missed);
+        self.out.skip(missed);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.pass(missed);
+        }
+    }
+
+    /// What goes out this turn: keys before clips.
+    fn compose(&mut self, agreed: Agreed, frame: &mut Frame) -> Turn {
+        let moment = Moment {
+            timestamp: self.out.timestamp,
+            events: agreed.events_out.map(|(_, clock)| clock),
+            packet_start: self.out.filled == 0,
+        };
+        let turn = self.keypad.turn(agreed.law, moment, frame);
+        if self.keypad.take_finished() {
+            self.outbox.push(Event::Pressed);
+        }
+        if turn == Turn::Idle {
+            let ended = self.playout.fill(agreed.law, frame);
+            self.outbox.ended(ended, true);
+        }
+        turn
+    }
+}
+
+impl Out {
+    pub(super) fn new(setup: &Setup) -> Out {
+        Out {
+            ssrc: setup.ssrc,
+            sequence: setup.sequence,
+            timestamp: setup.timestamp,
+            marker: true,
+            payload: [0; PAYLOAD_MAX],
+            filled: 0,
+            octets: 0,
+        }
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.filled = 0;
+        self.marker = true;
+    }
+
+    fn skip(&mut self, turns: u32) {
+        self.pause();
+        self.timestamp = self.timestamp.wrapping_add(turns.wrapping_mul(SAMPLES as u32));
+    }
+
+    /// What a report says of it.
+    pub(super) fn sent(&self, packets: u64) -> Sent {
+        let timestamp = self.timestamp.wrapping_sub(SAMPLES as u32);
+        Sent { packets: packets as u32, octets: self.octets, timestamp }
+    }
+
+    /// Adds this turn's frame; a packet once there are `ptime_ms` of them, in whole frames.
+    fn write_audio(
+        &mut self,
+        packet: &mut [u8; PACKET_MAX],
+        payload_type: u8,
+        ptime_ms: u8,
+        frame: &Frame,
+    ) -> Option<usize> {
+        let frames = usize::from(ptime_ms) / FRAME_MS as usize;
+        if frames <= 1 && self.filled == 0 {
+            let marker = std::mem::take(&mut self.marker);
+            return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
+        }
+        let start = self.timestamp.wrapping_sub(self.filled as u32);
+        self.payload[self.filled..self.filled + SAMPLES].copy_from_slice(frame);
+        self.filled += SAMPLES;
+        let full = self.filled >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
+        full.then(|| {
+            let len = std::mem::take(&mut self.filled);
+            let marker = std::mem::take(&mut self.marker);
+            let payload = self.payload;
+            self.write(packet, marker, payload_type, start, &payload[..len])
+        })
+    }
+
+    pub(super) fn write(
+        &mut self,
+        packet: &mut [u8; PACKET_MAX],
+        marker: bool,
+        payload_type: u8,
+        timestamp: u32,
+        payload: &[u8],
+    ) -> usize {
+        let (sequence, ssrc) = (self.sequence, self.ssrc);
+        let header = Header { marker, payload_type, sequence, timestamp, ssrc };
+        self.sequence = self.sequence.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload.len() as u32);
+        packet[..HEADER_LEN].copy_from_slice(&header.bytes());
+        packet[HEADER_LEN..HEADER_LEN + payload.len()].copy_from_slice(payload);
+        HEADER_LEN + payload.len()
+    }
+}
