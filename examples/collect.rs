@@ -101,6 +101,7 @@ impl Ivr {
             name: format!("{}", leg.0),
             setup: setup(),
             latch: Latch::Strict,
+            networks: Vec::new(),
             events: sound,
         };
         let session = match self.media.open(call) {
@@ -200,6 +201,7 @@ fn setup() -> Setup {
         ssrc: rng.next_u32(),
         sequence: rng.next_u32() as u16,
         timestamp: rng.next_u32(),
+        chance: u128::from(rng.next_u64()),
         record: false,
         listen: false,
     }

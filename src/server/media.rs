@@ -29,7 +29,7 @@ mod thread;
 pub use lateness::{Lateness, Window};
 use ports::Ports;
 use recorder::Recorder;
-use thread::{CONTROL_TURNS, Call, Order, Worker};
+use thread::{Arrivals, Call, Order, Worker};
 
 /// Orders that may wait for a media thread; it takes them once per millisecond.
 const ORDERS_MAX: usize = 4096;
@@ -172,7 +172,8 @@ impl Media {
             name: call.name,
             socket,
             control,
-            listens: (id % u64::from(CONTROL_TURNS)) as u8,
+            turns: id as u8,
+            arrivals: Arrivals::default(),
             connected: None,
             latch: call.latch,
             stream,
@@ -315,6 +316,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.open.store(false, Ordering::Relaxed);
+        let _ = self.orders.try_send(Order::Close(self.id));
         lock(&self.ports).give_back(clock::now(), self.port);
     }
 }

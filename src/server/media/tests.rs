@@ -170,6 +170,46 @@ fn a_stranger_is_not_heard() {
     assert_eq!(b.rest(), 0);
 }
 
+/// A key press in a single packet.
+fn event(key: u8, sequence: u16, timestamp: u32) -> Vec<u8> {
+    let header = Header { marker: true, payload_type: 101, sequence, timestamp, ssrc: 77 };
+    [&header.bytes()[..], &[key, 0x8a, 1, 0x40]].concat()
+}
+
+#[test]
+fn what_came_before_a_port_had_its_peer_is_nobodys() {
+    let media = media(31_000..=31_099, None);
+    let stranger = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    for _ in 0..5 {
+        let (a, mut b) = (leg(&media, "a"), leg(&media, "b"));
+        a.session.command(negotiated(b.session.port()));
+        stranger.send_to(&event(6, 0, 0), (LOOPBACK, b.session.port())).unwrap();
+        b.session.command(negotiated(a.session.port()));
+        a.session.command(press("1", Method::Events));
+        assert_eq!(b.keys(1).0, "1");
+        assert_eq!(b.rest(), 0);
+    }
+}
+
+#[test]
+fn packets_that_come_together_are_all_heard_however_steady_it_was_before() {
+    let media = media(31_100..=31_199, None);
+    let mut call = leg(&media, "a");
+    let peer = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    call.session.command(negotiated(peer.local_addr().unwrap().port()));
+    let to = (LOOPBACK, call.session.port());
+    for sequence in 0..20 {
+        let timestamp = 160 * u32::from(sequence);
+        let header = Header { marker: false, payload_type: 0, sequence, timestamp, ssrc: 77 };
+        peer.send_to(&[&header.bytes()[..], &[0xff; 160]].concat(), to).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (nth, key) in (0..24u16).zip((0..10).cycle()) {
+        peer.send_to(&event(key, 20 + nth, 3200 + 400 * u32::from(nth)), to).unwrap();
+    }
+    assert_eq!(call.keys(24).0, "012345678901234567890123");
+}
+
 #[test]
 fn a_slow_listener_loses_no_key() {
     let media = media(30_300..=30_399, None);

@@ -33,7 +33,9 @@ const RECEIVE_MAX: usize = 6;
 const DATAGRAM_MAX: usize = 1500;
 /// Turns between looks for RTCP: each look at an empty socket costs as much as a quarter of a
 /// packet, and what a round trip is measured by comes up to this much late.
-pub const CONTROL_TURNS: u8 = 5;
+const CONTROL_TURNS: u8 = 5;
+/// Turns after which a call's queue is emptied, however steadily its packets come: clocks drift.
+const DRAIN_TURNS: u8 = 8;
 /// How long a thread without calls sleeps at most.
 const IDLE: Duration = Duration::from_millis(100);
 /// SCHED_FIFO priority: above everything ordinary, below the kernel's own threads.
@@ -46,6 +48,8 @@ pub enum Order {
     /// Two calls of the same slot.
     Join(u64, u64),
     Part(u64),
+    /// The session was dropped.
+    Close(u64),
 }
 
 /// One call as its thread owns it.
@@ -55,8 +59,9 @@ pub struct Call {
     pub socket: UdpSocket,
     /// The odd port above: RTCP.
     pub control: UdpSocket,
-    /// Turns since `control` was last listened to.
-    pub listens: u8,
+    /// Counts this call's turns; where it begins differs, so that not all look for RTCP at once.
+    pub turns: u8,
+    pub arrivals: Arrivals,
     /// Only packets from here pass the kernel.
     pub connected: Option<SocketAddr>,
     pub latch: Latch,
@@ -67,8 +72,19 @@ pub struct Call {
     pub recording: Option<Recording>,
     /// The call of the same slot that it is joined to.
     pub joined: Option<u64>,
-    /// False once the session is dropped.
+    /// False once the session is dropped, should there be no room for the order that says so.
     pub open: Arc<AtomicBool>,
+}
+
+/// How a call's packets have come of late.
+#[derive(Clone, Copy, Default)]
+pub struct Arrivals {
+    /// One in each turn.
+    steady: bool,
+    /// Of the last.
+    len: usize,
+    /// The queue was empty since the socket was connected: what is in it now is the peer's.
+    settled: bool,
 }
 
 pub struct Worker {
@@ -166,6 +182,17 @@ impl Worker {
             }
             Order::Join(a, b) => self.join(a, b),
             Order::Part(id) => self.part(id),
+            Order::Close(id) => {
+                let home = self.homes.get(&id).copied();
+                let slot = home.map(|home| &mut self.slots[home]);
+                let call = slot.and_then(|slot| {
+                    let at = slot.iter().position(|call| call.id == id)?;
+                    Some(slot.swap_remove(at))
+                });
+                if let Some(call) = call {
+                    self.close(now, call);
+                }
+            }
         }
     }
 
@@ -205,7 +232,7 @@ impl Worker {
     fn turn(&mut self, now: Instant, slot: usize) {
         let mut at = 0;
         while let Some(call) = self.slots[slot].get_mut(at) {
-            if call.open.load(Ordering::Relaxed) {
+            if call.is_open() {
                 call.receive(now, &mut self.datagram);
                 match call.joined {
                     None => call.send(now, &self.counts),
@@ -257,18 +284,48 @@ impl Worker {
 }
 
 impl Call {
+    /// Takes in what came. To ask the kernel whether there is more costs as much as all the rest of
+    /// reading: a peer that sends a packet each turn is asked for one, and only now and then, or
+    /// when something else than audio comes, whether that was all.
     fn receive(&mut self, now: Instant, datagram: &mut [u8; DATAGRAM_MAX]) {
-        for _ in 0..RECEIVE_MAX {
-            match self.socket.recv_from(datagram) {
-                Ok((len, source)) => self.stream.receive(now, source, &datagram[..len]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(DRAIN_TURNS) {
+            self.arrivals.steady = false;
+        }
+        let mut nth = 0;
+        while nth < RECEIVE_MAX {
+            match self.take_in(datagram) {
+                Ok((len, source)) => {
+                    self.stream.receive(now, source, &datagram[..len]);
+                    let usual = std::mem::replace(&mut self.arrivals.len, len) == len;
+                    self.arrivals.steady &= usual;
+                    if self.arrivals.steady {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.arrivals = Arrivals { steady: nth == 1, settled: true, ..self.arrivals };
+                    break;
+                }
                 // ICMP told that the peer's port was closed: it may open yet.
                 Err(_) => {}
             }
+            nth += 1;
         }
-        self.listens = (self.listens + 1) % CONTROL_TURNS;
-        if self.listens == 0 {
+        if self.turns.is_multiple_of(CONTROL_TURNS) {
             self.receive_control(now, datagram);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        // It lies elsewhere, and each look at it costs as much as a recv.
+        !self.turns.is_multiple_of(DRAIN_TURNS) || self.open.load(Ordering::Relaxed)
+    }
+
+    fn take_in(&self, datagram: &mut [u8; DATAGRAM_MAX]) -> io::Result<(usize, SocketAddr)> {
+        match self.connected {
+            Some(peer) if self.arrivals.settled => Ok((self.socket.recv(datagram)?, peer)),
+            _ => self.socket.recv_from(datagram),
         }
     }
 
@@ -325,6 +382,8 @@ impl Call {
         if self.latch == Latch::Strict && remote.is_some() && remote != self.connected {
             let connected = remote.filter(|remote| self.socket.connect(remote).is_ok());
             self.connected = connected;
+            // What came before may be anybody's.
+            self.arrivals.settled = false;
         }
     }
 
