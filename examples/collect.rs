@@ -64,7 +64,7 @@ struct Ivr {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+pub async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let media = Media::start(MediaSettings {
         address: arguments.listen.ip(),

@@ -1,0 +1,263 @@
+//! Load: N calls at once to the small IVR of `examples/collect.rs`, sound both ways, 16 keys each.
+//! Tells what the server costs (its process alone), how evenly its packets come, and which keys
+//! got lost or doubled. `cargo bench --bench load -- [tones|events|both] [SVG] CALLS...`
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringtill::server::sip::{Commands, Sip};
+use ringtill::sip::agent::{Placement, Settings};
+use ringtill::sip::{Cause, Event, Peer};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::callers::{Caller, Callers, Keying, Tally, socket};
+
+mod callers; // the callers' sound
+#[path = "../../examples/collect.rs"]
+mod collect;
+mod plot; // the figures drawn
+
+/// Set in the child that is the server.
+const SERVER: &str = "RINGTILL_LOAD_SERVER";
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 9);
+/// New calls a second while the load is built up.
+const RAMP: f64 = 400.0;
+/// How long a caller takes to key everything in, and some.
+const KEYING: Duration = Duration::from_millis(8_000);
+/// How long the server has to hang up after that.
+const ENDING: Duration = Duration::from_secs(15);
+
+fn main() {
+    if std::env::var_os(SERVER).is_some() {
+        return collect::main().unwrap();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut counts: Vec<usize> = arguments.iter().filter_map(|one| one.parse().ok()).collect();
+    if counts.is_empty() {
+        counts = vec![100, 500, 1_000];
+    }
+    let keying = arguments.iter().find_map(|one| Keying::parse(one)).unwrap_or(Keying::Tones);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut rows = Vec::new();
+    for calls in counts {
+        let row = runtime.block_on(run(calls, keying));
+        row.print(keying);
+        rows.push(row);
+    }
+    if let Some(path) = arguments.iter().find(|one| one.ends_with(".svg")) {
+        fs::write(path, plot::draw(&rows)).unwrap();
+    }
+}
+
+/// What one run showed.
+pub struct Row {
+    pub calls: usize,
+    /// User and system time of the server, of one core, while all calls were up.
+    pub cpu_percent: f64,
+    /// What each call added to the server's resident memory.
+    pub memory_kb: f64,
+    failed: usize,
+    lost_keys: usize,
+    more_keys: usize,
+    setup_ms: f64,
+    tally: Tally,
+}
+
+impl Row {
+    fn print(&self, keying: Keying) {
+        let Row { calls, cpu_percent, memory_kb, failed, lost_keys, more_keys, setup_ms, .. } =
+            self;
+        let per_1000 = cpu_percent * 1e3 / *calls as f64;
+        let (pacing, late) = (&self.tally.pacing, &self.tally.late);
+        println!(
+            "load: {calls} calls, {keying:?}: {cpu_percent:.1} % of a core ({per_1000:.1} % per \
+             1,000), {setup_ms:.2} ms CPU to set one up, {memory_kb:.1} KB a call, packets off by \
+             {:.2}/{:.2}/{:.1} ms (p50/p99/max), {} of {} missing, {lost_keys} keys lost, \
+             {more_keys} too many, {failed} calls failed; callers late by {:.2} ms (p99)",
+            pacing.quantile_ms(0.5),
+            pacing.quantile_ms(0.99),
+            pacing.max_ms(),
+            self.tally.missing,
+            self.tally.received + self.tally.missing,
+            late.quantile_ms(0.99),
+        );
+    }
+
+    pub fn pacing_p99_ms(&self) -> f64 {
+        self.tally.pacing.quantile_ms(0.99)
+    }
+}
+
+async fn run(calls: usize, keying: Keying) -> Row {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let (idle_kb, before_ramp) = (server.resident_kb(), server.cpu_ns());
+    let callers = Callers::start(keying);
+    let (up, mut phones) = ramp(calls, server.address, &callers).await;
+    let setup_ns = server.cpu_ns() - before_ramp;
+    // What comes in the first moments belongs to the set-up.
+    sleep(Duration::from_secs(1)).await;
+    callers.begin();
+    let (begin, before) = (Instant::now(), server.cpu_ns());
+    sleep(KEYING).await;
+    let used_ns = server.cpu_ns() - before;
+    let cpu_percent = 100.0 * used_ns as f64 / begin.elapsed().as_nanos() as f64;
+    let memory_kb = server.resident_kb().saturating_sub(idle_kb) as f64 / calls as f64;
+    let keyed = callers.finish();
+    let mut ended = 0;
+    let all_end = async {
+        while let Some(phone) = phones.join_next().await {
+            ended += usize::from(phone.unwrap());
+        }
+    };
+    let _ = timeout(ENDING, all_end).await;
+    let heard = heard(&fs::read_to_string(folder.path().join("digits.log")).unwrap_or_default());
+    let (mut lost_keys, mut more_keys) = (0, 0);
+    for (caller, keys) in &keyed.keys {
+        let heard = heard.get(caller).map_or("", String::as_str);
+        let right = keys.bytes().zip(heard.bytes()).filter(|(a, b)| a == b).count();
+        lost_keys += keys.len() - right;
+        more_keys += heard.len() - right;
+    }
+    let idle_share = cpu_percent / 1e2 * (calls as f64 / RAMP) / 2.0;
+    let setup_ms = (setup_ns as f64 / 1e9 - idle_share).max(0.0) * 1e3 / calls as f64;
+    let failed = calls - ended.min(up);
+    let tally = keyed.tally;
+    Row { calls, cpu_percent, memory_kb, failed, lost_keys, more_keys, setup_ms, tally }
+}
+
+/// Places the calls one after the other; how many are up, and the tasks that wait for their ends.
+async fn ramp(calls: usize, server: SocketAddr, callers: &Callers) -> (usize, JoinSet<bool>) {
+    let any = SocketAddr::from((Ipv4Addr::new(127, 0, 7, 100), 0));
+    let (sip, _offers) =
+        Sip::bind(any, Settings::new(any, "Load", calls + 1), [5; 32]).await.unwrap();
+    let sip = Arc::new(sip);
+    let mut placed = JoinSet::new();
+    let begin = Instant::now();
+    for nth in 0..calls {
+        let due = begin + Duration::from_secs_f64(nth as f64 / RAMP);
+        tokio::time::sleep_until(due.into()).await;
+        placed.spawn(place(sip.commands(), sip.local(), server, nth));
+    }
+    let (mut up, mut phones) = (0, JoinSet::new());
+    while let Some(call) = placed.join_next().await {
+        let Some((caller, mut events)) = call.unwrap() else { continue };
+        up += 1;
+        callers.add(caller);
+        let sip = sip.clone();
+        phones.spawn(async move {
+            let _alive = sip;
+            loop {
+                match events.recv().await {
+                    Some(Event::Ended { cause, .. }) => return cause == Cause::PeerHungUp,
+                    Some(_) => {}
+                    None => return false,
+                }
+            }
+        });
+    }
+    (up, phones)
+}
+
+async fn place(
+    commands: Commands,
+    local: SocketAddr,
+    server: SocketAddr,
+    nth: usize,
+) -> Option<(Caller, tokio::sync::mpsc::Receiver<Event>)> {
+    let socket = socket(local.ip());
+    let port = socket.local_addr().unwrap().port();
+    let ip = local.ip();
+    let sdp = format!(
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
+         m=audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+    );
+    let call = Placement {
+        target: format!("sip:pay@{server}"),
+        destinations: vec![Peer::udp(server)],
+        from: format!("sip:{nth}@{local}"),
+        headers: Vec::new(),
+        sdp: sdp.into_bytes(),
+        trunk: Arc::default(),
+    };
+    let (_, mut events) = commands.invite(call).await.ok()?;
+    loop {
+        match timeout(Duration::from_secs(40), events.recv()).await.ok()?? {
+            Event::Answered { sdp, .. } => {
+                let text = String::from_utf8(sdp).ok()?;
+                let line = text.lines().find_map(|line| line.strip_prefix("m=audio "))?;
+                let remote = line.split(' ').next()?.parse().ok()?;
+                socket.connect((server.ip(), remote)).ok()?;
+                return Some((Caller::new(nth, socket), events));
+            }
+            Event::Ended { .. } => return None,
+            _ => {}
+        }
+    }
+}
+
+/// Keys by caller, from the lines that the IVR writes.
+fn heard(log: &str) -> HashMap<usize, String> {
+    let of = |line: &str| {
+        let mut words = line.strip_prefix("DIGITS ")?.split(' ');
+        Some((words.next()?.parse().ok()?, words.next()?.to_string()))
+    };
+    log.lines().filter_map(of).collect()
+}
+
+/// The IVR in a process of its own.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    async fn start(folder: &Path) -> Server {
+        let wav = |name: &str, ms: usize| {
+            let path = folder.join(name);
+            fs::write(&path, callers::wav(ms)).unwrap();
+            path
+        };
+        let free = std::net::UdpSocket::bind((HOST, 0)).unwrap().local_addr().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .env(SERVER, "1")
+            .args(["--listen", &free.to_string(), "--calls-max", "20000"])
+            .args(["--prompt1".into(), wav("1.wav", 60_000), "--prompt2".into(), wav("2.wav", 400)])
+            .args(["--log".into(), folder.join("digits.log")])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server { child, address: free };
+        sleep(Duration::from_secs(1)).await;
+        server
+    }
+
+    /// Of all threads, by the scheduler's own account.
+    fn cpu_ns(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+            .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
