@@ -59,7 +59,7 @@ impl Stream {
         self.counters.received += 1;
         self.hear_life(now);
         let header = &packet.header;
-        let is_audio = codec::law_of(header.payload_type).is_some();
+        let is_audio = agreed.is_audio(header.payload_type);
         let arrival = loop {
             let arrival = match is_audio {
                 true => self.reorder.insert(now, header, packet.payload),
@@ -141,6 +141,8 @@ impl Stream {
         }
         let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
         while let Some(unit) = reorder.take(now) {
+            let mut codes = [0; PAYLOAD_MAX];
+            let unit = inside(&mut self.transcoder, unit, &mut codes);
             if let Unit::Lost { packets } = unit {
                 counters.lost += u64::from(packets);
             }
@@ -172,5 +174,22 @@ impl Stream {
             self.told_silent = true;
             self.outbox.push(Event::Silent);
         }
+    }
+}
+
+/// A unit as it is inside: G.711, whatever the codec.
+pub(super) fn inside<'a>(
+    transcoder: &mut Option<Transcoder>,
+    unit: Unit<'a>,
+    codes: &'a mut [u8; PAYLOAD_MAX],
+) -> Unit<'a> {
+    match (transcoder, unit) {
+        (Some(transcoder), Unit::Audio { payload_type, timestamp, payload })
+            if codec::law_of(payload_type).is_none() =>
+        {
+            let payload = transcoder.decode(payload, codes);
+            Unit::Audio { payload_type: Codec::from(Law::Mu).payload_type(), timestamp, payload }
+        }
+        (_, unit) => unit,
     }
 }

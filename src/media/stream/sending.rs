@@ -14,9 +14,16 @@ pub(super) struct Out {
     /// Audio of turns that do not yet fill a packet of the agreed ptime.
     payload: [u8; PAYLOAD_MAX],
     pub(super) filled: usize,
+    /// Turns since the last packet of comfort noise.
+    quiet: u32,
     /// Of payload, since the beginning.
     octets: u32,
 }
+
+/// Turns from one packet of comfort noise to the next.
+const NOISE_TURNS: u32 = 10;
+/// Its level in -dBov (RFC 3389 §3): hardly to be heard.
+const NOISE_LEVEL: u8 = 70;
 
 impl Stream {
     /// Writes this turn's packet and says how long it is; `None` while there is nobody to send
@@ -32,13 +39,16 @@ impl Stream {
             return self.relay_turn(agreed, packet);
         }
         let mut frame = [codec::silence(agreed.law); SAMPLES];
-        let turn = match sends && self.gate.is_certain() {
+        let certain = self.gate.is_certain();
+        let (turn, sounds) = match sends && certain {
             true => self.compose(agreed, &mut frame),
-            false => Turn::Idle,
+            false => (Turn::Idle, false),
         };
         if let Some(recorder) = &mut self.recorder {
             recorder.turn(&frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)));
         }
+        // Who is not known yet by address must hear from us to be heard.
+        let quiet = !sounds && certain && self.out.filled == 0;
         let len = match (turn, agreed.events_out) {
             _ if !sends => {
                 self.out.pause();
@@ -51,9 +61,19 @@ impl Stream {
                 sending.timestamp,
                 &sending.payload,
             )),
+            _ if quiet && agreed.silence != Silence::Packets => {
+                self.out.keep_quiet(packet, agreed.silence)
+            }
             _ => {
-                let kind = codec::payload_type(agreed.law);
-                self.out.write_audio(packet, kind, agreed.ptime_ms, &frame)
+                let mut encoded = [0; SAMPLES];
+                let wire = match &mut self.transcoder {
+                    Some(transcoder) => {
+                        transcoder.encode(&frame, &mut encoded);
+                        &encoded
+                    }
+                    None => &frame,
+                };
+                self.out.write_audio(packet, agreed.codec.payload_type(), agreed.ptime_ms, wire)
             }
         };
         self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
@@ -79,8 +99,8 @@ impl Stream {
         }
     }
 
-    /// What goes out this turn: keys before clips.
-    fn compose(&mut self, agreed: Agreed, frame: &mut Frame) -> Turn {
+    /// What goes out this turn, keys before clips, and whether it is anything but silence.
+    fn compose(&mut self, agreed: Agreed, frame: &mut Frame) -> (Turn, bool) {
         let moment = Moment {
             timestamp: self.out.timestamp,
             events: agreed.events_out.map(|(_, clock)| clock),
@@ -90,11 +110,12 @@ impl Stream {
         if self.keypad.take_finished() {
             self.outbox.push(Event::Pressed);
         }
+        let sounds = turn != Turn::Idle || self.playout.is_playing();
         if turn == Turn::Idle {
             let ended = self.playout.fill(agreed.law, frame);
             self.outbox.ended(ended, true);
         }
-        turn
+        (turn, sounds)
     }
 }
 
@@ -107,6 +128,7 @@ impl Out {
             marker: true,
             payload: [0; PAYLOAD_MAX],
             filled: 0,
+            quiet: 0,
             octets: 0,
         }
     }
@@ -125,6 +147,16 @@ impl Out {
     pub(super) fn sent(&self, packets: u64) -> Sent {
         let timestamp = self.timestamp.wrapping_sub(SAMPLES as u32);
         Sent { packets: packets as u32, octets: self.octets, timestamp }
+    }
+
+    /// A turn with nothing to say; what is said next is marked as the end of a pause.
+    fn keep_quiet(&mut self, packet: &mut [u8; PACKET_MAX], silence: Silence) -> Option<usize> {
+        let first = !self.marker;
+        self.pause();
+        self.quiet = if first { 0 } else { (self.quiet + 1) % NOISE_TURNS };
+        let due = silence == Silence::ComfortNoise && self.quiet == 0;
+        let timestamp = self.timestamp;
+        due.then(|| self.write(packet, false, COMFORT_NOISE, timestamp, &[NOISE_LEVEL]))
     }
 
     /// Adds this turn's frame; a packet once there are `ptime_ms` of them, in whole frames.
