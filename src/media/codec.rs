@@ -25,20 +25,21 @@ impl Transcoder {
         }
     }
 
-    /// What the peer sent, as mu-law: as many bytes as ticks of the RTP clock. `codes` is as long
-    /// as the longest payload.
-    pub fn decode<'a>(&mut self, payload: &[u8], codes: &'a mut [u8]) -> &'a [u8] {
+    /// What the peer sent, as mu-law: as many bytes as ticks of the RTP clock.
+    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn decode(&mut self, payload: &[u8]) -> &[u8] {
         match *self {
             #[cfg(feature = "g722")]
-            Transcoder::G722(ref mut both) => both.decode(payload, codes),
+            Transcoder::G722(ref mut both) => both.decode(payload),
         }
     }
 
     /// Mu-law for the peer: as many bytes as there are codes.
-    pub fn encode<'a>(&mut self, codes: &[u8], payload: &'a mut [u8]) -> &'a [u8] {
+    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn encode(&mut self, codes: &[u8]) -> &[u8] {
         match *self {
             #[cfg(feature = "g722")]
-            Transcoder::G722(ref mut both) => both.encode(codes, payload),
+            Transcoder::G722(ref mut both) => both.encode(codes),
         }
     }
 }

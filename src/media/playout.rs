@@ -141,7 +141,7 @@ enum Pressing {
 
 impl Keypad {
     pub fn new() -> Keypad {
-        Keypad { waiting: VecDeque::with_capacity(KEYS_MAX), pressing: None, busy: false }
+        Keypad { waiting: VecDeque::new(), pressing: None, busy: false }
     }
 
     /// Adds keys behind those not yet pressed; how many did not fit.

@@ -170,8 +170,8 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     Ok((written(&reply), negotiated))
 }
 
-/// Our offer: one audio line with all our codecs, and with all our crypto suites where media must be
-/// encrypted.
+/// Our offer: one audio line with all our codecs, and with all our crypto suites where media must
+/// be encrypted.
 pub fn offer(local: &Local) -> Vec<u8> {
     let events = local.events.then_some((EVENTS, 8000));
     let mut session = description(local);

@@ -19,6 +19,8 @@ pub struct Transcoder {
     decoder: G722Decoder,
     /// The last samples that were sent.
     past: [i16; 2 * HALFWAY_LEN],
+    /// What came out last.
+    bytes: [u8; PAYLOAD_MAX],
 }
 
 impl Default for Transcoder {
@@ -28,31 +30,33 @@ impl Default for Transcoder {
             encoder: G722Encoder::with_options(Bitrate::Mode1_64000, false, false),
             decoder: G722Decoder::with_options(Bitrate::Mode1_64000, false, true),
             past: [0; 2 * HALFWAY_LEN],
+            bytes: [0; PAYLOAD_MAX],
         }
     }
 }
 
 impl Transcoder {
     /// As [`super::Transcoder::decode`].
-    pub fn decode<'a>(&mut self, payload: &[u8], codes: &'a mut [u8]) -> &'a [u8] {
+    pub fn decode(&mut self, payload: &[u8]) -> &[u8] {
         let mut samples = [0; PAYLOAD_MAX];
-        let payload = &payload[..payload.len().min(samples.len()).min(codes.len())];
+        let payload = &payload[..payload.len().min(PAYLOAD_MAX)];
         let len = self.decoder.decode_into(payload, &mut samples).unwrap_or(0);
-        for (code, &sample) in codes.iter_mut().zip(&samples[..len]) {
+        for (code, &sample) in self.bytes.iter_mut().zip(&samples[..len]) {
             *code = encode(Law::Mu, sample);
         }
-        &codes[..len]
+        &self.bytes[..len]
     }
 
     /// As [`super::Transcoder::encode`].
-    pub fn encode<'a>(&mut self, codes: &[u8], payload: &'a mut [u8]) -> &'a [u8] {
+    pub fn encode(&mut self, codes: &[u8]) -> &[u8] {
         let mut samples = [0; 2 * PAYLOAD_MAX];
-        let len = codes.len().min(PAYLOAD_MAX).min(payload.len());
-        for (pair, &code) in samples.chunks_exact_mut(2).zip(&codes[..len]) {
+        let codes = &codes[..codes.len().min(PAYLOAD_MAX)];
+        for (pair, &code) in samples.chunks_exact_mut(2).zip(codes) {
             pair.copy_from_slice(&self.double(decode(Law::Mu, code)));
         }
-        let len = self.encoder.encode_into(&samples[..2 * len], payload).unwrap_or(0);
-        &payload[..len]
+        let samples = &samples[..2 * codes.len()];
+        let len = self.encoder.encode_into(samples, &mut self.bytes).unwrap_or(0);
+        &self.bytes[..len]
     }
 
     /// One sample in, at 8 kHz, and two of the past out, at 16 kHz.
@@ -97,11 +101,10 @@ mod tests {
             for len in [80, 160, 240, 480] {
                 let (mut ours, mut theirs) = (Transcoder::default(), Transcoder::default());
                 let mut back = vec![];
-                let (mut payload, mut codes) = ([0; 512], [0; 512]);
                 for chunk in sent.chunks(len) {
-                    let payload = ours.encode(chunk, &mut payload);
+                    let payload = ours.encode(chunk);
                     assert_eq!(payload.len(), chunk.len());
-                    back.extend_from_slice(theirs.decode(payload, &mut codes));
+                    back.extend_from_slice(theirs.decode(payload));
                 }
                 assert_eq!(back.len(), sent.len());
                 let (before, _) = measure(&sent[800..], hz);
@@ -116,7 +119,6 @@ mod tests {
     fn no_bytes_panic() {
         let mut state = 1u32;
         let mut transcoder = Transcoder::default();
-        let (mut payload, mut codes) = ([0; 512], [0; 512]);
         for round in 0..3_000usize {
             let bytes: Vec<u8> = (0..round % 500)
                 .map(|_| {
@@ -124,8 +126,8 @@ mod tests {
                     (state >> 24) as u8
                 })
                 .collect();
-            transcoder.decode(&bytes, &mut codes);
-            transcoder.encode(&bytes, &mut payload);
+            transcoder.decode(&bytes);
+            transcoder.encode(&bytes);
         }
     }
 }

@@ -140,8 +140,7 @@ impl Stream {
             None => running,
         };
         let marker = std::mem::take(&mut self.out.marker);
-        let mut wire = [0; PAYLOAD_MAX];
-        let wire = outside(&mut self.transcoder, frame, &mut wire);
+        let wire = outside(&mut self.transcoder, frame);
         self.out.write(packet, marker, agreed.codec.payload_type(), timestamp, wire)
     }
 
@@ -157,8 +156,7 @@ impl Stream {
                 let mut sound = [0; PAYLOAD_MAX];
                 let len = said.sound(agreed.law, &mut sound);
                 let marker = std::mem::take(&mut self.out.marker) || moved;
-                let mut wire = [0; PAYLOAD_MAX];
-                let wire = outside(&mut self.transcoder, &sound[..len], &mut wire);
+                let wire = outside(&mut self.transcoder, &sound[..len]);
                 let kind = agreed.codec.payload_type();
                 Some(self.out.write(packet, marker, kind, timestamp, wire))
             }
@@ -174,8 +172,7 @@ impl Stream {
     pub(super) fn drain_joined(&mut self, now: Instant, agreed_law: Law, listens: bool) {
         let Some(relay) = &mut self.relay else { return };
         while let Some(unit) = self.reorder.take(now) {
-            let mut codes = [0; PAYLOAD_MAX];
-            match inside(&mut self.transcoder, unit, &mut codes) {
+            match inside(&mut self.transcoder, unit) {
                 Unit::Lost { packets } => self.counters.lost += u64::from(packets),
                 Unit::Audio { payload_type, timestamp, payload } if listens => {
                     let law = codec::law_of(payload_type).unwrap_or(agreed_law);
@@ -196,13 +193,9 @@ impl Stream {
 }
 
 /// Sound as the peer wants it.
-fn outside<'a>(
-    transcoder: &mut Option<Transcoder>,
-    codes: &'a [u8],
-    wire: &'a mut [u8; PAYLOAD_MAX],
-) -> &'a [u8] {
+pub(super) fn outside<'a>(transcoder: &'a mut Option<Transcoder>, codes: &'a [u8]) -> &'a [u8] {
     match transcoder {
-        Some(transcoder) => transcoder.encode(codes, wire),
+        Some(transcoder) => transcoder.encode(codes),
         None => codes,
     }
 }

@@ -1,5 +1,6 @@
 //! What a stream sends: one packet a turn, on its own RTP clock, and what was missed is skipped.
 
+use super::joined::outside;
 use super::*;
 use crate::rtp::rtcp::Sent;
 
@@ -65,14 +66,7 @@ impl Stream {
                 self.out.keep_quiet(packet, agreed.silence)
             }
             _ => {
-                let mut encoded = [0; SAMPLES];
-                let wire = match &mut self.transcoder {
-                    Some(transcoder) => {
-                        transcoder.encode(&frame, &mut encoded);
-                        &encoded
-                    }
-                    None => &frame,
-                };
+                let wire = outside(&mut self.transcoder, &frame);
                 self.out.write_audio(packet, agreed.codec.payload_type(), agreed.ptime_ms, wire)
             }
         };
@@ -165,7 +159,7 @@ impl Out {
         packet: &mut [u8; PACKET_MAX],
         payload_type: u8,
         ptime_ms: u8,
-        frame: &Frame,
+        frame: &[u8],
     ) -> Option<usize> {
         let frames = usize::from(ptime_ms) / FRAME_MS as usize;
         if frames <= 1 && self.filled == 0 {
@@ -173,8 +167,8 @@ impl Out {
             return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
         }
         let start = self.timestamp.wrapping_sub(self.filled as u32);
-        self.payload[self.filled..self.filled + SAMPLES].copy_from_slice(frame);
-        self.filled += SAMPLES;
+        self.payload[self.filled..self.filled + frame.len()].copy_from_slice(frame);
+        self.filled += frame.len();
         let full = self.filled >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
         full.then(|| {
             let len = std::mem::take(&mut self.filled);
