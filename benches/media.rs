@@ -10,7 +10,7 @@ use ringtill::media::stream::PACKET_MAX;
 use ringtill::media::{Clip, Command, Digit, Event, Method, PlayId, Setup, Stream};
 use ringtill::rtp::packet::Header;
 use ringtill::server::media::{Media, OpenCall, Settings};
-use ringtill::sip::offer::{Direction, Law, Negotiated, SrtpKeys, SrtpSeed, Suite};
+use ringtill::sip::offer::{Codec, Direction, Law, Negotiated, Silence, SrtpKeys, SrtpSeed, Suite};
 use ringtill::sip::profile::Latch;
 use tokio::sync::mpsc;
 
@@ -158,7 +158,8 @@ fn negotiated(remote: SocketAddr) -> Command {
 fn agreed(remote: SocketAddr) -> Negotiated {
     Negotiated {
         remote: Some(remote),
-        law: Law::Mu,
+        codec: Codec::Pcmu,
+        silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),
         ptime_ms: 20,
@@ -170,7 +171,7 @@ fn agreed(remote: SocketAddr) -> Negotiated {
 
 fn play() -> Command {
     let sound: Arc<[u8]> = voice().repeat(100).into();
-    let clips = vec![Clip { mu: Arc::clone(&sound), a: sound }];
+    let clips = vec![Clip::new(Arc::clone(&sound), sound)];
     Command::Play { id: PlayId(1), clips, barge_in: false }
 }
 

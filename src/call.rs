@@ -32,7 +32,7 @@ pub struct Setup {
     pub leg: Leg,
     pub invitation: Box<Invitation>,
     pub profile: Arc<Profile>,
-    /// Where our media is; laws and events as the profile says.
+    /// Where our media is; codecs and events as the profile says.
     pub local: Local,
     pub library: Arc<Library>,
     pub gateway: Arc<dyn Gateway>,
@@ -182,7 +182,8 @@ impl Call {
     pub fn new(now: Instant, setup: Setup) -> Call {
         let Setup { id, leg, invitation, profile, mut local, library, gateway, policy, seed } =
             setup;
-        local.laws = profile.codecs.clone();
+        local.codecs = profile.codecs.clone();
+        local.silence = profile.silence;
         local.events = profile.telephone_event;
         let caller = Caller::from_invitation(&invitation, &profile);
         let answered = Telling::Answered {

@@ -22,8 +22,9 @@ macro_rules! target {
 }
 
 /// One entry for each file in `fuzz/fuzz_targets`.
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     target!("csv", ringtill::account::csv::fuzz),
+    target!("rtcp", ringtill::rtp::rtcp::fuzz),
     target!("rtp", ringtill::rtp::packet::fuzz),
     target!("sip_auth", ringtill::sip::auth::fuzz),
     target!("sip_sdp", ringtill::sip::offer::fuzz),

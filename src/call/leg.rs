@@ -68,7 +68,7 @@ impl Call {
             playing.until = now + playing.length + PLAY_GRACE;
         }
         let events = if negotiated.events_in.is_some() { " + telephone-event" } else { "" };
-        let description = format!("{}{events}", negotiated.law.encoding());
+        let description = format!("{}{events}", negotiated.codec.encoding());
         if let Telling::Answered { negotiated, .. } = &mut self.answered {
             *negotiated = description;
         }

@@ -36,7 +36,7 @@ pub(super) enum Passing {
 /// What a call of our own to the agent needs of the world.
 #[derive(Clone, Debug)]
 pub struct Way {
-    /// Where that leg's media is; laws and events as the trunk says.
+    /// Where that leg's media is; codecs and events as the trunk says.
     pub local: Local,
     pub destinations: Vec<Peer>,
     /// Our SIP address there, for From.
@@ -181,7 +181,8 @@ impl Call {
             return self.resume(now, wall_ms, Reply::Transfer(false));
         };
         let Way { mut local, destinations, us } = way;
-        (local.laws, local.events) = (self.trunk.codecs.clone(), self.trunk.telephone_event);
+        (local.codecs, local.events) = (self.trunk.codecs.clone(), self.trunk.telephone_event);
+        local.silence = self.trunk.silence;
         let placement = Placement {
             target,
             destinations,

@@ -17,7 +17,7 @@ use super::script::{Keying, Script, masked};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{self, Digit, Method, Stream};
 use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
-use crate::sip::offer::{self, Law, Local, Negotiated, SrtpPolicy, SrtpSeed};
+use crate::sip::offer::{self, Law, Local, Negotiated, Silence, SrtpPolicy, SrtpSeed};
 use crate::sip::profile::Latch;
 use crate::sip::transport::Peer;
 
@@ -94,7 +94,7 @@ impl fmt::Display for Report {
         match self {
             Report::Ringing { status } => write!(f, "ringing ({status})"),
             Report::Answered { law, events, secured } => {
-                let law = law.encoding();
+                let law = offer::Codec::from(*law).encoding();
                 let events = if *events { " and telephone-event" } else { "" };
                 let secured = if *secured { ", encrypted" } else { "" };
                 write!(f, "answered, {law}{events}{secured}")
@@ -164,7 +164,8 @@ impl Phone {
         let local = Local {
             address: setup.rtp.ip(),
             port: setup.rtp.port(),
-            laws: setup.prompts.iter().map(|index| index.law()).collect(),
+            codecs: setup.prompts.iter().map(|index| index.law().into()).collect(),
+            silence: Silence::Packets,
             events: setup.keying.method == Method::Events,
             session_id: random.random::<u32>().into(),
             session_version: 1,
@@ -338,7 +339,8 @@ impl Phone {
             }
             Event::Answered { sdp, .. } => match offer::accept(&sdp, &self.local) {
                 Ok(negotiated) => {
-                    let Negotiated { law, events_out, .. } = negotiated;
+                    let Negotiated { codec, events_out, .. } = negotiated;
+                    let law = codec.law();
                     let (events, secured) = (events_out.is_some(), offer::secured(&negotiated));
                     self.report(Report::Answered { law, events, secured });
                     self.negotiated(now, negotiated);
@@ -402,8 +404,9 @@ impl Phone {
     }
 
     fn negotiated(&mut self, now: Instant, negotiated: Negotiated) {
-        if negotiated.law != self.listener.index().law() {
-            let index = self.setup.prompts.iter().find(|index| index.law() == negotiated.law);
+        let law = negotiated.codec.law();
+        if law != self.listener.index().law() {
+            let index = self.setup.prompts.iter().find(|index| index.law() == law);
             if let Some(index) = index {
                 self.listener = Listener::new(Arc::clone(index));
                 self.run.forget();

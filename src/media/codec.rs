@@ -1,20 +1,54 @@
-//! G.711, both laws, as tables computed at compile time from the companding formula.
+//! Codecs. Sound is G.711 inside: both laws as tables computed at compile time from the companding
+//! formula. Whatever else is on the wire becomes mu-law at the door, frame by frame.
 
-use crate::sip::offer::Law;
+use crate::sip::offer::{Codec, Law};
+
+#[cfg(feature = "g722")]
+pub mod g722;
+pub mod pcma;
+pub mod pcmu;
+
+/// One call's codec that is not G.711. Each side of it remembers what came before, so that every
+/// frame of a call passes through the same one; clips cannot be encoded ahead of the call.
+pub enum Transcoder {
+    #[cfg(feature = "g722")]
+    G722(Box<g722::Transcoder>),
+}
+
+impl Transcoder {
+    /// `None` for G.711.
+    pub fn of(codec: Codec) -> Option<Transcoder> {
+        match codec {
+            Codec::Pcmu | Codec::Pcma => None,
+            #[cfg(feature = "g722")]
+            Codec::G722 => Some(Transcoder::G722(Box::default())),
+        }
+    }
+
+    /// What the peer sent, as mu-law: as many bytes as ticks of the RTP clock.
+    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn decode(&mut self, payload: &[u8]) -> &[u8] {
+        match *self {
+            #[cfg(feature = "g722")]
+            Transcoder::G722(ref mut both) => both.decode(payload),
+        }
+    }
+
+    /// Mu-law for the peer: as many bytes as there are codes.
+    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn encode(&mut self, codes: &[u8]) -> &[u8] {
+        match *self {
+            #[cfg(feature = "g722")]
+            Transcoder::G722(ref mut both) => both.encode(codes),
+        }
+    }
+}
 
 /// What silence is on the wire.
 pub const fn silence(law: Law) -> u8 {
     match law {
-        Law::Mu => 0xff,
-        Law::A => 0xd5,
-    }
-}
-
-/// RTP payload type, RFC 3551 §6.
-pub const fn payload_type(law: Law) -> u8 {
-    match law {
-        Law::Mu => 0,
-        Law::A => 8,
+        Law::Mu => pcmu::SILENCE,
+        Law::A => pcma::SILENCE,
     }
 }
 
@@ -40,8 +74,8 @@ pub fn decode(law: Law, code: u8) -> i16 {
 #[inline]
 pub fn encode(law: Law, sample: i16) -> u8 {
     match law {
-        Law::Mu => mu_code(sample),
-        Law::A => a_code(sample),
+        Law::Mu => pcmu::code(sample),
+        Law::A => pcma::code(sample),
     }
 }
 
@@ -68,55 +102,6 @@ static A_SAMPLES: [i16; 256] = table(Law::A);
 static MU_TO_A: [u8; 256] = transcoding(Law::Mu);
 static A_TO_MU: [u8; 256] = transcoding(Law::A);
 
-/// Mu-law adds this to the 14-bit magnitude so that all eight segments are alike.
-const MU_BIAS: u16 = 33;
-const MU_MAX: u16 = 8191;
-
-const fn mu_code(sample: i16) -> u8 {
-    let magnitude = magnitude(sample) >> 2;
-    let mut biased = magnitude + MU_BIAS;
-    if biased > MU_MAX {
-        biased = MU_MAX;
-    }
-    // The leading bit names the segment, the four below it the step.
-    let segment = 10 - biased.leading_zeros() as u16;
-    let code = segment << 4 | biased >> (segment + 1) & 0xf;
-    let sign = if sample < 0 { 0 } else { 0x80 };
-    sign | !code as u8 & 0x7f
-}
-
-const fn mu_sample(code: u8) -> i16 {
-    let bits = !code as i16 & 0x7f;
-    let (segment, step) = (bits >> 4, bits & 0xf);
-    let magnitude = (((step << 1) + MU_BIAS as i16) << segment) - MU_BIAS as i16;
-    let sample = magnitude << 2;
-    if code & 0x80 == 0 { -sample } else { sample }
-}
-
-const fn a_code(sample: i16) -> u8 {
-    let magnitude = magnitude(sample) >> 4;
-    let code = if magnitude < 32 {
-        magnitude
-    } else {
-        let segment = 12 - magnitude.leading_zeros() as u16;
-        segment << 4 | magnitude >> (segment - 1) & 0xf
-    };
-    let sign = if sample < 0 { 0 } else { 0x80 };
-    (sign | code as u8) ^ 0x55
-}
-
-const fn a_sample(code: u8) -> i16 {
-    let bits = (code ^ 0x55) as i16 & 0x7f;
-    let (segment, step) = (bits >> 4, bits & 0xf);
-    // The middle of the step, in units of half a step of the lowest segment.
-    let magnitude = match segment {
-        0 => step * 2 + 1,
-        _ => (step * 2 + 33) << (segment - 1),
-    };
-    let sample = magnitude << 3;
-    if code & 0x80 == 0 { -sample } else { sample }
-}
-
 /// One's complement, as the standard counts negative samples: -1 has magnitude 0.
 const fn magnitude(sample: i16) -> u16 {
     (if sample < 0 { !sample } else { sample }) as u16
@@ -127,8 +112,8 @@ const fn table(law: Law) -> [i16; 256] {
     let mut code = 0;
     while code < 256 {
         table[code] = match law {
-            Law::Mu => mu_sample(code as u8),
-            Law::A => a_sample(code as u8),
+            Law::Mu => pcmu::sample(code as u8),
+            Law::A => pcma::sample(code as u8),
         };
         code += 1;
     }
@@ -141,8 +126,8 @@ const fn transcoding(from: Law) -> [u8; 256] {
     let mut code = 0;
     while code < 256 {
         table[code] = match from {
-            Law::Mu => a_code(samples[code]),
-            Law::A => mu_code(samples[code]),
+            Law::Mu => pcma::code(samples[code]),
+            Law::A => pcmu::code(samples[code]),
         };
         code += 1;
     }

@@ -29,6 +29,10 @@ pub struct Playout {
 }
 
 impl Clip {
+    pub fn new(mu: Arc<[u8]>, a: Arc<[u8]>) -> Clip {
+        Clip { mu, a }
+    }
+
     fn sound(&self, law: Law) -> &[u8] {
         match law {
             Law::Mu => &self.mu,
@@ -54,6 +58,10 @@ impl Playout {
     /// A key was pressed: stops what allows it.
     pub fn barge_in(&mut self) -> Option<PlayId> {
         if self.barge_in { self.stop() } else { None }
+    }
+
+    pub fn is_playing(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Puts the next 20 ms over the silence in `frame`; the id of what ended with it.
@@ -133,7 +141,7 @@ enum Pressing {
 
 impl Keypad {
     pub fn new() -> Keypad {
-        Keypad { waiting: VecDeque::with_capacity(KEYS_MAX), pressing: None, busy: false }
+        Keypad { waiting: VecDeque::new(), pressing: None, busy: false }
     }
 
     /// Adds keys behind those not yet pressed; how many did not fit.
@@ -267,7 +275,7 @@ mod tests {
     use super::*;
 
     fn clip(bytes: &[u8]) -> Clip {
-        Clip { mu: bytes.into(), a: bytes.iter().map(|b| b ^ 0x80).collect() }
+        Clip::new(bytes.into(), bytes.iter().map(|b| b ^ 0x80).collect())
     }
 
     fn frame(playout: &mut Playout) -> (Frame, Option<PlayId>) {

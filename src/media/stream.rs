@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::codec::Transcoder;
 use super::digit::Merger;
 use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
@@ -20,7 +21,7 @@ use crate::rtp::reorder::{Arrival, PAYLOAD_MAX, Reorder, Unit};
 use crate::rtp::rtcp::{Control, Malformed};
 use crate::rtp::srtp::{GROWTH_MAX, Refused, Shield};
 use crate::rtp::telephone_event::{Heard, Receiver};
-use crate::sip::offer::{Direction, Law, Negotiated, Rtcp};
+use crate::sip::offer::{COMFORT_NOISE, Codec, Direction, Law, Negotiated, Rtcp, Silence};
 use crate::sip::profile::Latch;
 
 mod control; // reports both ways
@@ -131,8 +132,9 @@ const TURN: Duration = Duration::from_millis(FRAME_MS as u64);
 const EVENTS_MAX: usize = 64;
 /// Received audio gives way to other events when this many wait.
 const HEARD_MAX: usize = 32;
-/// Payload type of comfort noise, RFC 3389.
-const COMFORT_NOISE: u8 = 13;
+
+// Thousands are held: each stays below 16 KiB with its queue of events.
+const _: () = assert!(size_of::<Stream>() + EVENTS_MAX * size_of::<Event>() < 15 * 1024);
 
 /// One call's media. Call [`Stream::receive`] for each datagram, [`Stream::transmit`] once every
 /// 20 ms, and then [`Stream::poll`] until `None`.
@@ -146,6 +148,8 @@ pub struct Stream {
     keys: Receiver,
     merger: Merger,
     ear: Ear,
+    /// Unless G.711 was agreed on.
+    transcoder: Option<Transcoder>,
     playout: Playout,
     keypad: Keypad,
     recorder: Option<Recorder>,
@@ -164,7 +168,10 @@ pub struct Stream {
 /// What offer/answer agreed on, as each packet needs it.
 #[derive(Clone, Copy)]
 struct Agreed {
+    codec: Codec,
+    /// Of its sound inside.
     law: Law,
+    silence: Silence,
     events_out: Option<(u8, u32)>,
     events_in: Option<(u8, u32)>,
     ptime_ms: u8,
@@ -192,6 +199,7 @@ impl Stream {
             keys: Receiver::new(RATE),
             merger: Merger::default(),
             ear: Ear::new(setup.listen),
+            transcoder: None,
             playout: Playout::default(),
             keypad: Keypad::new(),
             recorder: setup.record.then(Recorder::new),
@@ -275,6 +283,9 @@ impl Stream {
         if self.agreed.map(Agreed::events_clock) != Some(agreed.events_clock()) {
             self.keys = Receiver::new(agreed.events_clock());
         }
+        if self.agreed.is_none_or(|before| before.codec != agreed.codec) {
+            self.transcoder = Transcoder::of(agreed.codec);
+        }
         if let Some(relay) = &mut self.relay {
             // What was said before there was anybody to hear it.
             relay.forget();
@@ -298,7 +309,9 @@ impl Stream {
 impl Agreed {
     fn of(negotiated: &Negotiated) -> Agreed {
         Agreed {
-            law: negotiated.law,
+            codec: negotiated.codec,
+            law: negotiated.codec.law(),
+            silence: negotiated.silence,
             events_out: negotiated.events_out,
             events_in: negotiated.events_in,
             ptime_ms: negotiated.ptime_ms,
@@ -306,6 +319,11 @@ impl Agreed {
             reachable: negotiated.remote.is_some(),
             rtcp: negotiated.rtcp,
         }
+    }
+
+    /// Whether packets of this type are sound.
+    fn is_audio(self, payload_type: u8) -> bool {
+        codec::law_of(payload_type).is_some() || payload_type == self.codec.payload_type()
     }
 
     fn events_clock(self) -> u32 {

@@ -144,10 +144,8 @@ fn quantised(samples: &[f32]) -> Vec<i16> {
 
 /// 8 kHz samples in both laws.
 pub fn encode(samples: &[i16]) -> Clip {
-    Clip {
-        mu: samples.iter().map(|&sample| codec::encode(Law::Mu, sample)).collect(),
-        a: samples.iter().map(|&sample| codec::encode(Law::A, sample)).collect(),
-    }
+    let law = |law| samples.iter().map(|&sample| codec::encode(law, sample)).collect();
+    Clip::new(law(Law::Mu), law(Law::A))
 }
 
 /// Digital silence.

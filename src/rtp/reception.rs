@@ -87,7 +87,9 @@ impl Reception {
         }
         if timed {
             let elapsed = now.saturating_duration_since(self.epoch);
-            let ticks = elapsed.as_micros() as u64 * u64::from(self.clock) / 1_000_000;
+            let clock = u64::from(self.clock);
+            let part = u64::from(elapsed.subsec_nanos()) * clock / 1_000_000_000;
+            let ticks = elapsed.as_secs() * clock + part;
             source.time((ticks as u32).wrapping_sub(header.timestamp));
             self.jitter_max = self.jitter_max.max(source.jitter);
         }

@@ -36,8 +36,8 @@ pub struct Reorder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     Taken,
-    /// Not taken: the ring cannot span from what is held to it. [`Reorder::give_up`] the oldest gap,
-    /// take what is due, and insert it again.
+    /// Not taken: the ring cannot span from what is held to it. [`Reorder::give_up`] the oldest
+    /// gap, take what is due, and insert it again.
     Full,
     /// Taken; it is the first of a new SSRC or of a restarted sender, and what was held is dropped.
     NewSource,

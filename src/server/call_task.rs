@@ -18,7 +18,7 @@ use crate::gateway::Exchange;
 use crate::ledger::Recorded;
 use crate::media;
 use crate::payment::{Note, Outcome};
-use crate::sip::offer::{Local, SrtpSeed};
+use crate::sip::offer::{Local, Silence, SrtpSeed};
 use crate::sip::profile::Profile;
 use crate::sip::{Command, Leg, Peer};
 
@@ -116,7 +116,8 @@ impl Task {
         let local = Local {
             address,
             port: session.port(),
-            laws: Vec::new(),
+            codecs: Vec::new(),
+            silence: Silence::Packets,
             events: true,
             session_id: random_u64() >> 1,
             session_version: 1,

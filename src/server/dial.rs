@@ -331,7 +331,8 @@ mod tests {
                         let local = Local {
                             address: contact.ip(),
                             port,
-                            laws: vec![Law::A],
+                            codecs: vec![Law::A.into()],
+                            silence: offer::Silence::Packets,
                             events: true,
                             session_id: 1,
                             session_version: 1,

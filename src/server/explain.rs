@@ -325,7 +325,7 @@ impl Report {
                     Direction::SendRecv => "",
                     _ => ", on hold",
                 };
-                let codec = agreed.law.encoding();
+                let codec = agreed.codec.encoding();
                 let srtp = if offer::secured(&agreed) { ", SRTP" } else { "" };
                 self.line(format!("We would answer it with 200: {codec}, {events}{srtp}{hold}."));
             }
@@ -427,7 +427,8 @@ fn local(trunk: &Profile, invitation: &Invitation) -> Local {
     Local {
         address: invitation.local.ip(),
         port: 20_000,
-        laws: trunk.codecs.clone(),
+        codecs: trunk.codecs.clone(),
+        silence: trunk.silence,
         events: trunk.telephone_event,
         session_id: 1,
         session_version: 1,

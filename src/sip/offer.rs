@@ -5,23 +5,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use sdp_types::{Attribute, Connection, Media, Origin, Session};
-use serde::Deserialize;
 
+mod codec;
 pub mod crypto;
 
+pub use codec::{Codec, Law, Silence};
 use crypto::Line;
 pub use crypto::{MasterKey, SrtpKeys, SrtpPolicy, SrtpSeed, Suite};
-
-/// G.711 companding law, by its static payload type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-pub enum Law {
-    /// PCMU, payload type 0.
-    #[serde(rename = "pcmu")]
-    Mu,
-    /// PCMA, payload type 8.
-    #[serde(rename = "pcma")]
-    A,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -36,10 +26,11 @@ pub enum Direction {
 pub struct Local {
     pub address: IpAddr,
     pub port: u16,
-    /// Accepted laws, preferred first.
-    pub laws: Vec<Law>,
+    /// Accepted codecs, preferred first.
+    pub codecs: Vec<Codec>,
     /// Offer or accept telephone-event.
     pub events: bool,
+    pub silence: Silence,
     /// `o=` session id and version: the version grows with each changed description.
     pub session_id: u64,
     pub session_version: u64,
@@ -53,12 +44,14 @@ pub struct Local {
 pub struct Negotiated {
     /// Where to send. `None` on hold (`c=0.0.0.0` or port 0).
     pub remote: Option<SocketAddr>,
-    pub law: Law,
+    pub codec: Codec,
     /// Payload type and clock rate of telephone-event as the peer wants to receive it: what we
     /// send.
     pub events_out: Option<(u8, u32)>,
     /// Payload type and clock rate of telephone-event as we asked to receive it.
     pub events_in: Option<(u8, u32)>,
+    /// As the profile wants it and the peer can take it.
+    pub silence: Silence,
     /// Milliseconds of audio per packet that we send.
     pub ptime_ms: u8,
     pub direction: Direction,
@@ -112,24 +105,6 @@ impl Refusal {
     }
 }
 
-impl Law {
-    /// Its static payload type (RFC 3551 §6).
-    pub fn payload_type(self) -> u8 {
-        match self {
-            Law::Mu => 0,
-            Law::A => 8,
-        }
-    }
-
-    /// The encoding name of `a=rtpmap` (RFC 3551).
-    pub fn encoding(self) -> &'static str {
-        match self {
-            Law::Mu => "PCMU",
-            Law::A => "PCMA",
-        }
-    }
-}
-
 impl Direction {
     /// The same stream seen from the other side.
     pub fn reversed(self) -> Direction {
@@ -152,16 +127,18 @@ impl Direction {
 
 /// The payload type of telephone-event in our own offers.
 const EVENTS: u8 = 101;
+/// Payload type of comfort noise at the clock of our codecs (RFC 3389 §4).
+pub const COMFORT_NOISE: u8 = 13;
 
-/// Answers an offer: the first audio line with a common law is taken, every other line is refused
-/// with port 0, all in their order (RFC 3264 §6). Our law is the first of ours that they offer.
+/// Answers an offer: the first audio line with a common codec is taken, every other line is refused
+/// with port 0, all in their order (RFC 3264 §6). Our codec is the first of ours that they offer.
 pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refusal> {
     let session = parse(offer)?;
-    let Chosen { taken, law, line } = choose(&session, local)?;
+    let Chosen { taken, codec, line } = choose(&session, local)?;
     let media = &session.medias[taken];
     let described = Described::read(&session, media)?;
     let events = if local.events { described.events } else { None };
-    let mut negotiated = described.negotiated(law, events, events);
+    let mut negotiated = described.negotiated(local, codec, events, events);
     if muxes(media) && negotiated.rtcp.is_some() {
         negotiated.rtcp = Some(Rtcp::Muxed);
     }
@@ -176,11 +153,16 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     for (index, theirs) in session.medias.iter().enumerate() {
         reply.medias.push(if index == taken {
             let port = if theirs.port == 0 { 0 } else { local.port };
-            let mut media = audio(port, &[law], events, negotiated.direction, ours.as_slice());
-            if muxes(theirs) {
-                media.add_attribute_from_str(RTCP_MUX);
-            }
-            media
+            let audio = Audio {
+                port,
+                codecs: &[codec],
+                events,
+                comfort_noise: negotiated.silence == Silence::ComfortNoise,
+                direction: negotiated.direction,
+                muxed: muxes(theirs),
+                lines: ours.as_slice(),
+            };
+            audio.media()
         } else {
             Media { port: 0, num_ports: None, ..bare(theirs) }
         });
@@ -188,17 +170,25 @@ pub fn answer(offer: &[u8], local: &Local) -> Result<(Vec<u8>, Negotiated), Refu
     Ok((written(&reply), negotiated))
 }
 
-/// Our offer: one audio line with all our laws, and with all our crypto suites where media must be
-/// encrypted.
+/// Our offer: one audio line with all our codecs, and with all our crypto suites where media must
+/// be encrypted.
 pub fn offer(local: &Local) -> Vec<u8> {
     let events = local.events.then_some((EVENTS, 8000));
     let mut session = description(local);
-    let direction = Direction::SendRecv;
-    session.medias.push(audio(local.port, &local.laws, events, direction, &offered_lines(local)));
+    let audio = Audio {
+        port: local.port,
+        codecs: &local.codecs,
+        events,
+        comfort_noise: local.silence == Silence::ComfortNoise,
+        direction: Direction::SendRecv,
+        muxed: false,
+        lines: &offered_lines(local),
+    };
+    session.medias.push(audio.media());
     written(&session)
 }
 
-/// Reads the answer to [`offer`]. Of several laws the first counts.
+/// Reads the answer to [`offer`]. Of several codecs the first counts.
 pub fn accept(answer: &[u8], local: &Local) -> Result<Negotiated, Refusal> {
     let session = parse(answer)?;
     let secure = local.srtp == SrtpPolicy::Required;
@@ -209,14 +199,15 @@ pub fn accept(answer: &[u8], local: &Local) -> Result<Negotiated, Refusal> {
         return Err(refused("the answer refuses our audio (port 0)"));
     }
     let srtp = secure.then(|| accepted_keys(media, local)).transpose()?;
-    let law = formats(media).find_map(|format| {
-        local.laws.iter().copied().find(|law| offers(media, *law) && format == law.payload_type())
+    let codec = formats(media).find_map(|format| {
+        let mut ours = local.codecs.iter().copied();
+        ours.find(|codec| format == codec.payload_type() && offers(media, *codec))
     });
-    let law = law.ok_or_else(|| refused("the answer names no codec we offered"))?;
+    let codec = codec.ok_or_else(|| refused("the answer names no codec we offered"))?;
     let described = Described::read(&session, media)?;
     let events_out = if local.events { described.events } else { None };
     let events_in = events_out.map(|_| (EVENTS, 8000));
-    Ok(Negotiated { srtp, ..described.negotiated(law, events_out, events_in) })
+    Ok(Negotiated { srtp, ..described.negotiated(local, codec, events_out, events_in) })
 }
 
 /// The lines of our offer, each with a key of its own.
@@ -240,7 +231,7 @@ fn accepted_keys(media: &Media, local: &Local) -> Result<SrtpKeys, Refusal> {
 struct Chosen {
     /// Index of the media line.
     taken: usize,
-    law: Law,
+    codec: Codec,
     /// The crypto line of one that is encrypted.
     line: Option<Line>,
 }
@@ -249,9 +240,9 @@ struct Chosen {
 /// A line with port 0 is taken only if no other will do: the peer has put the stream on hold.
 fn choose(session: &Session, local: &Local) -> Result<Chosen, Refusal> {
     let chosen = |secure: bool, (taken, media): (usize, &Media)| {
-        let law = local.laws.iter().copied().find(|law| offers(media, *law))?;
+        let codec = local.codecs.iter().copied().find(|codec| offers(media, *codec))?;
         let line = if secure { Some(Line::first(crypto_values(media))?) } else { None };
-        Some(Chosen { taken, law, line })
+        Some(Chosen { taken, codec, line })
     };
     let pick = |held: bool, secure: bool| {
         let profile = if secure { SECURE } else { PLAIN };
@@ -284,7 +275,7 @@ fn why_not(session: &Session, local: &Local) -> Refusal {
             "only RTP/SAVPF (WebRTC), which is not supported here: offer RTP/SAVP"
         }
         (_, false, false) => "no RTP/AVP audio",
-        _ => "neither PCMU nor PCMA as we accept them",
+        _ => "none of the codecs that we accept",
     })
 }
 
@@ -301,6 +292,7 @@ fn crypto_values(media: &Media) -> impl Iterator<Item = &str> {
 struct Described {
     remote: Option<SocketAddr>,
     events: Option<(u8, u32)>,
+    comfort_noise: bool,
     ptime_ms: u8,
     /// Theirs.
     direction: Direction,
@@ -331,6 +323,7 @@ impl Described {
             remote,
             rtcp: remote.and_then(|remote| rtcp(media, remote)),
             events: events(media),
+            comfort_noise: formats(media).any(|format| format == COMFORT_NOISE),
             ptime_ms: if (10.0..=60.0).contains(&ptime) { ptime as u8 / 10 * 10 } else { 20 },
             direction,
         })
@@ -338,15 +331,20 @@ impl Described {
 
     fn negotiated(
         &self,
-        law: Law,
+        local: &Local,
+        codec: Codec,
         events_out: Option<(u8, u32)>,
         events_in: Option<(u8, u32)>,
     ) -> Negotiated {
         Negotiated {
             remote: self.remote,
-            law,
+            codec,
             events_out,
             events_in,
+            silence: match local.silence {
+                Silence::ComfortNoise if !self.comfort_noise => Silence::Packets,
+                wanted => wanted,
+            },
             ptime_ms: self.ptime_ms,
             direction: self.direction.reversed(),
             rtcp: self.rtcp,
@@ -391,12 +389,13 @@ fn mappings(media: &Media) -> impl Iterator<Item = (u8, &str, u32)> {
 }
 
 /// Static payload types need no rtpmap; one that says something else is believed.
-fn offers(media: &Media, law: Law) -> bool {
-    let payload_type = law.payload_type();
+fn offers(media: &Media, codec: Codec) -> bool {
+    let payload_type = codec.payload_type();
     let mapped = mappings(media).find(|(pt, ..)| *pt == payload_type);
     formats(media).any(|format| format == payload_type)
-        && mapped
-            .is_none_or(|(_, name, rate)| name.eq_ignore_ascii_case(law.encoding()) && rate == 8000)
+        && mapped.is_none_or(|(_, name, rate)| {
+            name.eq_ignore_ascii_case(codec.encoding()) && rate == 8000
+        })
 }
 
 /// telephone-event at the audio's clock rate if there is one, else at the first rate offered.
@@ -454,42 +453,57 @@ fn description(local: &Local) -> Session {
     session
 }
 
-/// Our audio line; encrypted if there are crypto lines.
-fn audio(
+/// Our audio line.
+struct Audio<'a> {
     port: u16,
-    laws: &[Law],
+    codecs: &'a [Codec],
     events: Option<(u8, u32)>,
+    comfort_noise: bool,
     direction: Direction,
-    lines: &[Line],
-) -> Media {
-    let mut formats: Vec<String> = laws.iter().map(|law| law.payload_type().to_string()).collect();
-    formats.extend(events.map(|(pt, _)| pt.to_string()));
-    let mut media = Media {
-        media: "audio".into(),
-        port,
-        num_ports: None,
-        proto: if lines.is_empty() { PLAIN } else { SECURE }.into(),
-        fmt: formats.join(" "),
-        media_title: None,
-        connections: Vec::new(),
-        bandwidths: Vec::new(),
-        key: None,
-        attributes: Vec::new(),
-    };
-    for line in lines {
-        media.add_attribute_with_value("crypto", line.written());
+    muxed: bool,
+    /// Encrypted if there are any.
+    lines: &'a [Line],
+}
+
+impl Audio<'_> {
+    fn media(&self) -> Media {
+        let mut formats: Vec<u8> = self.codecs.iter().map(|codec| codec.payload_type()).collect();
+        formats.extend(self.comfort_noise.then_some(COMFORT_NOISE));
+        formats.extend(self.events.map(|(pt, _)| pt));
+        let formats: Vec<String> = formats.iter().map(u8::to_string).collect();
+        let mut media = Media {
+            media: "audio".into(),
+            port: self.port,
+            num_ports: None,
+            proto: if self.lines.is_empty() { PLAIN } else { SECURE }.into(),
+            fmt: formats.join(" "),
+            media_title: None,
+            connections: Vec::new(),
+            bandwidths: Vec::new(),
+            key: None,
+            attributes: Vec::new(),
+        };
+        for line in self.lines {
+            media.add_attribute_with_value("crypto", line.written());
+        }
+        for codec in self.codecs {
+            let mapping = format!("{} {}/8000", codec.payload_type(), codec.encoding());
+            media.add_attribute_with_value("rtpmap", mapping);
+        }
+        if self.comfort_noise {
+            media.add_attribute_with_value("rtpmap", format!("{COMFORT_NOISE} CN/8000"));
+        }
+        if let Some((pt, rate)) = self.events {
+            media.add_attribute_with_value("rtpmap", format!("{pt} telephone-event/{rate}"));
+            media.add_attribute_with_value("fmtp", format!("{pt} 0-16"));
+        }
+        media.add_attribute_with_value("ptime", "20");
+        media.add_attribute_from_str(self.direction.attribute());
+        if self.muxed {
+            media.add_attribute_from_str(RTCP_MUX);
+        }
+        media
     }
-    for law in laws {
-        let mapping = format!("{} {}/8000", law.payload_type(), law.encoding());
-        media.add_attribute_with_value("rtpmap", mapping);
-    }
-    if let Some((pt, rate)) = events {
-        media.add_attribute_with_value("rtpmap", format!("{pt} telephone-event/{rate}"));
-        media.add_attribute_with_value("fmtp", format!("{pt} 0-16"));
-    }
-    media.add_attribute_with_value("ptime", "20");
-    media.add_attribute_from_str(direction.attribute());
-    media
 }
 
 /// A media line without anything below it.
@@ -525,7 +539,8 @@ fn fuzz_with(bytes: &[u8], srtp: SrtpPolicy) {
     let local = Local {
         address: IpAddr::from([192, 0, 2, 1]),
         port: 4000,
-        laws: vec![Law::Mu, Law::A],
+        codecs: vec![Codec::Pcmu, Codec::Pcma],
+        silence: Silence::ComfortNoise,
         events: true,
         session_id: 1,
         session_version: 1,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::identity::Trust;
 use super::number::NumberFormat;
-use super::offer::{Law, SrtpPolicy};
+use super::offer::{Codec, Silence, SrtpPolicy};
 use super::password::Password;
 use super::transport::Transport;
 
@@ -42,14 +42,16 @@ pub struct Profile {
     /// there are other trunks.
     pub calls_max: Option<usize>,
     pub calls_per_second: Option<u32>,
-    /// Accepted codecs, preferred first: `pcmu`, `pcma`.
-    pub codecs: Vec<Law>,
+    /// Accepted codecs, preferred first: `pcmu`, `pcma`, `g722`.
+    pub codecs: Vec<Codec>,
     /// Offer and accept RFC 4733 telephone-event.
     pub telephone_event: bool,
     /// Who may send us audio.
     pub latch: Latch,
     /// With `latch = "nat"`, the networks its audio may come from. Empty: any.
     pub media_sources: Vec<IpNet>,
+    /// What it gets while we play nothing.
+    pub silence: Silence,
     /// Whether its sound is encrypted (SRTP, RFC 4568).
     pub srtp: SrtpPolicy,
     /// What card data may be said or keyed over.
@@ -180,10 +182,11 @@ impl Default for Profile {
             proxy: None,
             calls_max: None,
             calls_per_second: None,
-            codecs: vec![Law::Mu, Law::A],
+            codecs: vec![Codec::Pcmu, Codec::Pcma],
             telephone_event: true,
             latch: Latch::Strict,
             media_sources: Vec::new(),
+            silence: Silence::Packets,
             srtp: SrtpPolicy::Off,
             sensitive_media: SensitiveMedia::Trusted,
             early_media: false,
@@ -245,6 +248,8 @@ mod tests {
         let error = Profile::parse("codec = ['pcmu']").unwrap_err().to_string();
         assert!(error.contains("codec"), "{error}");
         assert!(Profile::parse("codecs = ['opus']").is_err());
+        let wide = Profile::parse("codecs = ['g722', 'pcmu']\nsilence = 'comfort_noise'");
+        assert_eq!(wide.is_ok(), cfg!(feature = "g722"), "what is not built in is not known");
         assert!(Profile::parse("sources = ['192.0.2.1/99']").is_err());
     }
 }

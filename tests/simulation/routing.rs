@@ -12,7 +12,7 @@ use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Recorded, State};
 use ringtill::media::{self, Digit, PlayId, Source};
 use ringtill::payment::{self, Outcome};
-use ringtill::sip::offer::{self, Law, Local, SrtpPolicy, SrtpSeed};
+use ringtill::sip::offer::{self, Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{Command, Event, Invitation, Leg};
 
@@ -44,7 +44,8 @@ pub fn local(port: u16) -> Local {
     Local {
         address: "192.0.2.1".parse().unwrap(),
         port,
-        laws: vec![Law::Mu],
+        codecs: vec![Codec::Pcmu],
+        silence: Silence::Packets,
         events: true,
         session_id: 1,
         session_version: 1,

@@ -17,7 +17,7 @@ use ringtill::media::{self, Stream};
 use ringtill::money::Money;
 use ringtill::payment::{self, Outcome};
 use ringtill::prompt::Library;
-use ringtill::sip::offer::{Local, SrtpPolicy, SrtpSeed};
+use ringtill::sip::offer::{Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{self, Agent, Leg};
 
@@ -195,7 +195,8 @@ impl Server {
         let local = Local {
             address: self.rtp_address.ip(),
             port: self.rtp_address.port(),
-            laws: Vec::new(),
+            codecs: Vec::new(),
+            silence: Silence::Packets,
             events: true,
             session_id: 1,
             session_version: 1,

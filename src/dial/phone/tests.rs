@@ -90,7 +90,8 @@ impl Server {
                 let local = Local {
                     address: server()[1].ip(),
                     port: server()[1].port(),
-                    laws: vec![self.law],
+                    codecs: vec![self.law.into()],
+                    silence: Silence::Packets,
                     events: true,
                     session_id: 1,
                     session_version: 1,

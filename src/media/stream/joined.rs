@@ -1,6 +1,7 @@
 //! A stream joined to another: what its peer says goes to the other's peer, and nobody else hears
 //! it. Prompts, keys for the script and the recording pause meanwhile.
 
+use super::reception::inside;
 use super::*;
 use crate::media::relay::{Kind, Relay};
 use crate::rtp::reorder::HOLD;
@@ -92,12 +93,12 @@ impl Stream {
         }
         let mut frame = [codec::silence(agreed.law); SAMPLES];
         let len = if self.press_relayed(agreed, running, &mut frame) {
-            self.write_own(agreed.law, running, packet, &frame)
+            self.write_own(agreed, running, packet, &frame)
         } else {
             match self.relayed(agreed, packet) {
                 Some(len) => len,
                 None if self.relay.as_ref().is_some_and(|relay| relay.is_quiet()) => {
-                    self.write_own(agreed.law, running, packet, &frame)
+                    self.write_own(agreed, running, packet, &frame)
                 }
                 None => return None,
             }
@@ -129,7 +130,7 @@ impl Stream {
     /// A frame of ours, at our own clock or right behind what was relayed.
     fn write_own(
         &mut self,
-        law: Law,
+        agreed: Agreed,
         running: u32,
         packet: &mut [u8; PACKET_MAX],
         frame: &Frame,
@@ -139,7 +140,8 @@ impl Stream {
             None => running,
         };
         let marker = std::mem::take(&mut self.out.marker);
-        self.out.write(packet, marker, codec::payload_type(law), timestamp, frame)
+        let wire = outside(&mut self.transcoder, frame);
+        self.out.write(packet, marker, agreed.codec.payload_type(), timestamp, wire)
     }
 
     /// The next packet of the other side, as our peer wants it.
@@ -154,8 +156,9 @@ impl Stream {
                 let mut sound = [0; PAYLOAD_MAX];
                 let len = said.sound(agreed.law, &mut sound);
                 let marker = std::mem::take(&mut self.out.marker) || moved;
-                let kind = codec::payload_type(agreed.law);
-                Some(self.out.write(packet, marker, kind, timestamp, &sound[..len]))
+                let wire = outside(&mut self.transcoder, &sound[..len]);
+                let kind = agreed.codec.payload_type();
+                Some(self.out.write(packet, marker, kind, timestamp, wire))
             }
             (Kind::Key { again, .. }, Some((kind, clock))) => {
                 let timestamp = relay.place_key(&said, again, running);
@@ -169,7 +172,7 @@ impl Stream {
     pub(super) fn drain_joined(&mut self, now: Instant, agreed_law: Law, listens: bool) {
         let Some(relay) = &mut self.relay else { return };
         while let Some(unit) = self.reorder.take(now) {
-            match unit {
+            match inside(&mut self.transcoder, unit) {
                 Unit::Lost { packets } => self.counters.lost += u64::from(packets),
                 Unit::Audio { payload_type, timestamp, payload } if listens => {
                     let law = codec::law_of(payload_type).unwrap_or(agreed_law);
@@ -186,5 +189,13 @@ impl Stream {
         if let Some(recorder) = &mut self.recorder {
             recorder.sensitive(silent);
         }
+    }
+}
+
+/// Sound as the peer wants it.
+pub(super) fn outside<'a>(transcoder: &'a mut Option<Transcoder>, codes: &'a [u8]) -> &'a [u8] {
+    match transcoder {
+        Some(transcoder) => transcoder.encode(codes),
+        None => codes,
     }
 }

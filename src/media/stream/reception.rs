@@ -6,6 +6,8 @@ use super::*;
 const HOLD_JITTERS: u32 = 3;
 const HOLD_MIN: Duration = Duration::from_millis(40);
 const HOLD_MAX: Duration = Duration::from_millis(120);
+/// Packets from one look at the jitter to the next.
+const HOLD_EVERY: u16 = 16;
 
 impl Stream {
     /// A datagram that arrived on the call's RTP port.
@@ -59,7 +61,7 @@ impl Stream {
         self.counters.received += 1;
         self.hear_life(now);
         let header = &packet.header;
-        let is_audio = codec::law_of(header.payload_type).is_some();
+        let is_audio = agreed.is_audio(header.payload_type);
         let arrival = loop {
             let arrival = match is_audio {
                 true => self.reorder.insert(now, header, packet.payload),
@@ -76,7 +78,7 @@ impl Stream {
         if arrival != Arrival::Refused {
             self.heard.note(now, header, is_audio);
         }
-        if self.relay.is_none() {
+        if self.relay.is_none() && header.sequence.is_multiple_of(HOLD_EVERY) {
             // A gap is waited for as long as packets are late here.
             let hold = self.heard.jitter() * HOLD_JITTERS;
             self.reorder.set_hold(hold.clamp(HOLD_MIN, HOLD_MAX));
@@ -139,8 +141,11 @@ impl Stream {
         if self.relay.is_some() {
             return self.drain_joined(now, law, agreed.listens());
         }
-        let Stream { reorder, ear, merger, recorder, outbox, playout, counters, .. } = self;
+        let Stream {
+            transcoder, reorder, ear, merger, recorder, outbox, playout, counters, ..
+        } = self;
         while let Some(unit) = reorder.take(now) {
+            let unit = inside(transcoder, unit);
             if let Unit::Lost { packets } = unit {
                 counters.lost += u64::from(packets);
             }
@@ -172,5 +177,18 @@ impl Stream {
             self.told_silent = true;
             self.outbox.push(Event::Silent);
         }
+    }
+}
+
+/// A unit as it is inside: G.711, whatever the codec.
+pub(super) fn inside<'a>(transcoder: &'a mut Option<Transcoder>, unit: Unit<'a>) -> Unit<'a> {
+    match (transcoder, unit) {
+        (Some(transcoder), Unit::Audio { payload_type, timestamp, payload })
+            if codec::law_of(payload_type).is_none() =>
+        {
+            let payload = transcoder.decode(payload);
+            Unit::Audio { payload_type: Codec::from(Law::Mu).payload_type(), timestamp, payload }
+        }
+        (_, unit) => unit,
     }
 }

@@ -1,5 +1,6 @@
 //! What a stream sends: one packet a turn, on its own RTP clock, and what was missed is skipped.
 
+use super::joined::outside;
 use super::*;
 use crate::rtp::rtcp::Sent;
 
@@ -14,9 +15,16 @@ pub(super) struct Out {
     /// Audio of turns that do not yet fill a packet of the agreed ptime.
     payload: [u8; PAYLOAD_MAX],
     pub(super) filled: usize,
+    /// Turns since the last packet of comfort noise.
+    quiet: u32,
     /// Of payload, since the beginning.
     octets: u32,
 }
+
+/// Turns from one packet of comfort noise to the next.
+const NOISE_TURNS: u32 = 10;
+/// Its level in -dBov (RFC 3389 §3): hardly to be heard.
+const NOISE_LEVEL: u8 = 70;
 
 impl Stream {
     /// Writes this turn's packet and says how long it is; `None` while there is nobody to send
@@ -32,13 +40,16 @@ impl Stream {
             return self.relay_turn(agreed, packet);
         }
         let mut frame = [codec::silence(agreed.law); SAMPLES];
-        let turn = match sends && self.gate.is_certain() {
+        let certain = self.gate.is_certain();
+        let (turn, sounds) = match sends && certain {
             true => self.compose(agreed, &mut frame),
-            false => Turn::Idle,
+            false => (Turn::Idle, false),
         };
         if let Some(recorder) = &mut self.recorder {
             recorder.turn(&frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)));
         }
+        // Who is not known yet by address must hear from us to be heard.
+        let quiet = !sounds && certain && self.out.filled == 0;
         let len = match (turn, agreed.events_out) {
             _ if !sends => {
                 self.out.pause();
@@ -51,9 +62,12 @@ impl Stream {
                 sending.timestamp,
                 &sending.payload,
             )),
+            _ if quiet && agreed.silence != Silence::Packets => {
+                self.out.keep_quiet(packet, agreed.silence)
+            }
             _ => {
-                let kind = codec::payload_type(agreed.law);
-                self.out.write_audio(packet, kind, agreed.ptime_ms, &frame)
+                let wire = outside(&mut self.transcoder, &frame);
+                self.out.write_audio(packet, agreed.codec.payload_type(), agreed.ptime_ms, wire)
             }
         };
         self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
@@ -79,8 +93,8 @@ impl Stream {
         }
     }
 
-    /// What goes out this turn: keys before clips.
-    fn compose(&mut self, agreed: Agreed, frame: &mut Frame) -> Turn {
+    /// What goes out this turn, keys before clips, and whether it is anything but silence.
+    fn compose(&mut self, agreed: Agreed, frame: &mut Frame) -> (Turn, bool) {
         let moment = Moment {
             timestamp: self.out.timestamp,
             events: agreed.events_out.map(|(_, clock)| clock),
@@ -90,11 +104,12 @@ impl Stream {
         if self.keypad.take_finished() {
             self.outbox.push(Event::Pressed);
         }
+        let sounds = turn != Turn::Idle || self.playout.is_playing();
         if turn == Turn::Idle {
             let ended = self.playout.fill(agreed.law, frame);
             self.outbox.ended(ended, true);
         }
-        turn
+        (turn, sounds)
     }
 }
 
@@ -107,6 +122,7 @@ impl Out {
             marker: true,
             payload: [0; PAYLOAD_MAX],
             filled: 0,
+            quiet: 0,
             octets: 0,
         }
     }
@@ -127,13 +143,23 @@ impl Out {
         Sent { packets: packets as u32, octets: self.octets, timestamp }
     }
 
+    /// A turn with nothing to say; what is said next is marked as the end of a pause.
+    fn keep_quiet(&mut self, packet: &mut [u8; PACKET_MAX], silence: Silence) -> Option<usize> {
+        let first = !self.marker;
+        self.pause();
+        self.quiet = if first { 0 } else { (self.quiet + 1) % NOISE_TURNS };
+        let due = silence == Silence::ComfortNoise && self.quiet == 0;
+        let timestamp = self.timestamp;
+        due.then(|| self.write(packet, false, COMFORT_NOISE, timestamp, &[NOISE_LEVEL]))
+    }
+
     /// Adds this turn's frame; a packet once there are `ptime_ms` of them, in whole frames.
     fn write_audio(
         &mut self,
         packet: &mut [u8; PACKET_MAX],
         payload_type: u8,
         ptime_ms: u8,
-        frame: &Frame,
+        frame: &[u8],
     ) -> Option<usize> {
         let frames = usize::from(ptime_ms) / FRAME_MS as usize;
         if frames <= 1 && self.filled == 0 {
@@ -141,8 +167,8 @@ impl Out {
             return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
         }
         let start = self.timestamp.wrapping_sub(self.filled as u32);
-        self.payload[self.filled..self.filled + SAMPLES].copy_from_slice(frame);
-        self.filled += SAMPLES;
+        self.payload[self.filled..self.filled + frame.len()].copy_from_slice(frame);
+        self.filled += frame.len();
         let full = self.filled >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
         full.then(|| {
             let len = std::mem::take(&mut self.filled);

@@ -3,10 +3,12 @@
 
 use super::*;
 
+mod codecs;
 mod control;
 mod joined;
 mod reception;
 mod secure;
+mod silence;
 
 const A: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 const B: ([u8; 4], u16) = ([192, 0, 2, 2], 5000);
@@ -49,7 +51,8 @@ fn setup(seed: u32) -> Setup {
 fn negotiated(remote: ([u8; 4], u16)) -> Negotiated {
     Negotiated {
         remote: Some(remote.into()),
-        law: Law::Mu,
+        codec: Codec::Pcmu,
+        silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),
         ptime_ms: 20,
@@ -150,7 +153,7 @@ impl Pair {
     }
 
     fn play(&mut self, id: u64, bytes: &[u8], barge_in: bool) {
-        let clip = Clip { mu: bytes.into(), a: bytes.into() };
+        let clip = Clip::new(bytes.into(), bytes.into());
         let play = Command::Play { id: PlayId(id), clips: vec![clip], barge_in };
         self.b.stream.command(self.now, play);
     }
@@ -185,11 +188,11 @@ fn a_turn_always_sends_silence_when_idle() {
     let mut packet = [0; PACKET_MAX];
     assert_eq!(stream.transmit(now, &mut packet), None);
     for (law, silence) in [(Law::Mu, 0xff), (Law::A, 0xd5)] {
-        stream.command(now, Command::Negotiated(Negotiated { law, ..negotiated(B) }));
+        stream.command(now, Command::Negotiated(Negotiated { codec: law.into(), ..negotiated(B) }));
         let len = stream.transmit(now, &mut packet).unwrap();
         let sent = Packet::parse(&packet[..len]).unwrap();
         assert_eq!(sent.payload, [silence; SAMPLES]);
-        assert_eq!(sent.header.payload_type, codec::payload_type(law));
+        assert_eq!(sent.header.payload_type, Codec::from(law).payload_type());
         assert_eq!(stream.remote(), Some(B.into()));
     }
 }
@@ -371,7 +374,7 @@ fn longer_packets_carry_the_same_sound() {
 #[test]
 fn the_other_law_is_understood_too() {
     let mut pair = Pair::new();
-    let a_law = Negotiated { law: Law::A, ..negotiated(A) };
+    let a_law = Negotiated { codec: Codec::Pcma, ..negotiated(A) };
     pair.b.stream.command(pair.now, Command::Negotiated(a_law));
     let sound: Vec<u8> = (0..160u8).collect();
     pair.play(1, &sound, true);
@@ -395,7 +398,7 @@ fn a_new_ssrc_of_the_same_peer_is_followed() {
 #[test]
 fn keys_as_tones_are_told_once_in_both_laws() {
     for law in [Law::Mu, Law::A] {
-        let negotiated = |remote| Negotiated { law, ..negotiated(remote) };
+        let negotiated = |remote| Negotiated { codec: law.into(), ..negotiated(remote) };
         let mut pair = Pair::with(negotiated(B), negotiated(A));
         pair.press(CARD, Method::InBand, 60);
         pair.turns(120);
@@ -467,7 +470,7 @@ fn keys_in(recorded: &[Stereo], channel: usize) -> String {
 #[test]
 fn keys_cannot_be_heard_in_the_recording_of_a_sensitive_window() {
     for law in [Law::Mu, Law::A] {
-        let negotiated = |remote| Negotiated { law, ..negotiated(remote) };
+        let negotiated = |remote| Negotiated { codec: law.into(), ..negotiated(remote) };
         let mut pair = Pair::with(negotiated(B), negotiated(A));
         pair.play(1, &[0x90; 1600], false);
         pair.press("123", Method::InBand, 60);

@@ -6,7 +6,7 @@ use tracing::info;
 use super::{LegGuard, Task, media_setup, random_u64, seed};
 use crate::call::{Input, SecondLeg, Serial, Way};
 use crate::server::media::{OpenCall, Session};
-use crate::sip::offer::{Local, SrtpSeed};
+use crate::sip::offer::{Local, Silence, SrtpSeed};
 use crate::sip::{Cause, Command, Event};
 
 /// What the task holds of that leg.
@@ -51,7 +51,8 @@ impl Task {
         let local = Local {
             address: self.media_address,
             port: session.port(),
-            laws: Vec::new(),
+            codecs: Vec::new(),
+            silence: Silence::Packets,
             events: true,
             session_id: random_u64() >> 1,
             session_version: 1,

@@ -104,7 +104,7 @@ fn a_refusal_is_told_with_its_reason() {
         (without, ["421", "wants 100rel"]),
         (short, ["422", "below 600 s"]),
         (unknown, ["420", "requires teleport"]),
-        (only_g729, ["488", "neither PCMU nor PCMA"]),
+        (only_g729, ["488", "none of the codecs that we accept"]),
         (secured, ["488", "SRTP"]),
         (running, ["481", "belongs to a call"]),
         (replacing, ["481", "unless the call it replaces runs here"]),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::media::{Clip, Digit, Method, PlayId, Source};
 use crate::rtp::packet::Header;
-use crate::sip::offer::{Direction, Law, Negotiated, Rtcp, SrtpKeys, SrtpSeed, Suite};
+use crate::sip::offer::{Codec, Direction, Negotiated, Rtcp, Silence, SrtpKeys, SrtpSeed, Suite};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than anything here takes, even on a machine that does much else.
@@ -52,7 +52,8 @@ fn negotiated(port: u16) -> Command {
 fn agreed(port: u16) -> Negotiated {
     Negotiated {
         remote: Some(SocketAddr::new(LOOPBACK, port)),
-        law: Law::Mu,
+        codec: Codec::Pcmu,
+        silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),
         ptime_ms: 20,
@@ -142,7 +143,7 @@ fn a_key_stops_the_prompt_and_its_end_is_told() {
     a.session.command(negotiated(b.session.port()));
     b.session.command(negotiated(a.session.port()));
     let sound: Arc<[u8]> = vec![0x90; 800_000].into();
-    let clips = vec![Clip { mu: Arc::clone(&sound), a: sound }];
+    let clips = vec![Clip::new(Arc::clone(&sound), sound)];
     b.session.command(Command::Play { id: PlayId(3), clips, barge_in: true });
     a.session.command(press("5", Method::Events));
     assert!(matches!(b.next(), Event::Key { .. }));
@@ -275,7 +276,7 @@ fn joined_calls_hear_each_other_until_they_are_parted() {
     let other_side = |port: u16, ours: u8, theirs: u8| {
         let key = |seed| SrtpSeed::new([seed; 32]).key(Suite::Gcm);
         Command::Negotiated(Negotiated {
-            law: Law::A,
+            codec: Codec::Pcma,
             events_out: Some((96, 8000)),
             events_in: Some((96, 8000)),
             srtp: Some(SrtpKeys { ours: key(ours), theirs: key(theirs) }),

@@ -6,8 +6,9 @@ fn local() -> Local {
     Local {
         address: "192.0.2.10".parse().unwrap(),
         port: 4000,
-        laws: vec![Law::Mu, Law::A],
+        codecs: vec![Codec::Pcmu, Codec::Pcma],
         events: true,
+        silence: Silence::Packets,
         session_id: 77,
         session_version: 3,
         srtp: SrtpPolicy::Off,
@@ -29,7 +30,7 @@ fn answered(media: &str) -> (String, Negotiated) {
 fn a_plain_offer_without_rtpmap() {
     let (text, agreed) = answered("m=audio 49217 RTP/AVP 18 8 0\r\n");
     assert_eq!(agreed.remote, Some("192.0.2.4:49217".parse().unwrap()));
-    assert_eq!((agreed.law, agreed.events_out, agreed.ptime_ms), (Law::Mu, None, 20));
+    assert_eq!((agreed.codec, agreed.events_out, agreed.ptime_ms), (Codec::Pcmu, None, 20));
     assert!(text.contains("o=- 77 3 IN IP4 192.0.2.10\r\n"));
     assert!(text.contains("m=audio 4000 RTP/AVP 0\r\n"), "{text}");
     assert!(text.contains("a=sendrecv"));
@@ -123,6 +124,53 @@ fn rtcp_goes_where_the_peer_says_and_is_muxed_only_if_it_offers_to() {
 }
 
 #[test]
+fn the_first_of_our_codecs_that_they_offer_is_taken_again_in_each_re_invite() {
+    let ours = |codecs: &[Codec]| Local { codecs: codecs.to_vec(), ..local() };
+    let offers = [("9 8 0", Codec::Pcma), ("0 9", Codec::Pcmu), ("8", Codec::Pcma)];
+    for (formats, codec) in offers {
+        let line = format!("m=audio 5000 RTP/AVP {formats}\r\n");
+        let (bytes, agreed) = answer(&sdp(&line), &ours(&[Codec::Pcma, Codec::Pcmu])).unwrap();
+        assert_eq!(agreed.codec, codec, "{formats}");
+        let text = text_of(bytes);
+        assert!(text.contains(&format!("m=audio 4000 RTP/AVP {}\r\n", codec.payload_type())));
+    }
+    #[cfg(feature = "g722")]
+    {
+        let all = ours(&[Codec::G722, Codec::Pcmu, Codec::Pcma]);
+        assert!(text_of(offer(&all)).contains("m=audio 4000 RTP/AVP 9 0 8 101\r\n"));
+        let wide = sdp("m=audio 5000 RTP/AVP 0 9 101\r\na=rtpmap:9 G722/8000\r\n\
+                        a=rtpmap:101 telephone-event/8000\r\n");
+        let (bytes, agreed) = answer(&wide, &all).unwrap();
+        assert_eq!((agreed.codec, agreed.events_out), (Codec::G722, Some((101, 8000))));
+        assert!(text_of(bytes).contains("a=rtpmap:9 G722/8000\r\n"));
+        assert_eq!(accept(&wide, &all).unwrap().codec, Codec::Pcmu, "their first");
+        assert_eq!(answer(&wide, &local()).unwrap().1.codec, Codec::Pcmu, "the profile's only");
+    }
+}
+
+#[test]
+fn comfort_noise_is_agreed_on_only_where_both_want_it() {
+    let noisy = Local { silence: Silence::ComfortNoise, ..local() };
+    let quiet = Local { silence: Silence::Nothing, ..local() };
+    let (with, without) = (sdp("m=audio 5000 RTP/AVP 0 13\r\n"), sdp("m=audio 5000 RTP/AVP 0\r\n"));
+    for (local, offer, silence) in [
+        (&noisy, &with, Silence::ComfortNoise),
+        (&noisy, &without, Silence::Packets),
+        (&quiet, &with, Silence::Nothing),
+        (&local(), &with, Silence::Packets),
+    ] {
+        let (bytes, agreed) = answer(offer, local).unwrap();
+        assert_eq!(agreed.silence, silence);
+        let text = text_of(bytes);
+        assert_eq!(text.contains("RTP/AVP 0 13\r\n"), silence == Silence::ComfortNoise, "{text}");
+        assert_eq!(text.contains("a=rtpmap:13 CN/8000"), silence == Silence::ComfortNoise);
+    }
+    assert!(text_of(offer(&noisy)).contains("m=audio 4000 RTP/AVP 0 8 13 101\r\n"));
+    assert_eq!(accept(&with, &noisy).unwrap().silence, Silence::ComfortNoise);
+    assert_eq!(accept(&without, &noisy).unwrap().silence, Silence::Packets);
+}
+
+#[test]
 fn ipv6_and_media_level_connection() {
     let (_, agreed) = answered("m=audio 5000 RTP/AVP 8\r\nc=IN IP6 2001:db8::7\r\n");
     assert_eq!(agreed.remote, Some("[2001:db8::7]:5000".parse().unwrap()));
@@ -153,7 +201,7 @@ fn our_offer_and_answers_to_it() {
     assert!(text.contains("m=audio 4000 RTP/AVP 0 8 101\r\n"), "{text}");
     let other_type = sdp("m=audio 6000 RTP/AVP 8 120\r\na=rtpmap:120 telephone-event/8000\r\n");
     let agreed = accept(&other_type, &local()).unwrap();
-    assert_eq!((agreed.law, agreed.direction), (Law::A, Direction::SendRecv));
+    assert_eq!((agreed.codec, agreed.direction), (Codec::Pcma, Direction::SendRecv));
     assert_eq!((agreed.events_out, agreed.events_in), (Some((120, 8000)), Some((101, 8000))));
     assert_eq!(accept(&sdp("m=audio 0 RTP/AVP 0\r\n"), &local()).unwrap_err().status(), 488);
     assert_eq!(accept(&sdp("m=audio 9 RTP/AVP 18\r\n"), &local()).unwrap_err().status(), 488);
@@ -240,7 +288,7 @@ fn what_the_policy_does_not_allow_is_refused_with_488() {
         (SrtpPolicy::Optional, no_line, "no a=crypto line we can take"),
         (SrtpPolicy::Optional, &webrtc, "RTP/SAVPF"),
         (SrtpPolicy::Required, "m=audio 5000 RTP/AVP 18\r\n", "required"),
-        (SrtpPolicy::Required, &secure(5000).replace("SAVP 0 8", "SAVP 18"), "neither PCMU"),
+        (SrtpPolicy::Required, &secure(5000).replace("SAVP 0 8", "SAVP 18"), "none of the codecs"),
     ] {
         let refusal = answer(&sdp(lines), &with(policy)).unwrap_err();
         assert!(refusal.to_string().contains(why), "{policy:?}: {refusal}");

@@ -25,7 +25,7 @@ struct Bridge {
 /// What the agent's side agreed on; the caller's is mu-law with events 101.
 fn to_agent() -> Negotiated {
     Negotiated {
-        law: Law::A,
+        codec: Codec::Pcma,
         events_out: Some((96, 8000)),
         events_in: Some((96, 8000)),
         ..negotiated(AGENT)
@@ -136,7 +136,7 @@ impl Bridge {
 
     fn play(end: &mut End, now: Instant, id: u64, codes: &[u8]) {
         let a: Vec<u8> = codes.iter().map(|&c| codec::transcode(c, Law::Mu, Law::A)).collect();
-        let clips = vec![Clip { mu: codes.into(), a: a.into() }];
+        let clips = vec![Clip::new(codes.into(), a.into())];
         end.stream.command(now, Command::Play { id: PlayId(id), clips, barge_in: true });
     }
 

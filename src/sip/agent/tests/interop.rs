@@ -4,7 +4,7 @@
 
 use super::peer::{Scripted, field};
 use super::*;
-use crate::sip::offer::{self, Direction, Law, Local, SrtpPolicy, SrtpSeed};
+use crate::sip::offer::{self, Codec, Direction, Local, Silence, SrtpPolicy, SrtpSeed};
 use crate::sip::transport::Listener;
 
 const SDP: &str = "Content-Type: application/sdp\r\n";
@@ -14,7 +14,8 @@ fn local() -> Local {
     Local {
         address: "192.0.2.2".parse().unwrap(),
         port: 4000,
-        laws: vec![Law::Mu, Law::A],
+        codecs: vec![Codec::Pcmu, Codec::Pcma],
+        silence: Silence::Packets,
         events: true,
         session_id: 1,
         session_version: 1,
@@ -77,10 +78,10 @@ fn problem_2_hold_and_unhold() {
 #[test]
 fn problem_3_a_reinvite_changes_the_codec() {
     let mut peer = Scripted::up("");
-    assert_eq!(reinvited(&mut peer, 2, OFFER).law, Law::Mu);
+    assert_eq!(reinvited(&mut peer, 2, OFFER).codec, Codec::Pcmu);
     let other = OFFER.replace("RTP/AVP 0", "RTP/AVP 8").replace("4000", "4010");
     let changed = reinvited(&mut peer, 3, &other);
-    assert_eq!((changed.law, changed.remote), (Law::A, Some(address("192.0.2.1:4010"))));
+    assert_eq!((changed.codec, changed.remote), (Codec::Pcma, Some(address("192.0.2.1:4010"))));
 }
 
 #[test]
