@@ -1,5 +1,6 @@
 //! Keyed digits as the line may bend them, and voices that must not be taken for keys.
 
+use super::judge::FULL_SCALE_DBM0;
 use super::*;
 
 /// A deterministic source of chance.
