@@ -313,6 +313,9 @@ impl Stream {
         if let Some(recorder) = &mut self.recorder {
             recorder.turn(&frame.map(|code| codec::transcode(code, negotiated.law, Law::Mu)));
         }
+        if self.merger.wants_tones() {
+            self.ear.sent(negotiated.law, &frame);
+        }
         let len = match (turn, negotiated.events_out) {
             _ if !sends => {
                 self.out.pause();
@@ -438,6 +441,7 @@ impl Stream {
                         outbox.key(digit, Source::Tone, playout);
                     }
                 }
+                Sound::Begun => outbox.ended(playout.barge_in(), false),
                 Sound::Frame(frame) => outbox.heard(frame),
             });
             if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
