@@ -18,7 +18,9 @@ const TWIST_LOW_MAX_DB: f32 = 10.0;
 const TWIST_HIGH_MAX_DB: f32 = 8.0;
 /// What the two tones may leave unexplained, as a share of the energy. A key begins at once; what
 /// swells or goes on may be a voice, and so may what is far off frequency: those must be purer.
+/// With the exact frequencies it may sound in noise: 6 dB less than either tone.
 const RESIDUAL_MAX: f32 = 0.09;
+const RESIDUAL_EXACT_MAX: f32 = 0.15;
 const RESIDUAL_DOUBTFUL_MAX: f32 = 0.045;
 const RESIDUAL_SWELLING_MAX: f32 = 0.015;
 /// Two parts are more easily explained than one.
@@ -28,8 +30,9 @@ const APART_MAX: f32 = 0.008;
 /// What must be most of what is heard for a key to begin, and may be left of it.
 const BEGUN_SHARE: f32 = 0.7;
 const BEGUN_RESIDUAL_MAX: f32 = 0.04;
-/// Further off frequency than this counts as far.
+/// Further off frequency than this counts as far, and nearer than that as exact.
 const FREQUENCY_FAR: f32 = 0.012;
+const FREQUENCY_EXACT: f32 = 0.005;
 /// Growing more than this from the window's first hop to its last is doubtful.
 const GROWTH_MAX: f32 = 0.2;
 /// More of the tones than this before the window counts as swelling.
@@ -309,6 +312,8 @@ fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
         RESIDUAL_SWELLING_MAX
     } else if dial || off > FREQUENCY_FAR || fit.edges[2] - fit.edges[1] > GROWTH_MAX {
         RESIDUAL_DOUBTFUL_MAX
+    } else if off <= FREQUENCY_EXACT {
+        RESIDUAL_EXACT_MAX
     } else {
         RESIDUAL_MAX
     };
