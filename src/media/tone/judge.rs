@@ -19,7 +19,7 @@ const TWIST_HIGH_MAX_DB: f32 = 8.0;
 /// What the two tones may leave unexplained, as a share of the energy. A key begins at once; what
 /// swells or goes on may be a voice, and so may what is far off frequency: those must be purer.
 /// With the exact frequencies it may sound in noise: 6 dB less than either tone.
-const RESIDUAL_MAX: f32 = 0.09;
+const RESIDUAL_MAX: f32 = 0.06;
 const RESIDUAL_EXACT_MAX: f32 = 0.15;
 const RESIDUAL_DOUBTFUL_MAX: f32 = 0.045;
 const RESIDUAL_SWELLING_MAX: f32 = 0.015;
