@@ -21,7 +21,7 @@ const TWIST_HIGH_MAX_DB: f32 = 8.0;
 /// With the exact frequencies it may sound in noise: 6 dB less than either tone.
 const RESIDUAL_MAX: f32 = 0.06;
 const RESIDUAL_EXACT_MAX: f32 = 0.15;
-const RESIDUAL_DOUBTFUL_MAX: f32 = 0.045;
+const RESIDUAL_DOUBTFUL_MAX: f32 = 0.04;
 const RESIDUAL_SWELLING_MAX: f32 = 0.015;
 /// Two parts are more easily explained than one.
 const RESIDUAL_SPLICED_MAX: f32 = 0.015;
@@ -32,7 +32,7 @@ const BEGUN_SHARE: f32 = 0.7;
 const BEGUN_RESIDUAL_MAX: f32 = 0.04;
 /// Further off frequency than this counts as far, and nearer than that as exact.
 const FREQUENCY_FAR: f32 = 0.012;
-const FREQUENCY_EXACT: f32 = 0.005;
+const FREQUENCY_EXACT: f32 = 0.0018;
 /// Growing more than this from the window's first hop to its last is doubtful.
 const GROWTH_MAX: f32 = 0.2;
 /// More of the tones than this before the window counts as swelling.
