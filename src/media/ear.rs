@@ -160,3 +160,6 @@ impl Ear {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ const GAP_MAX: u32 = 480;
 /// A tone goes on after it if it has at least this share of its power, and its phase is off by at
 /// most this part of a turn.
 const ALIKE_MIN: f32 = 0.5;
-const TURN_MAX: f32 = 0.1;
+const TURN_MAX: f32 = 0.07;
 /// A tone with this share of its power sounds in full.
 const WHOLE_MIN: f32 = 0.8;
 

@@ -3,6 +3,8 @@
 use super::judge::FULL_SCALE_DBM0;
 use super::*;
 
+mod line;
+
 /// A deterministic source of chance.
 struct Chance(u32);
 
