@@ -17,8 +17,8 @@ const KEPT: usize = 4096;
 /// Mean square of theirs below which there is nothing to learn: -50 dBm0.
 const HEARD_MIN: f32 = 2.5e-6;
 /// Frames searched in before the search is given up, and frames before the next.
-const SEARCHED_MAX: u32 = 100;
-const REST: u32 = 400;
+const SEARCHED_MAX: u32 = 60;
+const REST: u32 = 600;
 
 /// Listens to both directions of one call.
 pub struct Canceller {
@@ -140,6 +140,7 @@ impl Canceller {
                     *state = State::Resting(REST);
                 }
             }
+            State::Found(path) if path.is_settled(at / SAMPLES as u32) => {}
             State::Found(path) => {
                 self.study_path(path, at);
                 if path.is_lost() {

@@ -21,6 +21,9 @@ const GAIN_MAX: f32 = 2.0;
 /// many of those in a row, and the path has changed.
 const LEFT_MAX: f32 = 0.5;
 const SPOILT_MAX: u32 = 25;
+/// After so many frames one in every so many is learned from.
+const SETTLED: u32 = 50;
+const EVERY: u32 = 8;
 /// What is added to the energies, so that what we hardly ever send stays out of the path.
 const RIDGE: f32 = 3e-4;
 
@@ -84,6 +87,11 @@ impl Path {
                 *sample -= tap * ours;
             }
         }
+    }
+
+    /// Whether a frame may be left out: a path that is known is looked after now and then.
+    pub fn is_settled(&self, count: u32) -> bool {
+        self.known && self.frames > SETTLED && self.spoilt == 0 && !count.is_multiple_of(EVERY)
     }
 
     pub fn study(&mut self, ours: &[f32; REACH], sound: &[f32; SAMPLES]) {

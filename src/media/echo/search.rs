@@ -32,10 +32,8 @@ impl Search {
     }
 
     pub fn study(&mut self, ours: &[f32; SPAN], sound: &[f32; SAMPLES]) {
-        let (mut span, mut frame) = (*ours, *sound);
-        let predictor = Predictor::of(&span);
-        predictor.take_off(&mut span);
-        predictor.take_off(&mut frame);
+        let predictor = Predictor::of(ours);
+        let (span, frame) = (predictor.rest(ours), predictor.rest(sound));
         let mut energy: f32 = span[..SAMPLES].iter().map(|sample| sample * sample).sum();
         for (at, total) in self.ours.iter_mut().enumerate() {
             *total += energy.max(0.0);
@@ -92,10 +90,7 @@ const ORDER: usize = 8;
 impl Predictor {
     /// By Levinson's and Durbin's recursion.
     fn of(sound: &[f32]) -> Predictor {
-        let mut product = [0.0; ORDER + 1];
-        for (lag, product) in product.iter_mut().enumerate() {
-            *product = sound.iter().zip(&sound[lag..]).map(|(a, b)| a * b).sum();
-        }
+        let product: [f32; ORDER + 1] = std::array::from_fn(|lag| dot(sound, &sound[lag..]));
         let mut left = product[0] * 1.001 + f32::MIN_POSITIVE;
         let mut weights = [0.0; ORDER];
         for order in 0..ORDER {
@@ -111,16 +106,25 @@ impl Predictor {
         Predictor(weights)
     }
 
-    /// Leaves what is not predicted.
-    fn take_off(&self, sound: &mut [f32]) {
-        for at in (0..sound.len()).rev() {
-            let predicted: f32 = self
-                .0
-                .iter()
-                .zip(sound[..at].iter().rev())
-                .map(|(weight, past)| weight * past)
-                .sum();
-            sound[at] -= predicted;
+    /// What is not predicted.
+    fn rest<const LEN: usize>(&self, sound: &[f32; LEN]) -> [f32; LEN] {
+        let mut rest = *sound;
+        for (back, weight) in self.0.iter().enumerate() {
+            for (rest, past) in rest[back + 1..].iter_mut().zip(sound) {
+                *rest -= weight * past;
+            }
+        }
+        rest
+    }
+}
+
+/// Eight sums side by side, as the machine likes them.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 8];
+    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
         }
     }
+    sums.iter().sum()
 }
