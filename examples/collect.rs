@@ -21,7 +21,7 @@ use ringtill::prompt::clip::Converter;
 use ringtill::server::media::{Media, OpenCall, Session, Settings as MediaSettings};
 use ringtill::server::sip::{Commands, Offer, Sip};
 use ringtill::sip::agent::Settings;
-use ringtill::sip::offer::{self, Law, Local, SrtpPolicy, SrtpSeed};
+use ringtill::sip::offer::{self, Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Latch;
 use ringtill::sip::{Command, Event, Leg};
 use tokio::sync::mpsc;
@@ -186,7 +186,8 @@ fn local(us: &SocketAddr, session: &Session) -> Local {
     Local {
         address: us.ip(),
         port: session.port(),
-        laws: vec![Law::Mu, Law::A],
+        codecs: vec![Codec::Pcmu, Codec::Pcma],
+        silence: Silence::Packets,
         events: true,
         session_id: rand::rng().next_u64() >> 1,
         session_version: 1,

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
-use ringtill::server::{self, Server, demo, dial, explain, prompts};
+use ringtill::server::{self, Server, demo, dial, dtmf, explain, prompts};
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
@@ -40,6 +40,10 @@ enum Command {
     },
     /// Places a scripted call to any SIP server: waits for prompts, keys digits, says what it heard
     Dial(DialArguments),
+    /// Tells which keys are heard in a recording: key, start, end and when it was told, in ms
+    ///
+    /// Hears them as on a call. The keys are printed: give it nothing a caller keyed.
+    Dtmf(DtmfArguments),
     /// The voice: check recordings, export the script for a voice talent, render with a command
     Prompts {
         #[command(flatten)]
@@ -59,6 +63,20 @@ struct ConfigFile {
     /// Configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "ringtill.toml")]
     config: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct DtmfArguments {
+    /// WAV file: 8000 Hz, 16 bit, mono
+    file: PathBuf,
+    /// What was sent meanwhile, a WAV file from the same moment on: its echo is removed
+    #[arg(long, value_name = "PROMPT", conflicts_with = "rtp")]
+    reference: Option<PathBuf>,
+    /// The file holds RTP packets instead, one a line: `<arrival_ms> <sequence> <timestamp>
+    /// <marker> <payload_type> <payload>`, payload in hex or `-` for 20 ms of silence; type 101
+    /// is telephone-event
+    #[arg(long)]
+    rtp: bool,
 }
 
 #[derive(Subcommand)]
@@ -221,6 +239,7 @@ fn main() -> ExitCode {
             Command::Serve { file } => serve(&file.config).await,
             Command::Check { file } => check(&file.config),
             Command::Dial(arguments) => call(arguments).await,
+            Command::Dtmf(arguments) => keys(&arguments),
             Command::Prompts { file, command } => voice(&file.config, command).await,
             Command::Trunk { command } => trunk(command),
         }
@@ -308,6 +327,21 @@ fn trunk(command: TrunkCommand) -> ExitCode {
         explain::Verdict::Unknown => 1,
         explain::Verdict::Unreadable => 2,
     })
+}
+
+fn keys(arguments: &DtmfArguments) -> ExitCode {
+    let mut out = std::io::stdout();
+    let done = match arguments.rtp {
+        true => dtmf::hear_packets(&arguments.file, &mut out),
+        false => dtmf::hear(&arguments.file, arguments.reference.as_deref(), &mut out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(dtmf::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string()),
+    }
 }
 
 async fn voice(path: &Path, command: PromptsCommand) -> ExitCode {

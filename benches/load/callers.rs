@@ -172,7 +172,7 @@ impl Caller {
         self.sequence = self.sequence.wrapping_add(1);
     }
 
-    fn receive(&mut self, tally: &mut Tally, stamps: &mut Vec<u8>, counts: bool) {
+    fn receive(&mut self, tally: &mut Tally, stamps: &mut [u8], counts: bool) {
         let mut packet = [0; 512];
         loop {
             let mut parts = [IoSliceMut::new(&mut packet)];

@@ -2,9 +2,10 @@
 
 use super::Digit;
 use super::codec;
+use super::echo::Canceller;
 use super::frame::{Cutter, Frame, SAMPLES};
 use super::recording::Recorder;
-use super::tone::Detector;
+use super::tone::{Detector, amplitudes};
 use crate::rtp::reorder::{PAYLOAD_MAX, Unit};
 use crate::sip::offer::Law;
 
@@ -13,6 +14,8 @@ const FILL_MAX: u32 = 8000;
 
 pub struct Ear {
     detector: Detector,
+    /// Since we first sent a sound.
+    canceller: Option<Box<Canceller>>,
     cutter: Cutter,
     listen: bool,
     /// RTP timestamp due next.
@@ -25,13 +28,22 @@ pub struct Ear {
 pub enum Sound<'a> {
     /// A key as a tone that began at this RTP timestamp.
     Tone { digit: Digit, start: u32 },
+    /// A tone seems to begin. If it is a key, `Tone` follows; if not, nothing does.
+    Begun,
     /// 20 ms in the negotiated law (only for who listens).
     Frame(&'a Frame),
 }
 
 impl Ear {
     pub fn new(listen: bool) -> Ear {
-        Ear { detector: Detector::new(), cutter: Cutter::new(), listen, due: None, lost: false }
+        Ear {
+            detector: Detector::new(),
+            canceller: None,
+            cutter: Cutter::new(),
+            listen,
+            due: None,
+            lost: false,
+        }
     }
 
     /// Another source speaks: nothing of the last one's sound goes on.
@@ -42,6 +54,21 @@ impl Ear {
     /// Whether a key sounds at the end of what was heard.
     pub fn hears_key(&self) -> bool {
         self.detector.is_held()
+    }
+
+    /// RTP timestamp at which the last key's tones ended; `None` while one sounds.
+    pub fn key_ended(&self) -> Option<u32> {
+        Some(self.due?.wrapping_sub(self.detector.silent_for()?))
+    }
+
+    /// The frame we send in this turn: its echo is removed from what comes back. Every turn has
+    /// one, silent or not.
+    pub fn sent(&mut self, law: Law, frame: &Frame) {
+        match &mut self.canceller {
+            Some(canceller) => canceller.sent(law, frame),
+            None if frame.iter().all(|&code| code == codec::silence(law)) => {}
+            none => none.insert(Box::default()).sent(law, frame),
+        }
     }
 
     /// Takes the next unit of the sequence; `law` is the negotiated one.
@@ -64,9 +91,8 @@ impl Ear {
         }
         if wants_tones {
             for (nth, codes) in payload.chunks(SAMPLES).enumerate() {
-                let Some(hit) = self.detector.push(from, codes) else { continue };
-                let end = timestamp.wrapping_add((nth * SAMPLES + codes.len()) as u32);
-                each(Sound::Tone { digit: hit.digit, start: end.wrapping_sub(hit.ago) });
+                let start = timestamp.wrapping_add((nth * SAMPLES) as u32);
+                self.hear_tones(from, start, codes, &mut each);
             }
         }
         if self.listen {
@@ -78,6 +104,27 @@ impl Ear {
             self.cutter.push(codes, |frame| each(Sound::Frame(frame)));
         }
         self.due = Some(timestamp.wrapping_add(payload.len() as u32));
+    }
+
+    /// Looks for keys in at most 20 ms that began at `start`.
+    fn hear_tones(&mut self, law: Law, start: u32, codes: &[u8], each: &mut impl FnMut(Sound<'_>)) {
+        let mut room = [0.0; SAMPLES];
+        let sound = amplitudes(law, codes, &mut room);
+        if let Some(canceller) = &mut self.canceller {
+            canceller.remove(start, sound);
+        }
+        let hit = self.detector.hear(sound);
+        if let Some(canceller) = &mut self.canceller {
+            canceller.learn(self.detector.suspects());
+        }
+        match hit {
+            Some(hit) => {
+                let end = start.wrapping_add(codes.len() as u32);
+                each(Sound::Tone { digit: hit.digit, start: end.wrapping_sub(hit.ago) });
+            }
+            None if self.detector.begins() => each(Sound::Begun),
+            None => {}
+        }
     }
 
     /// Accounts for the time between what came last and `timestamp`. With packets missing it is
@@ -113,3 +160,6 @@ impl Ear {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

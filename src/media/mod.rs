@@ -3,6 +3,7 @@
 pub mod frame; // 20 ms of PCM
 pub mod codec; // G.711 both laws
 pub mod tone; // in-band DTMF, streaming
+pub mod echo; // what comes back of what we say
 pub mod digit; // one Digit from both detectors
 pub mod ear; // what the caller says and keys, in order
 pub mod playout; // what is on the wire now, barge-in, keys we send

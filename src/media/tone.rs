@@ -6,59 +6,16 @@ use std::f32::consts::TAU;
 use std::sync::LazyLock;
 
 use super::digit::Digit;
+use super::{codec, frame};
 use crate::sip::offer::Law;
 
 mod bank;
 mod fit;
+mod judge;
 
-use bank::{Bank, DIAL_PAIR, DIAL_SINGLE, HOP, Hop, LINES, Sums, TONES};
-use fit::{BEFORE, Fit, WINDOW, Window};
-
-use super::codec;
-
-/// A full-scale sine is +3.17 dBm0.
-const FULL_SCALE_DBM0: f32 = 3.17;
-/// The weakest tone heard, between -29 (must, MT8870) and -55 (must not, AT&T) of Q.24.
-const LEVEL_MIN_DBM0: f32 = -36.0;
-/// Must be within 1.5 %, must not beyond 3.5 %; senders may be 1.8 % off (Q.23, Q.24).
-const FREQUENCY_OFF_MAX: f32 = 0.022;
-/// How much louder the low tone may be, and the high tone, in dB.
-const TWIST_LOW_MAX_DB: f32 = 10.0;
-const TWIST_HIGH_MAX_DB: f32 = 8.0;
-/// What the two tones may leave unexplained, as a share of the energy. A key begins at once; what
-/// swells or goes on may be a voice, and so may what is far off frequency: those must be purer.
-const RESIDUAL_MAX: f32 = 0.09;
-const RESIDUAL_DOUBTFUL_MAX: f32 = 0.045;
-const RESIDUAL_SWELLING_MAX: f32 = 0.015;
-/// Further off frequency than this counts as far.
-const FREQUENCY_FAR: f32 = 0.012;
-/// Growing more than this from the window's first hop to its last is doubtful.
-const GROWTH_MAX: f32 = 0.2;
-/// More of the tones than this before the window counts as swelling.
-const BEFORE_MAX: f32 = 0.25;
-/// How much of the tones must be there in the 1.25 ms at either edge, and in the 2.5 ms, should
-/// they cancel in the former: tells 23 ms from 25.
-const EDGE_MIN: f32 = 0.5;
-const EDGE_HOP_MIN: f32 = 0.75;
-/// How far each tone's strength may differ in either third of the window.
-const THIRD_MIN: f32 = 0.6;
-const THIRD_MAX: f32 = 1.4;
-/// How far its phase may bend: a voice glides, a key does not.
-const BEND_MAX: f32 = 0.6;
-/// The gate: the share of energy in the best row and column, how much the one may have of the
-/// other (13 dB), and how far off they may seem to be: the fit decides on what is nearer.
-const GATE_SHARE: f32 = 0.55;
-const GATE_TWIST: f32 = 20.0;
-const GATE_OFF_MAX: f32 = 0.03;
-/// The energy its first and last hop must have, as a share of the mean: less is an edge.
-const GATE_EDGE: f32 = 0.1;
-/// A dial tone is looked for if the key has this share, the dial tone that, and both together
-/// this much.
-const DIAL_KEYS_SHARE: f32 = 0.07;
-const DIAL_SHARE: f32 = 0.04;
-const DIAL_WHOLE: f32 = 0.7;
-/// A window may span one lost packet of 20 ms.
-const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
+use bank::{Bank, HOP, Hop, Sums, TONES};
+use fit::{BEFORE, WINDOW, Window};
+use judge::{Onset, Pair};
 
 /// Hops a held key's tones are looked for in: 10 ms.
 const PRESENCE: usize = 4;
@@ -69,6 +26,19 @@ const RELEASE: u32 = 20;
 /// After this the same key may be weaker again: what comes sooner may be its echo. 80 ms.
 const ECHO_SAMPLES: u32 = 640;
 const ECHO_MIN: f32 = 0.1;
+
+/// Samples at a packet's edge that tell whether sound ends or begins there.
+const EDGE: usize = 4;
+/// Digital silence is at most this, in both laws.
+const IDLE_MAX: f32 = 9.0 / 32768.0;
+/// Silence of up to three packets may stand for what was lost on the way to us.
+const GAP_MAX: u32 = 480;
+/// A tone goes on after it if it has at least this share of its power, and its phase is off by at
+/// most this part of a turn.
+const ALIKE_MIN: f32 = 0.5;
+const TURN_MAX: f32 = 0.07;
+/// A tone with this share of its power sounds in full.
+const WHOLE_MIN: f32 = 0.8;
 
 const RING: usize = WINDOW + BEFORE;
 
@@ -85,6 +55,13 @@ pub struct Detector {
     last: Option<Released>,
     /// Half hops of time lost since the last hop.
     lost: u32,
+    /// Samples of a silence that may stand for lost packets, not yet heard.
+    gap: u32,
+    /// Where sound went on after such a silence that was long enough for a pause.
+    resumed: Option<u32>,
+    /// What was pushed last holds what may be a tone, and what may be the beginning of a key.
+    suspected: bool,
+    begun: bool,
 }
 
 /// A key heard.
@@ -103,25 +80,24 @@ struct Held {
     power: [f32; 2],
     /// For how long it has been gone, in half hops.
     absent: u32,
+    trace: Trace,
 }
 
 struct Released {
     digit: Digit,
     power: f32,
     at: u32,
+    trace: Trace,
 }
 
-/// A row and column worth a fit, and the frequencies they seem to have.
-struct Candidate {
-    row: usize,
-    column: usize,
-    hz: [f32; 2],
-    /// Whether they are most of what is heard.
-    alone: bool,
-    /// Lines of a dial tone that may sound as well.
-    dial: &'static [usize],
-    /// Samples from the middle of the window's first half to that of the second.
-    stride: f32,
+/// The phases of a key's tones when they last sounded in full.
+#[derive(Clone, Copy, Default)]
+struct Trace {
+    /// Real and imaginary part of the low and the high tone.
+    low: [f32; 2],
+    high: [f32; 2],
+    /// Position of the middle of what was measured.
+    at: u32,
 }
 
 impl Detector {
@@ -134,28 +110,99 @@ impl Detector {
             held: None,
             last: None,
             lost: 0,
+            gap: 0,
+            resumed: None,
+            suspected: false,
+            begun: false,
         }
     }
 
-    /// Takes sound as it arrives, at most 20 ms at once: no two keys can begin in it.
+    /// Takes a packet's sound as it arrives.
     pub fn push(&mut self, law: Law, codes: &[u8]) -> Option<Hit> {
-        let samples = &SAMPLES[usize::from(law == Law::A)];
-        let mut codes = codes;
+        let mut room = [0.0; frame::SAMPLES];
         let mut told = None;
-        while !codes.is_empty() {
-            let (taken, full) = self.bank.fill(samples, codes);
-            codes = &codes[taken..];
+        for codes in codes.chunks(frame::SAMPLES) {
+            told = self.hear(amplitudes(law, codes, &mut room)).or(told);
+        }
+        told
+    }
+
+    /// The same with [`amplitudes`], at most 20 ms at once: no two keys can begin in that.
+    pub fn hear(&mut self, sound: &[f32]) -> Option<Hit> {
+        let silent = sound.iter().all(|sample| sample.abs() <= IDLE_MAX);
+        let gap = self.gap + sound.len() as u32;
+        if silent && gap <= GAP_MAX && (self.gap > 0 || self.breaks_off()) {
+            self.gap = gap;
+            (self.suspected, self.begun) = (false, false);
+            return None;
+        }
+        self.close_gap(sound);
+        let (digit, start) = self.take(sound)?;
+        Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
+    }
+
+    /// Whether what was heard last ended with sound.
+    fn breaks_off(&self) -> bool {
+        self.bank.last().is_some_and(|hop| sounds(&hop[HOP - EDGE..]))
+    }
+
+    /// Decides on a silence of whole packets, now that it is known what follows: sound that breaks
+    /// off at the end of a packet and goes on at the start of another was lost in between and
+    /// played as silence by someone before us.
+    fn close_gap(&mut self, sound: &[f32]) {
+        let gap = std::mem::take(&mut self.gap);
+        if gap == 0 {
+            return;
+        }
+        let resumes = sound.get(..EDGE).is_some_and(sounds);
+        if resumes && gap <= frame::SAMPLES as u32 {
+            return self.lose(gap);
+        }
+        let silence = [0.0; HOP];
+        for len in (0..gap).step_by(HOP).map(|at| (gap - at).min(HOP as u32)) {
+            self.take(&silence[..len as usize]);
+        }
+        if resumes {
+            self.resumed = Some(self.bank.position());
+        }
+    }
+
+    fn take(&mut self, sound: &[f32]) -> Option<(Digit, u32)> {
+        (self.suspected, self.begun) = (false, false);
+        self.bank.begin();
+        let mut sound = sound;
+        let mut told = None;
+        while !sound.is_empty() {
+            let (taken, full) = self.bank.fill(sound);
+            sound = &sound[taken..];
             if full && let Some(key) = self.hop() {
                 told = Some(key);
             }
         }
-        let (digit, start) = told?;
-        Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
+        told
     }
 
     /// Whether a key that was told still sounds.
     pub fn is_held(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Samples since the last key's tones ended; `None` while one sounds.
+    pub fn silent_for(&self) -> Option<u32> {
+        let last = self.last.as_ref().filter(|_| self.held.is_none())?;
+        let released = self.bank.position().wrapping_sub(last.at);
+        Some(released.saturating_add(RELEASE * HOP as u32 / 2))
+    }
+
+    /// Whether there is, or may be, a tone in what was pushed last.
+    pub fn suspects(&self) -> bool {
+        self.held.is_some() || self.suspected
+    }
+
+    /// Whether a key seems to begin in what was pushed last: told from its first 12.5 ms. It may
+    /// turn out to be none.
+    pub fn begins(&self) -> bool {
+        self.begun
     }
 
     /// This much sound never came.
@@ -177,30 +224,30 @@ impl Detector {
         self.oldest = (self.oldest + 1) % RING;
         self.count = (self.count + 1).min(RING);
         self.watch_held();
-        let nth = |nth: usize| &self.hops[(self.oldest + nth) % RING];
-        let window: Window<'_> = std::array::from_fn(|at| nth(BEFORE + at));
+        self.watch_onset();
+        let window: Window<'_> = std::array::from_fn(|at| self.nth(BEFORE + at));
         let span = now.wrapping_sub(window[0].start);
-        if self.count < WINDOW || span >= SPAN_MAX {
+        if self.count < WINDOW || span >= judge::SPAN_MAX {
             return None;
         }
-        let candidate = candidate(&window)?;
-        let held = |held: &Held| (held.row, held.column) == (candidate.row, candidate.column);
-        if self.held.as_ref().is_some_and(held) {
+        let candidate = judge::candidate(&window)?;
+        let (row, column) = (candidate.row, candidate.column);
+        if self.held.as_ref().is_some_and(|held| (held.row, held.column) == (row, column)) {
             return None;
         }
-        let before = Some(nth(0)).filter(|hop| {
+        let before = Some(self.nth(0)).filter(|hop| {
             self.count == RING && window[0].start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
         });
-        let fit = judged(&window, before, &candidate, span)?;
-        let digit = Digit::at(candidate.row, candidate.column);
+        let pair = judge::key(&window, before, &candidate, span)?;
+        let digit = Digit::at(row, column);
         let start = window[0].start;
-        if self.is_echo(digit, &fit, start) {
+        if self.is_echo(digit, &pair, start) {
             return None;
         }
-        let power = [fit.low.power, fit.high.power];
-        let Candidate { row, column, .. } = candidate;
-        self.held = Some(Held { row, column, power, absent: 0 });
-        Some((digit, start))
+        let trace = Trace::of(row, column, &window);
+        let goes_on = self.goes_on(digit, &pair, &trace, start);
+        self.held = Some(Held { row, column, power: pair.power, absent: 0, trace });
+        (!goes_on).then_some((digit, start))
     }
 
     /// Releases the held key once its tones have been gone for long enough.
@@ -222,6 +269,13 @@ impl Detector {
             && powers[4 + held.column] * scale >= PRESENT_MIN * held.power[1];
         if present {
             held.absent = 0;
+            let whole = (0..2).all(|tone| {
+                powers[[held.row, 4 + held.column][tone]] * scale >= WHOLE_MIN * held.power[tone]
+            });
+            if hops == PRESENCE && whole {
+                let hops: [&Hop; PRESENCE] = std::array::from_fn(newest);
+                held.trace = Trace::of(held.row, held.column, &hops);
+            }
             return;
         }
         // What was lost next to an absence was half likely part of it.
@@ -231,18 +285,49 @@ impl Detector {
                 digit: Digit::at(held.row, held.column),
                 power: held.power[0] + held.power[1],
                 at: now,
+                trace: held.trace,
             });
             self.held = None;
         }
     }
 
+    /// Looks at the last 12.5 ms for the beginning of a key.
+    fn watch_onset(&mut self) {
+        const LEN: usize = WINDOW / 2;
+        let half: [&Hop; LEN] = std::array::from_fn(|at| self.nth(RING - LEN + at));
+        let spaced = half[LEN - 1].start.wrapping_sub(half[0].start) as usize;
+        if self.held.is_some() || spaced != (LEN - 1) * HOP {
+            return;
+        }
+        let before = Some(self.nth(RING - LEN - 2)).filter(|_| self.count > LEN + 1);
+        let onset = judge::onset(&half, before);
+        self.suspected |= onset != Onset::Nothing;
+        self.begun |= onset == Onset::Key;
+    }
+
+    /// The hop at this place of the ring, the oldest first.
+    fn nth(&self, nth: usize) -> &Hop {
+        &self.hops[(self.oldest + nth) % RING]
+    }
+
+    /// Whether this is the key just released, after a silence that stood for lost packets: then
+    /// its tones go on in the phases they would have by now.
+    fn goes_on(&self, digit: Digit, pair: &Pair, trace: &Trace, start: u32) -> bool {
+        let (Some(last), Some(resumed)) = (&self.last, self.resumed) else { return false };
+        let power = pair.whole() / last.power;
+        last.digit == digit
+            && start.wrapping_sub(resumed) <= 2 * HOP as u32
+            && (ALIKE_MIN..=1.0 / ALIKE_MIN).contains(&power)
+            && trace.follows(&last.trace, digit, pair)
+    }
+
     /// Whether this is the tail of the key just released, coming back over the line.
-    fn is_echo(&self, digit: Digit, fit: &Fit, start: u32) -> bool {
+    fn is_echo(&self, digit: Digit, pair: &Pair, start: u32) -> bool {
         self.last.as_ref().is_some_and(|last| {
             let since = start.wrapping_sub(last.at) as i32;
             last.digit == digit
                 && since < ECHO_SAMPLES as i32
-                && fit.low.power + fit.high.power < ECHO_MIN * last.power
+                && pair.whole() < ECHO_MIN * last.power
         })
     }
 }
@@ -253,155 +338,55 @@ impl Default for Detector {
     }
 }
 
-/// The gate: the strongest row and column, if they are most of what is heard.
-fn candidate(window: &Window<'_>) -> Option<Candidate> {
-    static ENERGY_MIN: LazyLock<f32> =
-        LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * (WINDOW * HOP) as f32);
-    let energy: f32 = window.iter().map(|hop| hop.energy).sum();
-    let edge = window[0].energy.min(window[WINDOW - 1].energy);
-    if energy < *ENERGY_MIN || edge < GATE_EDGE * energy / WINDOW as f32 {
-        return None;
-    }
-    let halves = [&window[WINDOW / 2 - 1].half, &window[WINDOW - 1].half];
-    let (first, second) = (halves[0].powers(), halves[1].powers());
-    let power: [f32; LINES] = std::array::from_fn(|tone| first[tone] + second[tone]);
-    let (row, column) = (strongest(&power[..4]), strongest(&power[4..8]));
-    // A pure tone's share is 1: each half sums to amplitude * samples / 4.
-    let share = |tone: usize| power[tone] * 4.0 / ((WINDOW * HOP) as f32 * energy);
-    let (low, high) = (share(row), share(4 + column));
-    if low > GATE_TWIST * high || high > GATE_TWIST * low {
-        return None;
-    }
-    let dial = dial_tone(low + high, share);
-    if low + high < GATE_SHARE && dial.is_empty() {
-        return None;
-    }
-    let middle = |hops: &[&Hop]| {
-        let offset = |hop: &&Hop| hop.start.wrapping_sub(window[0].start) as f32;
-        hops.iter().map(offset).sum::<f32>() / hops.len() as f32
-    };
-    let stride = middle(&window[WINDOW / 2..]) - middle(&window[..WINDOW / 2]);
-    let hz = [row, 4 + column].map(|tone| {
-        let [a, b] = halves;
-        let re = b.re[tone] * a.re[tone] + b.im[tone] * a.im[tone];
-        let im = b.im[tone] * a.re[tone] - b.re[tone] * a.im[tone];
-        TONES[tone] + im.atan2(re) / (TAU * stride / 8000.0)
-    });
-    let off = |at: usize, tone: usize| (hz[at] / TONES[tone] - 1.0).abs();
-    let whole = stride < (WINDOW * HOP) as f32 / 2.0 + 1.0;
-    if whole && off(0, row).max(off(1, 4 + column)) > GATE_OFF_MAX {
-        return None;
-    }
-    let alone = low + high >= GATE_SHARE;
-    Some(Candidate { row, column, hz, alone, dial, stride })
-}
-
-/// The lines of the dial tone that, with the keys' share, is most of what is heard.
-fn dial_tone(keys: f32, share: impl Fn(usize) -> f32) -> &'static [usize] {
-    let [low, high] = DIAL_PAIR.map(&share);
-    let [single, other] = DIAL_SINGLE.map(&share);
-    let (lines, dial): (&[usize], f32) = if low + high > single.max(other) {
-        (&DIAL_PAIR, low + high)
-    } else if single > other {
-        (&DIAL_SINGLE[..1], single)
-    } else {
-        (&DIAL_SINGLE[1..], other)
-    };
-    let sounds = keys >= DIAL_KEYS_SHARE && dial >= DIAL_SHARE && keys + dial >= DIAL_WHOLE;
-    if sounds { lines } else { &[] }
-}
-
-fn strongest(powers: &[f32]) -> usize {
-    (1..powers.len()).fold(0, |best, at| if powers[at] > powers[best] { at } else { best })
-}
-
-/// The fit of a candidate that is a key: by itself, or over a dial tone.
-fn judged(
-    window: &Window<'_>,
-    before: Option<&Hop>,
-    candidate: &Candidate,
-    span: u32,
-) -> Option<Fit> {
-    if candidate.alone {
-        let fit = best_fit(window, before, candidate, &[], span);
-        if is_key(&fit, candidate, false) {
-            return Some(fit);
+impl Trace {
+    fn of(row: usize, column: usize, hops: &[&Hop]) -> Trace {
+        let mut sums = Sums::default();
+        let first = hops[0].start;
+        let mut offset = 0.0;
+        for hop in hops {
+            sums.add(&hop.sums);
+            offset += hop.start.wrapping_sub(first) as i32 as f32;
         }
-        // A dial tone would explain what is left over, but nothing else.
-        if fit.residual < DIAL_SHARE || fit.edges.iter().any(|&gain| gain < EDGE_MIN / 2.0) {
-            return None;
-        }
+        let tone = |tone: usize| [sums.re[tone], sums.im[tone]];
+        let at = first.wrapping_add((offset / hops.len() as f32) as i32 as u32);
+        Trace { low: tone(row), high: tone(4 + column), at }
     }
-    if candidate.dial.is_empty() {
-        return None;
+
+    /// Whether both tones have the phases that `earlier` leads to.
+    fn follows(&self, earlier: &Trace, digit: Digit, pair: &Pair) -> bool {
+        let (row, column) = digit.place();
+        let time = self.at.wrapping_sub(earlier.at) as f32;
+        // Phases are those of the nominal tones: what they run on by is what these are off.
+        let off = |now: [f32; 2], then: [f32; 2], hz: f32, nominal: f32| {
+            let turned = now[1].atan2(now[0]) - then[1].atan2(then[0]);
+            let turns = turned / TAU - (hz - nominal) * time / 8000.0;
+            (turns - turns.round()).abs()
+        };
+        off(self.low, earlier.low, pair.hz[0], TONES[row]) <= TURN_MAX
+            && off(self.high, earlier.high, pair.hz[1], TONES[4 + column]) <= TURN_MAX
     }
-    let fit = best_fit(window, before, candidate, candidate.dial, span);
-    is_key(&fit, candidate, true).then_some(fit)
 }
 
-/// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
-/// neighbouring frequencies are tried as well.
-fn best_fit(
-    window: &Window<'_>,
-    before: Option<&Hop>,
-    candidate: &Candidate,
-    dial: &[usize],
-    span: u32,
-) -> Fit {
-    let fit = |low: f32, high: f32| {
-        let mut hz = [candidate.hz[0] + low, candidate.hz[1] + high, 0.0, 0.0];
-        for (hz, &line) in hz[2..].iter_mut().zip(dial) {
-            *hz = TONES[line];
-        }
-        fit::fit(window, before, &hz[..2 + dial.len()])
-    };
-    let mut best = fit(0.0, 0.0);
-    if span < (WINDOW * HOP) as u32 {
-        return best;
+/// Up to 20 ms of G.711 as numbers, of which a full-scale sine has amplitude 1.
+pub fn amplitudes<'a>(
+    law: Law,
+    codes: &[u8],
+    room: &'a mut [f32; frame::SAMPLES],
+) -> &'a mut [f32] {
+    let table = &AMPLITUDES[usize::from(law == Law::A)];
+    for (sample, &code) in room.iter_mut().zip(codes) {
+        *sample = table[usize::from(code)];
     }
-    let turn = 8000.0 / candidate.stride;
-    for low in [-turn, 0.0, turn] {
-        for high in [-turn, 0.0, turn] {
-            let other = fit(low, high);
-            if other.residual < best.residual {
-                best = other;
-            }
-        }
-    }
-    best
+    &mut room[..codes.len().min(frame::SAMPLES)]
 }
 
-fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
-    let off = |hz: f32, nominal: f32| (hz / nominal - 1.0).abs();
-    let off =
-        off(fit.low.hz, TONES[candidate.row]).max(off(fit.high.hz, TONES[4 + candidate.column]));
-    let residual_max = if fit.before.is_some_and(|gain| gain > BEFORE_MAX) {
-        RESIDUAL_SWELLING_MAX
-    } else if dial || off > FREQUENCY_FAR || fit.edges[2] - fit.edges[1] > GROWTH_MAX {
-        RESIDUAL_DOUBTFUL_MAX
-    } else {
-        RESIDUAL_MAX
-    };
-    let twist_db = 10.0 * (fit.low.power / fit.high.power).log10();
-    fit.residual < residual_max
-        && off <= FREQUENCY_OFF_MAX
-        && fit.low.power.min(fit.high.power) >= power_of(LEVEL_MIN_DBM0)
-        && (-TWIST_HIGH_MAX_DB..=TWIST_LOW_MAX_DB).contains(&twist_db)
-        && fit.edges.iter().all(|&gain| gain >= EDGE_MIN)
-        && fit.edges[1].min(fit.edges[2]) >= EDGE_HOP_MIN
-        && [fit.low, fit.high].iter().all(|sine| {
-            sine.bend.abs() <= BEND_MAX
-                && sine.thirds.iter().all(|third| (THIRD_MIN..=THIRD_MAX).contains(third))
-        })
-}
-
-/// Mean square of a sine at this level.
-fn power_of(dbm0: f32) -> f32 {
-    0.5 * 10f32.powf((dbm0 - FULL_SCALE_DBM0) / 10.0)
+/// Whether there is sound at the very edge: digital silence is not.
+fn sounds(edge: &[f32]) -> bool {
+    edge.iter().any(|sample| sample.abs() > IDLE_MAX)
 }
 
 /// Codes as numbers around 0, of both laws.
-static SAMPLES: LazyLock<[[f32; 256]; 2]> = LazyLock::new(|| {
+static AMPLITUDES: LazyLock<[[f32; 256]; 2]> = LazyLock::new(|| {
     [Law::Mu, Law::A].map(|law| codec::samples(law).map(|sample| f32::from(sample) / 32768.0))
 });
 

@@ -23,6 +23,7 @@ pub mod console; // calls as a person may watch them
 pub mod dns; // where SIP URIs are reached
 pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
+pub mod dtmf; // which keys a recording holds
 pub mod explain; // which trunk takes a request, and why
 pub mod gateway; // the configured gateway, opened
 pub mod http_client; // requests to gateways

@@ -156,6 +156,7 @@ impl Stream {
                         outbox.key(digit, Source::Tone, playout);
                     }
                 }
+                Sound::Begun => outbox.ended(playout.barge_in(), false),
                 Sound::Frame(frame) => outbox.heard(frame),
             });
             if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {

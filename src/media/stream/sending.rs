@@ -23,6 +23,8 @@ pub(super) struct Out {
 
 /// Turns from one packet of comfort noise to the next.
 const NOISE_TURNS: u32 = 10;
+/// Missed turns that whoever listens for echo is told of: after more it begins anew anyway.
+const MISSED_MAX: u32 = 50;
 /// Its level in -dBov (RFC 3389 §3): hardly to be heard.
 const NOISE_LEVEL: u8 = 70;
 
@@ -47,6 +49,9 @@ impl Stream {
         };
         if let Some(recorder) = &mut self.recorder {
             recorder.turn(&frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)));
+        }
+        if self.merger.wants_tones() {
+            self.ear.sent(agreed.law, &frame);
         }
         // Who is not known yet by address must hear from us to be heard.
         let quiet = !sounds && certain && self.out.filled == 0;
@@ -90,6 +95,10 @@ impl Stream {
         self.out.skip(missed);
         if let Some(recorder) = &mut self.recorder {
             recorder.pass(missed);
+        }
+        if let (Some(agreed), true) = (self.agreed, self.merger.wants_tones()) {
+            let silence = [codec::silence(agreed.law); SAMPLES];
+            (0..missed.min(MISSED_MAX)).for_each(|_| self.ear.sent(agreed.law, &silence));
         }
     }
 

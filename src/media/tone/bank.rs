@@ -28,6 +28,8 @@ pub struct Hop {
     /// Position of the first sample in the stream, wrapping.
     pub start: u32,
     pub samples: [f32; HOP],
+    /// Whether a packet began with it.
+    pub begins: bool,
     pub energy: f32,
     /// Correlation with each tone, phases referred to one origin for all hops.
     pub sums: Sums,
@@ -39,6 +41,7 @@ impl Hop {
     pub const SILENT: Hop = Hop {
         start: 0,
         samples: [0.0; HOP],
+        begins: false,
         energy: 0.0,
         sums: Sums { re: [0.0; LINES], im: [0.0; LINES] },
         half: Sums { re: [0.0; LINES], im: [0.0; LINES] },
@@ -56,6 +59,8 @@ pub struct Sums {
 pub struct Bank {
     samples: [f32; HOP],
     filled: usize,
+    /// Whether a packet began with the hop.
+    begins: bool,
     start: u32,
     /// Each tone's phase at `start`.
     phase: Sums,
@@ -65,25 +70,40 @@ pub struct Bank {
 
 impl Bank {
     pub fn new() -> Bank {
-        Bank { samples: [0.0; HOP], filled: 0, start: 0, phase: phases(0), exact_for: EXACT_FOR }
+        Bank {
+            samples: [0.0; HOP],
+            filled: 0,
+            begins: false,
+            start: 0,
+            phase: phases(0),
+            exact_for: EXACT_FOR,
+        }
     }
 
-    /// Takes samples from the front of `codes` up to the end of the hop; how many, and whether the
+    /// A packet begins with the next sample.
+    pub fn begin(&mut self) {
+        self.begins |= self.filled == 0;
+    }
+
+    /// Takes samples from the front of `sound` up to the end of the hop; how many, and whether the
     /// hop is full: then [`Bank::finish`] it.
-    pub fn fill(&mut self, samples: &[f32; 256], codes: &[u8]) -> (usize, bool) {
-        let room = &mut self.samples[self.filled..];
-        let taken = room.len().min(codes.len());
-        for (sample, &code) in room.iter_mut().zip(codes) {
-            *sample = samples[usize::from(code)];
-        }
+    pub fn fill(&mut self, sound: &[f32]) -> (usize, bool) {
+        let taken = (HOP - self.filled).min(sound.len());
+        self.samples[self.filled..self.filled + taken].copy_from_slice(&sound[..taken]);
         self.filled += taken;
         (taken, self.filled == HOP)
+    }
+
+    /// The last samples of the hop before, if no new one has begun.
+    pub fn last(&self) -> Option<&[f32; HOP]> {
+        (self.filled == 0).then_some(&self.samples)
     }
 
     /// Leaves out `samples` of time, and the hop begun.
     pub fn skip(&mut self, samples: u32) {
         self.start = self.start.wrapping_add(self.filled as u32).wrapping_add(samples);
         self.filled = 0;
+        self.begins = false;
         self.phase = phases(self.start);
     }
 
@@ -106,6 +126,7 @@ impl Bank {
         }
         hop.start = self.start;
         hop.samples = self.samples;
+        hop.begins = std::mem::take(&mut self.begins);
         hop.energy = energy;
         hop.sums = product(&sums, &self.phase);
         self.filled = 0;
@@ -173,8 +194,6 @@ mod tests {
 
     #[test]
     fn hops_of_a_tone_add_up_coherently_even_across_a_hole() {
-        // Codes that stand for the samples of one second of 941 Hz, as far as a byte can.
-        let samples: [f32; 256] = std::array::from_fn(|code| code as f32 / 127.5 - 1.0);
         let mut bank = Bank::new();
         let mut hop = Hop::SILENT;
         let mut total = Sums::default();
@@ -185,8 +204,7 @@ mod tests {
             }
             let at = if n >= 20_010 { n + 163 } else { n };
             let cycles = u64::from(at) * 941 % 8000;
-            let code = ((cycles as f32 * RADIANS).cos() * 127.5 + 127.5).round() as u8;
-            let (taken, full) = bank.fill(&samples, &[code]);
+            let (taken, full) = bank.fill(&[(cycles as f32 * RADIANS).cos()]);
             assert_eq!(taken, 1);
             if full {
                 bank.finish(&mut hop);

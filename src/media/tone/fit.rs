@@ -63,22 +63,55 @@ pub const SINES_MAX: usize = 4;
 /// Fits sines near these frequencies, a key's low and high one first; the nearer the better: 10 Hz
 /// converge to a tenth. `before` is the hop that ended 5 ms before the window, if there is one.
 pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: &[f32]) -> Fit {
-    let times = times(window);
-    let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
-    let samples = (WINDOW * HOP) as f32;
-    let count = near_hz.len().min(SINES_MAX);
-    let mut waves = [Wave { omega: 0.0, re: 0.0, im: 0.0 }; SINES_MAX];
-    for (wave, hz) in waves.iter_mut().zip(near_hz) {
-        wave.omega = hz * RADIANS;
-    }
-    let waves = &mut waves[..count];
+    let mut times = [0.0; WINDOW];
+    centre(window, &mut times);
+    let mut waves = waves(near_hz);
+    let waves = &mut waves[..near_hz.len().min(SINES_MAX)];
     // Neighbouring sines see each other: each step clears the air for the next.
-    let steps = if count > 2 { 2 * STEPS } else { STEPS };
+    let steps = if waves.len() > 2 { 2 * STEPS } else { STEPS };
+    solve(window, &times, waves, steps, true);
+    let mut fit = judge(window, &times, waves);
+    fit.before = before.map(|hop| {
+        let time = times[0] - (BEFORE * HOP) as f32;
+        sounded(hop, waves, time, fit.noise())
+    });
+    fit
+}
+
+/// The same for a key's two sines in a shorter stretch without holes, 3 hops at least.
+pub fn fit_part(hops: &[&Hop], near_hz: [f32; 2]) -> Part {
+    let mut times = [0.0; WINDOW];
+    let times = &mut times[..hops.len()];
+    centre(hops, times);
+    let mut waves = waves(&near_hz);
+    solve(hops, times, &mut waves[..2], 2 * STEPS, true);
+    Part::of(hops, times, &waves[..2])
+}
+
+fn waves(near_hz: &[f32]) -> [Wave; SINES_MAX] {
+    let omega = |at: usize| near_hz.get(at).map_or(0.0, |hz| hz * RADIANS);
+    std::array::from_fn(|at| Wave { omega: omega(at), re: 0.0, im: 0.0 })
+}
+
+/// The middle of each hop, counted from the middle of them all, in samples.
+fn centre(hops: &[&Hop], times: &mut [f32]) {
+    let first = hops[0].start;
+    let offset = |hop: &Hop| hop.start.wrapping_sub(first) as f32;
+    let middle = hops.iter().map(|hop| offset(hop)).sum::<f32>() / hops.len() as f32;
+    for (time, hop) in times.iter_mut().zip(hops) {
+        *time = offset(hop) - middle;
+    }
+}
+
+/// Corrects amplitudes, and frequencies if they are free, this many times.
+fn solve(hops: &[&Hop], times: &[f32], waves: &mut [Wave], steps: usize, free: bool) {
+    let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
+    let samples = (hops.len() * HOP) as f32;
     for step in 0..=steps {
-        let slopes = slopes(window, &times, waves);
+        let slopes = slopes(hops, times, waves);
         for (wave, slope) in waves.iter_mut().zip(&slopes) {
             let power = wave.re * wave.re + wave.im * wave.im;
-            if step > 0 && power > 0.0 {
+            if free && step > 0 && power > 0.0 {
                 let turn = wave.re * slope.time_im - wave.im * slope.time_re;
                 wave.omega += 2.0 * turn / (power * spread);
             }
@@ -86,22 +119,55 @@ pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: &[f32]) -> Fit {
             wave.im += 2.0 * slope.im / samples;
         }
     }
-    let mut fit = judge(window, &times, waves);
-    fit.before = before.map(|hop| {
-        let time = times[0] - (BEFORE * HOP) as f32;
-        let turns = turns(waves);
-        let (key, rest) = split(hop, waves, &turns, time);
-        gain(&rest, &key, fit.low.power + fit.high.power)
-    });
-    fit
 }
 
-/// The middle of each hop, counted from the middle of the window, in samples.
-fn times(window: &Window<'_>) -> [f32; WINDOW] {
-    let first = window[0].start;
-    let offset = |hop: &Hop| hop.start.wrapping_sub(first) as f32;
-    let middle = window.iter().map(|hop| offset(hop)).sum::<f32>() / WINDOW as f32;
-    std::array::from_fn(|at| offset(window[at]) - middle)
+/// How much of a key's sines is in a hop outside of what was fitted.
+fn sounded(hop: &Hop, waves: &[Wave], time: f32, noise: f32) -> f32 {
+    let (key, rest) = split(hop, waves, &turns(waves), time);
+    gain(&rest, &key, noise)
+}
+
+impl Fit {
+    /// Mean square of what no sine explains.
+    fn noise(&self) -> f32 {
+        self.residual * (self.low.power + self.high.power) / (1.0 - self.residual).max(1e-3)
+    }
+}
+
+/// A part of a window as fitted by a key's two sines.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub hz: [f32; 2],
+    /// Mean squares.
+    pub power: [f32; 2],
+    pub residual: f32,
+    /// As in [`Fit::edges`]: the first and last 2.5 ms.
+    pub edges: [f32; 2],
+}
+
+impl Part {
+    fn of(hops: &[&Hop], times: &[f32], waves: &[Wave]) -> Part {
+        let turns = turns(waves);
+        let power = [0, 1].map(|at| waves[at].power());
+        let left = |hop: &Hop, time: f32| {
+            let (key, sound) = split(hop, waves, &turns, time);
+            let rest: [f32; HOP] = std::array::from_fn(|at| sound[at] - key[at]);
+            dot(&rest, &rest)
+        };
+        let left: f32 = hops.iter().zip(times).map(|(hop, &time)| left(hop, time)).sum();
+        let noise = left / (hops.len() * HOP) as f32;
+        let edge = |nth: usize| {
+            let (key, sound) = split(hops[nth], waves, &turns, times[nth]);
+            gain(&sound, &key, noise)
+        };
+        let whole = left + (power[0] + power[1]) * (hops.len() * HOP) as f32;
+        Part {
+            hz: [0, 1].map(|at| waves[at].omega / RADIANS),
+            power,
+            residual: left / whole.max(f32::MIN_POSITIVE),
+            edges: [edge(0), edge(hops.len() - 1)],
+        }
+    }
 }
 
 /// One period table of a wave over a hop, counted from the hop's middle.
@@ -125,6 +191,11 @@ impl Turns {
 }
 
 impl Wave {
+    /// Mean square.
+    fn power(&self) -> f32 {
+        (self.re * self.re + self.im * self.im) / 2.0
+    }
+
     /// Its complex amplitude at a time.
     fn at(&self, time: f32) -> (f32, f32) {
         let (sin, cos) = (self.omega * time).sin_cos();
@@ -155,10 +226,10 @@ fn model(waves: &[Wave], turns: &[Turns], time: f32) -> [f32; HOP] {
     model
 }
 
-fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> [Slope; SINES_MAX] {
+fn slopes(hops: &[&Hop], times: &[f32], waves: &[Wave]) -> [Slope; SINES_MAX] {
     let turns = turns(waves);
     let mut slopes = [Slope::default(); SINES_MAX];
-    for (hop, &time) in window.iter().zip(times) {
+    for (hop, &time) in hops.iter().zip(times) {
         let model = model(waves, &turns, time);
         let left: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
         for ((slope, wave), turns) in slopes.iter_mut().zip(waves).zip(&turns) {
@@ -176,15 +247,17 @@ fn slopes(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> [Slope;
 
 fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
     let turns = turns(waves);
-    let power = |wave: &Wave| (wave.re * wave.re + wave.im * wave.im) / 2.0;
-    let expected = power(&waves[0]) + power(&waves[1]);
-    let mut left = 0.0;
-    let mut edges = [1.0; 4];
+    let expected = waves[0].power() + waves[1].power();
+    let (mut left, mut inside) = (0.0, 0.0);
     let mut thirds = [[Slope::default(); 3]; 2];
     for (nth, (hop, &time)) in window.iter().zip(times).enumerate() {
         let (key, sound) = split(hop, waves, &turns, time);
         let rest: [f32; HOP] = std::array::from_fn(|at| sound[at] - key[at]);
-        left += dot(&rest, &rest);
+        let energy = dot(&rest, &rest);
+        left += energy;
+        if (1..WINDOW - 1).contains(&nth) {
+            inside += energy;
+        }
         for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
             // What is left, relative to the wave's own phase and strength.
             let (re, im) = wave.at(time);
@@ -193,17 +266,11 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
             third.re += along * re + across * im;
             third.im += across * re - along * im;
         }
-        let (head, tail) = (..HOP / 2, HOP / 2..);
-        if nth == 0 {
-            edges[0] = gain(&sound[head], &key[head], expected);
-            edges[1] = gain(&sound, &key, expected);
-        } else if nth == WINDOW - 1 {
-            edges[2] = gain(&sound, &key, expected);
-            edges[3] = gain(&sound[tail.clone()], &key[tail], expected);
-        }
     }
+    let edge = |nth: usize| split(window[nth], waves, &turns, times[nth]);
+    let edges = edges(edge(0), edge(WINDOW - 1), inside / ((WINDOW - 2) * HOP) as f32);
     let sine = |wave: &Wave, thirds: &[Slope; 3]| {
-        let power = power(wave);
+        let power = wave.power();
         // Three hops, four, three: 30, 40 and 30 samples' worth of `power`.
         let share = |third: usize, hops: f32| {
             let whole = hops * HOP as f32 * power.max(f32::MIN_POSITIVE);
@@ -227,11 +294,24 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
     }
 }
 
-/// How much of `model` is in `samples`. Where the two sines cancel there is too little to tell.
-fn gain(samples: &[f32], model: &[f32], power: f32) -> f32 {
+/// [`Fit::edges`] of a window's first and last hop, each as the sines would have it and as it
+/// sounds, in noise of this power.
+fn edges(first: ([f32; HOP], [f32; HOP]), last: ([f32; HOP], [f32; HOP]), noise: f32) -> [f32; 4] {
+    let (head, tail) = (..HOP / 2, HOP / 2..);
+    [
+        gain(&first.1[head], &first.0[head], noise),
+        gain(&first.1, &first.0, noise),
+        gain(&last.1, &last.0, noise),
+        gain(&last.1[tail.clone()], &last.0[tail], noise),
+    ]
+}
+
+/// How much of `model` is in `samples`. Where the two sines cancel there may be too little to
+/// tell: less than makes the answer certain to a seventh.
+fn gain(samples: &[f32], model: &[f32], noise: f32) -> f32 {
     let all: f32 = model.iter().map(|value| value * value).sum();
     let got: f32 = samples.iter().zip(model).map(|(sample, value)| sample * value).sum();
-    if all < 0.2 * power * samples.len() as f32 { 1.0 } else { got / all }
+    if all <= 50.0 * noise { 1.0 } else { got / all }
 }
 
 /// Four sums side by side, as the machine likes them.

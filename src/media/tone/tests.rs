@@ -1,6 +1,9 @@
 //! Keyed digits as the line may bend them, and voices that must not be taken for keys.
 
+use super::judge::FULL_SCALE_DBM0;
 use super::*;
+
+mod line;
 
 /// A deterministic source of chance.
 struct Chance(u32);
