@@ -146,12 +146,13 @@ pub struct Media {
     pub address: Option<IpAddr>,
     /// First and last UDP port for RTP; two ports a call.
     pub ports: [u16; 2],
-    pub threads: usize,
+    /// Unset: one for each 2,500 of `calls_max`.
+    pub threads: Option<usize>,
 }
 
 impl Default for Media {
     fn default() -> Media {
-        Media { address: None, ports: [20_000, 29_999], threads: 1 }
+        Media { address: None, ports: [20_000, 29_999], threads: None }
     }
 }
 
@@ -250,7 +251,15 @@ impl Default for Log {
     }
 }
 
+/// Calls that one media thread serves beside all else that it may be asked.
+const CALLS_PER_THREAD: usize = 2_500;
+
 impl Config {
+    /// How many media threads there are to be.
+    pub fn media_threads(&self) -> usize {
+        self.media.threads.unwrap_or(self.sip.calls_max.div_ceil(CALLS_PER_THREAD))
+    }
+
     /// Reads a configuration. `profile` finds a trunk profile's TOML by name or path.
     pub fn parse(
         text: &str,

@@ -253,7 +253,7 @@ impl<'t> Reader<'t> {
             ("sip", "connections_max", whole(sip.connections_max), 1..=65_000),
             ("sip", "connections_per_source", whole(sip.connections_per_source), 1..=65_000),
             ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
-            ("media", "threads", whole(media.threads), 1..=64),
+            ("media", "threads", whole(media.threads.unwrap_or(1)), 1..=64),
             ("posting", "interval_s", posting.interval_s, 1..=86_400),
             ("dialogue", "first_key_ms", dialogue.first_key_ms, 1_000..=60_000),
             ("dialogue", "inter_key_ms", dialogue.inter_key_ms, 500..=60_000),

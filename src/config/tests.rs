@@ -188,9 +188,21 @@ fn a_trunk_that_cannot_work_is_told() {
         ("sensitive_media = \"srtp\"\nsrtp = \"required\"", "must come by TLS"),
         ("proxy = \"pbx.example.com\"", "is no SIP URI"),
         ("options_s = 30", "needs somebody to ask"),
+        ("calls_max = 0", "no call could be taken"),
+        ("calls_per_second = 0", "no call could be taken"),
+        ("calls_max = 30", ""),
         ("register = { registrar = \"sip:h\", address = \"me\" }", "`me` is no SIP URI"),
     ] {
         let told = trunk(keys);
         assert!(told.contains(want) && told.is_empty() == want.is_empty(), "{keys}: {told}");
     }
+}
+
+#[test]
+fn media_threads_follow_the_calls() {
+    let threads = |calls_max| {
+        let text = format!("[sip]\ncalls_max = {calls_max}\n");
+        parse(&text).expect("right").media_threads()
+    };
+    assert_eq!([1, 500, 2_500, 2_501, 10_000].map(threads), [1, 1, 1, 2, 4]);
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rand::TryRng;
@@ -26,6 +26,7 @@ mod ports;
 mod recorder;
 mod thread;
 
+use lateness::{Busy, Histogram};
 pub use lateness::{Lateness, Window};
 use ports::Ports;
 use recorder::Recorder;
@@ -105,8 +106,20 @@ pub struct Media {
 struct Handle {
     orders: SyncSender<Order>,
     calls: Arc<AtomicUsize>,
-    lateness: Arc<lateness::Histogram>,
+    lateness: Arc<Histogram>,
+    busy: Arc<Busy>,
+    /// New calls go elsewhere while there is an elsewhere.
+    avoided: AtomicBool,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How a media thread does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Condition {
+    /// 99 of 100 turns were at most this late.
+    pub p99: Duration,
+    /// The share of its time that it works.
+    pub busy: f32,
 }
 
 #[derive(Default)]
@@ -144,8 +157,11 @@ impl Media {
 
     /// Gives a call a port pair and a stream.
     pub fn open(&self, call: OpenCall) -> Result<Session, Full> {
-        let loads = self.workers.iter().map(|worker| worker.calls.load(Ordering::Relaxed));
-        let emptiest = loads.enumerate().min_by_key(|(_, calls)| *calls);
+        let loads = self.workers.iter().map(|worker| {
+            let avoided = worker.avoided.load(Ordering::Relaxed);
+            (avoided, worker.calls.load(Ordering::Relaxed))
+        });
+        let emptiest = loads.enumerate().min_by_key(|(_, load)| *load);
         let (worker, _) = emptiest.ok_or(Full::Orders)?;
         self.open_at(call, worker, None)
     }
@@ -184,16 +200,22 @@ impl Media {
             open: Arc::clone(&open),
         });
         // Built first: if the order is refused, dropping it gives the ports back.
+        let handle = self.workers.get(worker).ok_or(Full::Orders)?;
         let session = Session {
             port,
             id,
             worker,
-            orders: self.workers.get(worker).ok_or(Full::Orders)?.orders.clone(),
+            orders: handle.orders.clone(),
             open,
             ports: Arc::clone(&self.ports),
             counts: Arc::clone(&self.counts),
         };
-        session.orders.try_send(Order::Open(call, beside)).map_err(|_| Full::Orders)?;
+        // At once, so that calls that come together are shared out.
+        handle.calls.fetch_add(1, Ordering::Relaxed);
+        if session.orders.try_send(Order::Open(call, beside)).is_err() {
+            handle.calls.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Orders);
+        }
         Ok(session)
     }
 
@@ -210,26 +232,42 @@ impl Media {
         Lateness::of(self.workers.iter().map(|worker| worker.lateness.as_ref()))
     }
 
-    /// How late they were since the last call with this window.
-    pub fn lateness_since(&self, window: &mut Window) -> Lateness {
-        let workers = self.workers.iter().map(|worker| worker.lateness.as_ref());
-        Lateness::since(window, workers)
+    /// How each thread has done since the last call with these windows.
+    pub fn conditions(&self, windows: &mut Vec<Window>) -> Vec<Condition> {
+        windows.resize_with(self.workers.len(), Window::default);
+        let each = self.workers.iter().zip(windows);
+        each.map(|(worker, window)| {
+            let p99 = Lateness::since(window, &worker.lateness).p99;
+            // A thread without calls does not count.
+            let idle = worker.calls.load(Ordering::Relaxed) == 0;
+            Condition { p99, busy: if idle { 0.0 } else { worker.busy.share() } }
+        })
+        .collect()
+    }
+
+    /// Whether new calls go to other threads as long as there are any.
+    pub fn avoid(&self, thread: usize, avoided: bool) {
+        if let Some(worker) = self.workers.get(thread) {
+            worker.avoided.store(avoided, Ordering::Relaxed);
+        }
     }
 
     fn worker(&self, nth: usize) -> io::Result<Handle> {
         let (orders, inbox) = sync_channel(ORDERS_MAX);
         let calls = Arc::new(AtomicUsize::new(0));
-        let lateness = Arc::new(lateness::Histogram::default());
+        let (lateness, busy) = (Arc::new(Histogram::default()), Arc::new(Busy::default()));
         let worker = Worker::new(
             inbox,
             Arc::clone(&calls),
             Arc::clone(&lateness),
+            Arc::clone(&busy),
             Arc::clone(&self.stop),
             Arc::clone(&self.counts),
         );
         let thread =
             std::thread::Builder::new().name(format!("media-{nth}")).spawn(|| worker.run())?;
-        Ok(Handle { orders, calls, lateness, thread: Some(thread) })
+        let avoided = AtomicBool::new(false);
+        Ok(Handle { orders, calls, lateness, busy, avoided, thread: Some(thread) })
     }
 
     /// A free port pair. A pair that another program holds is passed over.

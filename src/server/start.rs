@@ -150,7 +150,7 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
     let settings = media::Settings {
         address: config.media_address(),
         ports: first..=last,
-        threads: config.media.threads,
+        threads: config.media_threads(),
         recording_directory: config.recording.directory.clone(),
     };
     media::Media::start(settings).map_err(|error| {

@@ -1,6 +1,6 @@
-//! How late turns are, counted without a lock.
+//! How late turns are and how much of its time a thread works, counted without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Buckets of lateness, each half again as wide as the one before: 1 us to about 40 s.
@@ -9,6 +9,30 @@ const BUCKETS: usize = 44;
 pub struct Histogram {
     counts: [AtomicU64; BUCKETS],
     max_us: AtomicU64,
+}
+
+/// The share of its time that a thread works, as an average over about half a second. One thread
+/// writes it.
+#[derive(Default)]
+pub struct Busy {
+    /// An `f32`, 0 to 1 and, while it does not keep up, more.
+    share: AtomicU32,
+}
+
+impl Busy {
+    /// Slots of 1 ms that the average goes over.
+    const SLOTS: f32 = 512.0;
+
+    pub fn add(&self, worked: Duration, slot: Duration) {
+        let share = self.share();
+        let now = worked.as_secs_f32() / slot.as_secs_f32();
+        let next = share + (now - share) / Busy::SLOTS;
+        self.share.store(next.to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn share(&self) -> f32 {
+        f32::from_bits(self.share.load(Ordering::Relaxed))
+    }
 }
 
 /// Remembers what was counted, to tell of the turns since.
@@ -54,11 +78,8 @@ impl Lateness {
     }
 
     /// Of the turns since the last call with this window; `max` is that since the start.
-    pub fn since<'a>(
-        window: &mut Window,
-        histograms: impl Iterator<Item = &'a Histogram>,
-    ) -> Lateness {
-        let (counts, max_us) = summed(histograms);
+    pub fn since(window: &mut Window, histogram: &Histogram) -> Lateness {
+        let (counts, max_us) = summed([histogram].into_iter());
         let before = std::mem::replace(&mut window.counts, counts);
         Lateness::read(std::array::from_fn(|at| counts[at] - before[at]), max_us)
     }
@@ -111,12 +132,21 @@ mod tests {
     }
 
     #[test]
+    fn how_busy_a_thread_is_follows_its_work() {
+        let (busy, ms) = (Busy::default(), Duration::from_millis(1));
+        (0..5_000).for_each(|_| busy.add(ms / 4, ms));
+        assert!((busy.share() - 0.25).abs() < 0.01, "{}", busy.share());
+        (0..512).for_each(|_| busy.add(ms, ms));
+        assert!((0.6..0.8).contains(&busy.share()), "{}", busy.share());
+    }
+
+    #[test]
     fn a_window_forgets_what_came_before() {
         let (histogram, mut window) = (Histogram::default(), Window::default());
         (0..100).for_each(|_| histogram.add(Duration::from_millis(30)));
-        assert!(Lateness::since(&mut window, [&histogram].into_iter()).p99.as_millis() >= 30);
+        assert!(Lateness::since(&mut window, &histogram).p99.as_millis() >= 30);
         (0..50).for_each(|_| histogram.add(Duration::from_micros(100)));
-        let late = Lateness::since(&mut window, [&histogram].into_iter());
+        let late = Lateness::since(&mut window, &histogram);
         assert_eq!(late.turns, 50);
         assert!(late.p99 < Duration::from_millis(1), "{:?}", late.p99);
     }

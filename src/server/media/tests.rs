@@ -212,6 +212,23 @@ fn packets_that_come_together_are_all_heard_however_steady_it_was_before() {
 }
 
 #[test]
+fn calls_go_to_the_emptiest_thread_that_is_not_avoided() {
+    let ports = 31_200..=31_299;
+    let settings = Settings { address: LOOPBACK, ports, threads: 3, recording_directory: None };
+    let media = Media::start(settings).unwrap();
+    media.avoid(1, true);
+    let calls: Vec<Leg> = (0..4).map(|_| leg(&media, "a")).collect();
+    let threads: Vec<usize> = calls.iter().map(|call| call.session.worker).collect();
+    assert_eq!(threads, [0, 2, 0, 2]);
+    media.avoid(0, true);
+    media.avoid(2, true);
+    assert_eq!(leg(&media, "a").session.worker, 1, "all are avoided: the emptiest");
+    let mut windows = Vec::new();
+    assert_eq!(media.conditions(&mut windows).len(), 3);
+    assert!(media.conditions(&mut windows).iter().all(|one| one.busy < 1.0));
+}
+
+#[test]
 fn a_slow_listener_loses_no_key() {
     let media = media(30_300..=30_399, None);
     let (mut a, mut b) = (leg(&media, "a"), leg_with(&media, "b", 1));

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError as Refused;
 
 use super::Counts;
-use super::lateness::Histogram;
+use super::lateness::{Busy, Histogram};
 use super::recorder::{Recording, Take};
 use crate::media::stream::PACKET_MAX;
 use crate::media::{Command, Event, Stream};
@@ -96,6 +96,7 @@ pub struct Worker {
     unsaid: Vec<Recording>,
     calls: Arc<AtomicUsize>,
     lateness: Arc<Histogram>,
+    busy: Arc<Busy>,
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
     datagram: [u8; DATAGRAM_MAX],
@@ -108,6 +109,7 @@ impl Worker {
         orders: Receiver<Order>,
         calls: Arc<AtomicUsize>,
         lateness: Arc<Histogram>,
+        busy: Arc<Busy>,
         stop: Arc<AtomicBool>,
         counts: Arc<Counts>,
     ) -> Worker {
@@ -118,6 +120,7 @@ impl Worker {
             unsaid: Vec::new(),
             calls,
             lateness,
+            busy,
             stop,
             counts,
             datagram: [0; DATAGRAM_MAX],
@@ -146,6 +149,7 @@ impl Worker {
                 self.obey(now, order);
             }
             self.turn(now, slot);
+            self.busy.add(clock::now().saturating_duration_since(now), SLOT);
             // Up to one round may be made up for, slot after slot: each call has one turn in it.
             // What is later still is left out.
             let round = SLOT * SLOTS as u32;
@@ -172,7 +176,6 @@ impl Worker {
                 let home = beside.unwrap_or(emptiest);
                 self.homes.insert(call.id, home);
                 self.slots[home].push(call);
-                self.calls.store(self.homes.len(), Ordering::Relaxed);
             }
             Order::Command(id, command) => {
                 if let Some(call) = self.call(id) {
@@ -273,7 +276,7 @@ impl Worker {
             self.part(other);
         }
         self.homes.remove(&call.id);
-        self.calls.store(self.homes.len(), Ordering::Relaxed);
+        self.calls.fetch_sub(1, Ordering::Relaxed);
         call.stream.close();
         call.say_goodbye(now);
         call.record(&self.counts);
