@@ -86,7 +86,7 @@ fn detector(what: &str, sound: &[u8], sent: Option<&[u8]>) {
     }
     let mean = best.iter().sum::<Duration>() / best.len() as u32;
     let most = best.iter().max().copied().unwrap_or_default();
-    println!("  keys in {what:<22} {mean:>9.0?} per frame, at most {most:.0?}");
+    println!("  keys in {what:<22} {mean:>9.2?} per frame, at most {most:.0?}");
 }
 
 /// What SRTP adds to a stream, each suite next to the same without it. Streams in pairs: what one

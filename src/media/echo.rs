@@ -15,16 +15,16 @@ use search::{SPAN, Search};
 
 /// Samples of ours kept: the longest delay, the frames it is looked for in, and what comes late.
 const KEPT: usize = 20 * SAMPLES;
-/// Mean square of theirs below which no echo matters to a key: -44 dBm0.
-const HEARD_MIN: f32 = 1e-5;
+/// Mean square of theirs below which no echo matters to a key: -50 dBm0.
+const HEARD_MIN: f32 = 2.5e-6;
 /// Frames in which a delay must be found, and then its path.
 const SEARCHED_MAX: u32 = 24;
-const TRIED_MAX: u32 = 12;
+const TRIED_MAX: u32 = 10;
 /// Frames before the next search; twice as many after each in vain, up to so often.
 const REST: u32 = 50;
 const DOUBLED_MAX: u32 = 6;
 /// So often it is no more than a delay mistaken: that is searched for again at once.
-const MISTAKEN_MAX: u32 = 2;
+const MISTAKEN_MAX: u32 = 4;
 
 /// Listens to both directions of one call.
 pub struct Canceller {

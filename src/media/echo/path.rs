@@ -14,13 +14,13 @@ const FADE: f32 = 0.98;
 const SOLVE_FIRST: u32 = 3;
 const SOLVE_AFTER_MAX: u32 = 25;
 /// It is believed once it foretold so many frames in a row.
-const PROVEN: u32 = 2;
+const PROVEN: u32 = 3;
 /// No echo is louder than this many times what was sent.
 const GAIN_MAX: f32 = 2.0;
 /// A frame of which it leaves more than this is someone speaking, who spoils what is learned; so
-/// many of those in a row, and the path has changed.
+/// many more of those than of others, and the path has changed, or is another.
 const LEFT_MAX: f32 = 0.5;
-const SPOILT_MAX: u32 = 25;
+const SPOILT_MAX: u32 = 12;
 /// After so many frames nothing more is learned, and one in every so many is looked at.
 const SETTLED: u32 = 50;
 const EVERY: u32 = 8;
@@ -126,7 +126,7 @@ impl Path {
                     return;
                 }
             } else {
-                self.spoilt = 0;
+                self.spoilt = self.spoilt.saturating_sub(1);
                 self.proven += 1;
                 self.known |= self.proven >= PROVEN;
             }

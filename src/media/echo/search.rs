@@ -21,8 +21,8 @@ const LEVEL: f32 = 64.0;
 const SHIFT: u32 = 8;
 const FULL: f32 = COMPARED as f32 * LEVEL * LEVEL / (1 << SHIFT) as f32;
 /// Frames before the first look for a delay, and from one to the next.
-const LOOK_FIRST: u32 = 6;
-const LOOK_EVERY: u32 = 3;
+const LOOK_FIRST: u32 = 4;
+const LOOK_EVERY: u32 = 1;
 /// The share of what is heard that a delay must explain, and what chance explains in one frame.
 const EXPLAINED_MIN: f32 = 0.2;
 const CHANCE: f32 = 1.2;
@@ -58,11 +58,10 @@ impl Search {
         let newest = KEPT as i32 - count.wrapping_sub(at) as i32 + AHEAD as i32;
         for (delay, product) in self.products.iter_mut().enumerate() {
             let Ok(start) = usize::try_from(newest - delay as i32) else { break };
-            let ours = self.ours[start % EVERY].get(start / EVERY..);
-            if let Some(ours) = ours.and_then(|ours| ours.first_chunk::<COMPARED>()) {
-                let sum: i32 =
-                    ours.iter().zip(&theirs).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
-                *product = product.saturating_add((sum >> SHIFT) as i16);
+            let ours = &self.ours[start % EVERY];
+            let start = start / EVERY..start / EVERY + COMPARED;
+            if let Some(ours) = ours.get(start) {
+                *product = product.saturating_add((products(ours, &theirs) >> SHIFT) as i16);
             }
         }
         self.frames += 1;
@@ -118,6 +117,12 @@ impl Default for Search {
     fn default() -> Search {
         Search { products: [0; DELAYS], frames: 0, until: None, ours: [[0; KEPT / EVERY]; EVERY] }
     }
+}
+
+/// Kept apart from its caller, who knows how many there are: unrolled it is not done side by side.
+#[inline(never)]
+fn products(a: &[i16], b: &[i16]) -> i32 {
+    a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
 }
 
 const ORDER: usize = 8;
