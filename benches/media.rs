@@ -35,6 +35,8 @@ fn main() {
     detector("voice, our voice sent", &voice()[2000..], Some(&voice()));
     detector("digits", &digits(), None);
     encrypted();
+    let canceller = size_of::<ringtill::media::echo::Canceller>();
+    println!("  a stream is {} bytes, its echo canceller {canceller} more", size_of::<Stream>());
     // How many calls on sockets may be said: the thread's own cost is shared by them.
     let calls = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(STREAMS);
     on_sockets(calls & !1, Duration::from_secs(5));
