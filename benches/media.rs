@@ -35,6 +35,8 @@ fn main() {
     detector("voice, our voice sent", &voice()[2000..], Some(&voice()));
     detector("digits", &digits(), None);
     encrypted();
+    let canceller = size_of::<ringtill::media::echo::Canceller>();
+    println!("  a stream is {} bytes, its echo canceller {canceller} more", size_of::<Stream>());
     // How many calls on sockets may be said: the thread's own cost is shared by them.
     let calls = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(STREAMS);
     on_sockets(calls & !1, Duration::from_secs(5));
@@ -86,7 +88,7 @@ fn detector(what: &str, sound: &[u8], sent: Option<&[u8]>) {
     }
     let mean = best.iter().sum::<Duration>() / best.len() as u32;
     let most = best.iter().max().copied().unwrap_or_default();
-    println!("  keys in {what:<22} {mean:>9.0?} per frame, at most {most:.0?}");
+    println!("  keys in {what:<22} {mean:>9.2?} per frame, at most {most:.0?}");
 }
 
 /// What SRTP adds to a stream, each suite next to the same without it. Streams in pairs: what one

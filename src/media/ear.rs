@@ -2,7 +2,7 @@
 
 use super::Digit;
 use super::codec;
-use super::echo::Canceller;
+use super::echo::{self, Canceller};
 use super::frame::{Cutter, Frame, SAMPLES};
 use super::recording::Recorder;
 use super::tone::{Detector, amplitudes};
@@ -66,7 +66,7 @@ impl Ear {
     pub fn sent(&mut self, law: Law, frame: &Frame) {
         match &mut self.canceller {
             Some(canceller) => canceller.sent(law, frame),
-            None if frame.iter().all(|&code| code == codec::silence(law)) => {}
+            None if echo::is_silent(law, frame) => {}
             none => none.insert(Box::default()).sent(law, frame),
         }
     }

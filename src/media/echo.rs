@@ -1,9 +1,10 @@
-//! Takes the echo of what we send out of what we hear. Where the echo lies is searched for once
-//! there is one; its path is then solved for by least squares, which speech converges in a tenth
-//! of a second. Nothing is learned from a frame with a tone in it or next to it.
+//! Takes the echo of what we send out of what we hear. Where the echo lies is searched for while
+//! there may be one; its path is then solved for by least squares, which speech converges in a
+//! tenth of a second. Nothing is learned from a frame with a tone in it or next to it.
 
 use super::codec;
 use super::frame::{Frame, SAMPLES};
+use super::tone::amplitudes;
 use crate::sip::offer::Law;
 
 mod path;
@@ -12,68 +13,81 @@ mod search;
 use path::{Path, REACH};
 use search::{SPAN, Search};
 
-/// Samples of ours kept: the longest delay, the frame it is looked for in, and what comes late.
-const KEPT: usize = 4096;
-/// Mean square of theirs below which there is nothing to learn: -50 dBm0.
+/// Samples of ours kept: the longest delay, the frames it is looked for in, and what comes late.
+const KEPT: usize = 20 * SAMPLES;
+/// Mean square of theirs below which no echo matters to a key: -50 dBm0.
 const HEARD_MIN: f32 = 2.5e-6;
-/// Frames searched in before the search is given up, and frames before the next.
-const SEARCHED_MAX: u32 = 60;
-const REST: u32 = 600;
+/// Frames in which a delay must be found, and then its path.
+const SEARCHED_MAX: u32 = 24;
+const TRIED_MAX: u32 = 10;
+/// Frames before the next search; twice as many after each in vain, up to so often.
+const REST: u32 = 50;
+const DOUBLED_MAX: u32 = 6;
+/// So often it is no more than a delay mistaken: that is searched for again at once.
+const MISTAKEN_MAX: u32 = 4;
 
 /// Listens to both directions of one call.
 pub struct Canceller {
-    /// The last samples sent, in mu-law, a ring.
-    sent: [u8; KEPT],
-    /// How many were sent, wrapping.
+    /// How many samples were sent, wrapping.
     count: u32,
+    /// Where the next of them is kept.
+    next: usize,
     /// Frames since one of ours that was not silent.
     quiet: u32,
     /// What turns an RTP timestamp of theirs into a count of ours.
     offset: Option<u32>,
     state: State,
-    /// The frame heard last, and the one before if that had no tone; those to learn from.
-    heard: Heard,
-    before: Heard,
+    /// Searches in vain, and delays mistaken, since an echo was there.
+    failed: u32,
+    mistaken: u32,
+    /// The count of ours at which the frame heard last began, and the one before if that had no
+    /// tone; `None`: there is nothing to learn.
+    at: [Option<u32>; 2],
+    /// What was heard in them.
+    heard: [[i16; SAMPLES]; 2],
+    /// The last samples sent, in mu-law, a ring.
+    sent: [u8; KEPT],
 }
 
 enum State {
     /// Nothing is searched for in this many frames.
     Resting(u32),
-    /// And what is tried where it seems to be.
-    Searching(Box<Search>, Option<Box<Path>>),
-    Found(Box<Path>),
-}
-
-/// A frame as it was heard.
-#[derive(Clone)]
-struct Heard {
-    sound: [f32; SAMPLES],
-    /// The count of ours at which it began; `None`: there is nothing to learn.
-    at: Option<u32>,
+    Searching(Box<Search>),
+    /// What is tried where an echo seems to be, and for how long.
+    Trying(Path, u32),
+    Found(Path),
 }
 
 impl Canceller {
     pub fn new() -> Canceller {
-        let heard = Heard { sound: [0.0; SAMPLES], at: None };
         Canceller {
-            sent: [codec::silence(Law::Mu); KEPT],
             count: 0,
+            next: 0,
             quiet: u32::MAX,
             offset: None,
             state: State::Resting(0),
-            before: heard.clone(),
-            heard,
+            failed: 0,
+            mistaken: 0,
+            at: [None; 2],
+            heard: [[0; SAMPLES]; 2],
+            sent: [codec::silence(Law::Mu); KEPT],
         }
     }
 
     /// The next frame we send.
     pub fn sent(&mut self, law: Law, frame: &Frame) {
-        let silent = frame.iter().all(|&code| code == codec::silence(law));
-        self.quiet = if silent { self.quiet.saturating_add(1) } else { 0 };
-        for &code in frame {
-            self.sent[self.count as usize % KEPT] = codec::transcode(code, law, Law::Mu);
-            self.count = self.count.wrapping_add(1);
+        self.quiet = if is_silent(law, frame) { self.quiet.saturating_add(1) } else { 0 };
+        let kept = &mut self.sent[self.next..self.next + SAMPLES];
+        match law {
+            Law::Mu => kept.copy_from_slice(frame),
+            Law::A => {
+                for (kept, &code) in kept.iter_mut().zip(frame) {
+                    *kept = codec::transcode(code, law, Law::Mu);
+                }
+            }
         }
+        self.next = (self.next + SAMPLES) % KEPT;
+        self.count = self.count.wrapping_add(SAMPLES as u32);
     }
 
     /// Removes the echo from sound that began at this RTP timestamp. Call [`Canceller::learn`]
@@ -81,68 +95,82 @@ impl Canceller {
     pub fn remove(&mut self, timestamp: u32, sound: &mut [f32]) {
         let end = timestamp.wrapping_add(sound.len() as u32);
         let offset = *self.offset.get_or_insert(self.count.wrapping_sub(end));
-        let at = timestamp.wrapping_add(offset);
-        self.heard.at = None;
+        self.at[0] = None;
         if self.quiet as usize > SPAN / SAMPLES || power(sound) < HEARD_MIN {
             return;
         }
-        if self.is_ours(at, sound) {
+        if let State::Resting(left @ 1..) = &mut self.state {
+            *left -= 1;
             return;
         }
-        let Ok(frame) = <[f32; SAMPLES]>::try_from(&*sound) else { return };
-        self.heard = Heard { sound: frame, at: Some(at) };
+        let Ok(frame) = <&mut [f32; SAMPLES]>::try_from(sound) else { return };
+        let at = timestamp.wrapping_add(offset);
+        if self.is_ours(at, frame) {
+            return;
+        }
+        self.at[0] = Some(at);
+        self.heard[0] = frame.map(|sample| (sample * 32768.0) as i16);
         if let State::Found(path) = &self.state {
             let mut ours = [0.0; REACH];
             self.reference(path.first(at), &mut ours);
-            let mut left = frame;
-            path.remove(&ours, &mut left);
+            let left = path.removed(&ours, frame);
             // A path that is wrong by now would add to what is heard.
-            if power(&left) < power(sound) {
-                sound.copy_from_slice(&left);
+            if power(&left) < power(frame) {
+                *frame = left;
             }
         }
     }
 
     /// Learns from the frame before the last, unless either has a tone: one may begin at its end.
     pub fn learn(&mut self, tone: bool) {
-        std::mem::swap(&mut self.heard, &mut self.before);
-        let last = &mut self.heard;
-        let at = last.at.take().filter(|_| !tone);
-        if tone {
-            self.before.at = None;
+        let at = self.at[1].take().filter(|_| !tone);
+        if let (Some(at), false) = (at, self.is_settled(at)) {
+            let mut state = std::mem::replace(&mut self.state, State::Resting(0));
+            let sound = self.heard[1].map(|sample| f32::from(sample) / 32768.0);
+            self.study(&mut state, at, &sound);
+            self.state = state;
         }
-        let Some(at) = at else { return };
-        let mut state = std::mem::replace(&mut self.state, State::Resting(0));
-        self.study(&mut state, at);
-        self.state = state;
+        if self.at[0].is_some() && !tone {
+            self.at.swap(0, 1);
+            self.heard.swap(0, 1);
+        }
     }
 
-    fn study(&self, state: &mut State, at: u32) {
+    fn is_settled(&self, at: Option<u32>) -> bool {
+        match (&self.state, at) {
+            (State::Found(path), Some(at)) => path.is_settled(at / SAMPLES as u32),
+            _ => false,
+        }
+    }
+
+    fn study(&mut self, state: &mut State, at: u32, sound: &[f32; SAMPLES]) {
         match state {
-            State::Resting(0) => *state = State::Searching(Box::default(), None),
-            State::Resting(left) => *left -= 1,
-            State::Searching(search, path) => {
-                let mut ours = [0.0; SPAN];
-                self.reference(Search::first(at), &mut ours);
-                search.study(&ours, &self.heard.sound);
-                match search.found() {
-                    Some(delay) if path.as_ref().is_none_or(|path| !path.has(delay)) => {
-                        *path = Some(Box::new(Path::new(delay)));
-                    }
-                    _ => {}
-                }
-                if let Some(path) = path {
-                    self.study_path(path, at);
-                }
-                if path.as_ref().is_some_and(|path| path.is_known()) {
-                    *state = path.take().map_or(State::Resting(0), State::Found);
+            State::Resting(_) => *state = State::Searching(Box::default()),
+            State::Searching(search) => {
+                search.study(self.count, |first, ours| self.reference(first, ours), at, sound);
+                if let Some(delay) = search.found() {
+                    *state = State::Trying(Path::new(delay), 0);
                 } else if search.frames() >= SEARCHED_MAX {
-                    *state = State::Resting(REST);
+                    *state = self.rest();
                 }
             }
-            State::Found(path) if path.is_settled(at / SAMPLES as u32) => {}
+            State::Trying(path, tried) => {
+                *tried += 1;
+                self.study_path(path, at, sound);
+                if path.is_known() {
+                    (self.failed, self.mistaken) = (0, 0);
+                    let path = std::mem::replace(path, Path::new(0));
+                    *state = State::Found(path);
+                } else if path.is_lost() || *tried >= TRIED_MAX {
+                    self.mistaken += 1;
+                    *state = match self.mistaken <= MISTAKEN_MAX {
+                        true => State::Resting(0),
+                        false => self.rest(),
+                    };
+                }
+            }
             State::Found(path) => {
-                self.study_path(path, at);
+                self.study_path(path, at, sound);
                 if path.is_lost() {
                     *state = State::Resting(0);
                 }
@@ -150,34 +178,52 @@ impl Canceller {
         }
     }
 
-    fn study_path(&self, path: &mut Path, at: u32) {
+    /// A line without echo costs less and less.
+    fn rest(&mut self) -> State {
+        let rest = REST << self.failed.min(DOUBLED_MAX);
+        self.failed += 1;
+        State::Resting(rest)
+    }
+
+    fn study_path(&self, path: &mut Path, at: u32, sound: &[f32; SAMPLES]) {
         let mut ours = [0.0; REACH];
         self.reference(path.first(at), &mut ours);
-        path.study(&ours, &self.heard.sound);
+        path.study(&ours, sound);
     }
 
     /// Whether this is bit by bit what we send at the time. No echo is: someone listens to a
     /// recording and gives it as its own reference.
-    fn is_ours(&self, at: u32, sound: &[f32]) -> bool {
-        let same =
-            |(nth, &sample): (usize, &f32)| self.sample(at.wrapping_add(nth as u32)) == sample;
-        sound.iter().enumerate().all(same)
+    fn is_ours(&self, at: u32, sound: &[f32; SAMPLES]) -> bool {
+        let mut first = [0.0];
+        self.reference(at, &mut first);
+        let mut ours = [0.0; SAMPLES];
+        first[0] == sound[0] && {
+            self.reference(at, &mut ours);
+            ours == *sound
+        }
     }
 
     /// What we sent from this count on; what is not sent yet, or too long ago, is silence.
     fn reference(&self, first: u32, ours: &mut [f32]) {
-        for (nth, sample) in ours.iter_mut().enumerate() {
-            *sample = self.sample(first.wrapping_add(nth as u32));
-        }
+        let ago = self.count.wrapping_sub(first) as i32;
+        // Samples before what is kept, and those kept.
+        let early = (i64::from(ago) - KEPT as i64).clamp(0, ours.len() as i64) as usize;
+        let (before, ours) = ours.split_at_mut(early);
+        before.fill(0.0);
+        let ago = ago.clamp(0, KEPT as i32) as usize;
+        let (ours, after) = ours.split_at_mut(ago.min(ours.len()));
+        after.fill(0.0);
+        let from = (self.next + KEPT - ago) % KEPT;
+        let (ours, wrapped) = ours.split_at_mut(ours.len().min(KEPT - from));
+        amplitudes(Law::Mu, &self.sent[from..], ours);
+        amplitudes(Law::Mu, &self.sent, wrapped);
     }
+}
 
-    fn sample(&self, at: u32) -> f32 {
-        let ago = self.count.wrapping_sub(at);
-        if !(1..=KEPT as u32).contains(&ago) {
-            return 0.0;
-        }
-        f32::from(codec::decode(Law::Mu, self.sent[at as usize % KEPT])) / 32768.0
-    }
+/// Whether a frame is nothing but digital silence.
+pub fn is_silent(law: Law, frame: &Frame) -> bool {
+    let silence = codec::silence(law);
+    frame.iter().fold(0, |any, &code| any | (code ^ silence)) == 0
 }
 
 impl Default for Canceller {
@@ -186,8 +232,23 @@ impl Default for Canceller {
     }
 }
 
+/// Mean square.
 fn power(sound: &[f32]) -> f32 {
-    sound.iter().map(|sample| sample * sample).sum::<f32>() / sound.len().max(1) as f32
+    dot(sound, sound) / sound.len().max(1) as f32
+}
+
+/// Eight sums side by side, as the machine likes them.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

@@ -133,8 +133,8 @@ const EVENTS_MAX: usize = 64;
 /// Received audio gives way to other events when this many wait.
 const HEARD_MAX: usize = 32;
 
-// Thousands are held: each stays below 16 KiB with its queue of events.
-const _: () = assert!(size_of::<Stream>() + EVENTS_MAX * size_of::<Event>() < 15 * 1024);
+// Thousands are held: each stays below 16 KiB with its queue of events, packets and prompt's echo.
+const _: () = assert!(size_of::<Stream>() + EVENTS_MAX * size_of::<Event>() < 9 * 1024);
 
 /// One call's media. Call [`Stream::receive`] for each datagram, [`Stream::transmit`] once every
 /// 20 ms, and then [`Stream::poll`] until `None`.

@@ -367,17 +367,14 @@ impl Trace {
     }
 }
 
-/// Up to 20 ms of G.711 as numbers, of which a full-scale sine has amplitude 1.
-pub fn amplitudes<'a>(
-    law: Law,
-    codes: &[u8],
-    room: &'a mut [f32; frame::SAMPLES],
-) -> &'a mut [f32] {
+/// G.711 as numbers, of which a full-scale sine has amplitude 1: as many as there are of both.
+pub fn amplitudes<'a>(law: Law, codes: &[u8], room: &'a mut [f32]) -> &'a mut [f32] {
     let table = &AMPLITUDES[usize::from(law == Law::A)];
+    let count = codes.len().min(room.len());
     for (sample, &code) in room.iter_mut().zip(codes) {
         *sample = table[usize::from(code)];
     }
-    &mut room[..codes.len().min(frame::SAMPLES)]
+    &mut room[..count]
 }
 
 /// Whether there is sound at the very edge: digital silence is not.

@@ -11,12 +11,17 @@ pub const HOLD: Duration = Duration::from_millis(60);
 pub const PAYLOAD_MAX: usize = 480;
 
 const SLOTS: usize = 16;
+/// What a slot holds until a longer payload comes: 20 ms of G.711.
+const PAYLOAD_USUAL: usize = 160;
 /// RFC 3550 A.1: a larger jump is a restarted sender, believed once a second packet continues it.
 const DROPOUT_MAX: u16 = 3000;
 const MISORDER_MAX: u16 = 100;
 
 pub struct Reorder {
     slots: [Slot; SLOTS],
+    /// The slots' payloads, each of `room` bytes: apart, for there is seldom more than one in use.
+    payloads: Box<[u8]>,
+    room: usize,
     held: usize,
     /// The sequence number due next; `None` before the first packet.
     next: Option<u16>,
@@ -69,13 +74,14 @@ struct Slot {
     len: u16,
     payload_type: u8,
     timestamp: u32,
-    payload: [u8; PAYLOAD_MAX],
 }
 
 impl Reorder {
     pub fn new() -> Reorder {
         Reorder {
             slots: std::array::from_fn(|_| Slot::free()),
+            payloads: vec![0; SLOTS * PAYLOAD_USUAL].into(),
+            room: PAYLOAD_USUAL,
             held: 0,
             next: None,
             ssrc: 0,
@@ -123,7 +129,7 @@ impl Reorder {
                 return Some(Unit::Audio {
                     payload_type: slot.payload_type,
                     timestamp: slot.timestamp,
-                    payload: &self.slots[at].payload[..usize::from(self.slots[at].len)],
+                    payload: &self.payloads[at * self.room..][..usize::from(slot.len)],
                 });
             }
             if !std::mem::take(&mut self.forced) && now < self.deadline()? {
@@ -143,6 +149,9 @@ impl Reorder {
 
     /// When a held gap is given up, if nothing arrives before.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.held == 0 {
+            return None;
+        }
         let first = self.slots.iter().filter_map(|slot| slot.arrived).min()?;
         Some(first + self.hold)
     }
@@ -183,9 +192,20 @@ impl Reorder {
         slot.len = payload.len() as u16;
         slot.payload_type = header.payload_type;
         slot.timestamp = header.timestamp;
-        slot.payload[..payload.len()].copy_from_slice(payload);
         self.held += 1;
+        self.keep(index(header.sequence), payload);
         arrival
+    }
+
+    fn keep(&mut self, at: usize, payload: &[u8]) {
+        if payload.len() > self.room {
+            let mut larger = vec![0; SLOTS * PAYLOAD_MAX];
+            for (to, from) in larger.chunks_mut(PAYLOAD_MAX).zip(self.payloads.chunks(self.room)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            (self.payloads, self.room) = (larger.into(), PAYLOAD_MAX);
+        }
+        self.payloads[at * self.room..][..payload.len()].copy_from_slice(payload);
     }
 
     /// What to do with a number of the current source.
@@ -228,7 +248,7 @@ impl Default for Reorder {
 
 impl Slot {
     fn free() -> Slot {
-        Slot { arrived: None, len: 0, payload_type: 0, timestamp: 0, payload: [0; PAYLOAD_MAX] }
+        Slot { arrived: None, len: 0, payload_type: 0, timestamp: 0 }
     }
 }
 
@@ -417,6 +437,21 @@ mod tests {
             ring.insert(now, &header, &vec![0; len]);
             let Some(Unit::Audio { payload, .. }) = ring.take(now) else { panic!("{len}") };
             assert_eq!(payload.len(), len);
+        }
+    }
+
+    #[test]
+    fn what_is_held_survives_a_longer_payload() {
+        let mut ring = Reorder::new();
+        let now = Instant::now();
+        let header = Header { marker: false, payload_type: 0, sequence: 0, timestamp: 0, ssrc: 1 };
+        for (sequence, len) in [(0, 80), (2, 160), (3, 100), (4, 480), (1, 240)] {
+            ring.insert(now, &Header { sequence, ..header }, &vec![sequence as u8; len]);
+            while sequence == 0 && ring.take(now).is_some() {}
+        }
+        for (sequence, len) in [(1, 240), (2, 160), (3, 100), (4, 480)] {
+            let Some(Unit::Audio { payload, .. }) = ring.take(now) else { panic!("{sequence}") };
+            assert_eq!(payload, vec![sequence; len]);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The path of an echo: 6 ms of it, found by least squares.
 
-use super::SAMPLES;
+use super::{SAMPLES, dot};
 
 /// Samples of the path.
 const TAPS: usize = 48;
@@ -14,56 +14,70 @@ const FADE: f32 = 0.98;
 const SOLVE_FIRST: u32 = 3;
 const SOLVE_AFTER_MAX: u32 = 25;
 /// It is believed once it foretold so many frames in a row.
-const PROVEN: u32 = 2;
+const PROVEN: u32 = 3;
 /// No echo is louder than this many times what was sent.
 const GAIN_MAX: f32 = 2.0;
 /// A frame of which it leaves more than this is someone speaking, who spoils what is learned; so
-/// many of those in a row, and the path has changed.
+/// many more of those than of others, and the path has changed, or is another.
 const LEFT_MAX: f32 = 0.5;
-const SPOILT_MAX: u32 = 25;
-/// After so many frames one in every so many is learned from.
+const SPOILT_MAX: u32 = 12;
+/// After so many frames nothing more is learned, and one in every so many is looked at.
 const SETTLED: u32 = 50;
 const EVERY: u32 = 8;
 /// What is added to the energies, so that what we hardly ever send stays out of the path.
 const RIDGE: f32 = 3e-4;
+/// The share of the path that its ends may have and be left out.
+const TRIMMED: f32 = 1e-4;
+/// Samples worked on side by side.
+const LANES: usize = 16;
 
 pub struct Path {
     /// Delay of the last tap.
     delay: i32,
-    /// The longest delay comes first, as in what was sent.
-    taps: [f32; TAPS],
-    /// Products of ours with ours, and with theirs.
-    ours: [[f32; TAPS]; TAPS],
-    both: [f32; TAPS],
-    frames: u32,
-    solve_at: u32,
+    /// Those that are not next to nothing.
+    first: usize,
+    end: usize,
     spoilt: u32,
     /// Frames foretold in a row, and whether the path is believed.
     proven: u32,
     known: bool,
     lost: bool,
+    /// The longest delay comes first, as in what was sent.
+    taps: [f32; TAPS],
+    /// Until the path has settled.
+    products: Option<Box<Products>>,
+}
+
+/// What the path is solved from.
+struct Products {
+    /// Of ours with ours: the upper half, row by row.
+    ours: [f32; TAPS * (TAPS + 1) / 2],
+    /// Of ours with theirs.
+    both: [f32; TAPS],
+    frames: u32,
+    solve_at: u32,
 }
 
 impl Path {
     /// Around a delay in samples.
     pub fn new(delay: i32) -> Path {
-        Path {
-            delay: delay - LEAD,
-            taps: [0.0; TAPS],
-            ours: [[0.0; TAPS]; TAPS],
+        let products = Products {
+            ours: [0.0; TAPS * (TAPS + 1) / 2],
             both: [0.0; TAPS],
             frames: 0,
             solve_at: SOLVE_FIRST,
+        };
+        Path {
+            delay: delay - LEAD,
+            first: 0,
+            end: 0,
             spoilt: 0,
             proven: 0,
             known: false,
             lost: false,
+            taps: [0.0; TAPS],
+            products: Some(Box::new(products)),
         }
-    }
-
-    /// Whether a delay that was found is well within it.
-    pub fn has(&self, delay: i32) -> bool {
-        (self.delay + LEAD / 2..self.delay + 2 * LEAD).contains(&delay)
     }
 
     /// Where what matters to a frame begins.
@@ -81,26 +95,30 @@ impl Path {
         self.known
     }
 
-    pub fn remove(&self, ours: &[f32; REACH], sound: &mut [f32; SAMPLES]) {
-        for (nth, tap) in self.taps.iter().enumerate() {
-            for (sample, ours) in sound.iter_mut().zip(&ours[nth..]) {
-                *sample -= tap * ours;
+    /// What is left of a frame without its echo.
+    pub fn removed(&self, ours: &[f32; REACH], sound: &[f32; SAMPLES]) -> [f32; SAMPLES] {
+        let mut left = *sound;
+        let taps = &self.taps[self.first..self.end];
+        for (nth, left) in left.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let ours = ours[nth * LANES + self.first..].windows(LANES);
+            for (tap, ours) in taps.iter().zip(ours) {
+                for (left, ours) in left.iter_mut().zip(ours) {
+                    *left -= tap * ours;
+                }
             }
         }
+        left
     }
 
     /// Whether a frame may be left out: a path that is known is looked after now and then.
     pub fn is_settled(&self, count: u32) -> bool {
-        self.known && self.frames > SETTLED && self.spoilt == 0 && !count.is_multiple_of(EVERY)
+        self.products.is_none() && self.spoilt == 0 && !count.is_multiple_of(EVERY)
     }
 
     pub fn study(&mut self, ours: &[f32; REACH], sound: &[f32; SAMPLES]) {
-        let energy = |sound: &[f32]| sound.iter().map(|sample| sample * sample).sum::<f32>();
-        let heard = energy(sound);
-        if self.frames >= SOLVE_FIRST {
-            let mut left = *sound;
-            self.remove(ours, &mut left);
-            if energy(&left) > LEFT_MAX * heard {
+        if self.end > 0 {
+            let left = self.removed(ours, sound);
+            if dot(&left, &left) > LEFT_MAX * dot(sound, sound) {
                 self.proven = 0;
                 self.spoilt += 1;
                 if self.known {
@@ -108,19 +126,27 @@ impl Path {
                     return;
                 }
             } else {
-                self.spoilt = 0;
+                self.spoilt = self.spoilt.saturating_sub(1);
                 self.proven += 1;
                 self.known |= self.proven >= PROVEN;
             }
         }
-        self.add(ours, sound);
-        self.frames += 1;
-        if self.frames >= self.solve_at {
-            self.solve_at = self.frames + (self.frames / 2).clamp(2, SOLVE_AFTER_MAX);
-            self.solve();
+        let Some(products) = &mut self.products else { return };
+        products.add(ours, sound);
+        if products.frames >= products.solve_at {
+            products.solve_at += (products.frames / 2).clamp(2, SOLVE_AFTER_MAX);
+            let (taps, gain) = products.solve();
+            self.taps = taps;
+            self.lost = gain > GAIN_MAX;
+            (self.first, self.end) = trimmed(&taps);
+            if self.known && products.frames > SETTLED {
+                self.products = None;
+            }
         }
     }
+}
 
+impl Products {
     fn add(&mut self, ours: &[f32; REACH], sound: &[f32; SAMPLES]) {
         let mut row = [0.0; TAPS];
         let mut both = [0.0; TAPS];
@@ -132,10 +158,12 @@ impl Path {
             }
         }
         // Further rows differ from the first by what leaves and what enters.
+        let mut totals = self.ours.as_mut_slice();
         for first in 0..TAPS {
-            for second in first..TAPS {
-                let total = &mut self.ours[first][second];
-                *total = *total * FADE + row[second - first];
+            let (totals_row, further) = totals.split_at_mut(TAPS - first);
+            totals = further;
+            for (total, row) in totals_row.iter_mut().zip(&row) {
+                *total = *total * FADE + row;
             }
             let (leaves, enters) = (ours[first], ours.get(SAMPLES + first).copied());
             let Some(enters) = enters else { break };
@@ -146,21 +174,38 @@ impl Path {
         for (total, both) in self.both.iter_mut().zip(&both) {
             *total = *total * FADE + both;
         }
+        self.frames += 1;
     }
 
-    fn solve(&mut self) {
-        let mean = (0..TAPS).map(|tap| self.ours[tap][tap]).sum::<f32>() / TAPS as f32;
-        self.taps = least_squares(&self.ours, &self.both, RIDGE * mean + f32::MIN_POSITIVE);
-        let echo: f32 = self.taps.iter().zip(&self.both).map(|(tap, both)| tap * both).sum();
-        self.lost = echo > GAIN_MAX * mean;
+    /// The path, and how much louder than what was sent its echo would be.
+    fn solve(&self) -> ([f32; TAPS], f32) {
+        let mut rows = [[0.0; TAPS]; TAPS];
+        let mut totals = self.ours.as_slice();
+        for (first, row) in rows.iter_mut().enumerate() {
+            let (totals_row, further) = totals.split_at(TAPS - first);
+            row[first..].copy_from_slice(totals_row);
+            totals = further;
+        }
+        let mean = (0..TAPS).map(|tap| rows[tap][tap]).sum::<f32>() / TAPS as f32;
+        let taps = least_squares(rows, self.both, RIDGE * mean + f32::MIN_POSITIVE);
+        let echo: f32 = taps.iter().zip(&self.both).map(|(tap, both)| tap * both).sum();
+        (taps, echo / (mean + f32::MIN_POSITIVE))
     }
 }
 
+/// From where to where the taps are that matter.
+fn trimmed(taps: &[f32; TAPS]) -> (usize, usize) {
+    let most = TRIMMED * dot(taps, taps);
+    let first = (1..TAPS).find(|&at| dot(&taps[..at], &taps[..at]) > most).map_or(0, |at| at - 1);
+    let end = (1..TAPS).rev().find(|&at| dot(&taps[at..], &taps[at..]) > most);
+    (first, end.map_or(TAPS, |at| at + 1))
+}
+
 /// Solves `(matrix + ridge) x = right` by Cholesky's decomposition; the upper half is read.
-fn least_squares(matrix: &[[f32; TAPS]; TAPS], right: &[f32; TAPS], ridge: f32) -> [f32; TAPS] {
+fn least_squares(matrix: [[f32; TAPS]; TAPS], right: [f32; TAPS], ridge: f32) -> [f32; TAPS] {
     // Row by row what is left of the matrix once earlier unknowns are eliminated.
-    let mut rows = *matrix;
-    let mut right = *right;
+    let mut rows = matrix;
+    let mut right = right;
     for pivot in 0..TAPS {
         let (done, rest) = rows.split_at_mut(pivot + 1);
         let done = &mut done[pivot];
