@@ -125,14 +125,10 @@ impl Recorder {
     }
 
     /// A key sounds. Whatever the windows say the caller's side is silent around it: a card may be
-    /// keyed before it is asked for. The last key of a window may go on after its end: then so
-    /// does the window.
+    /// keyed before it is asked for.
     pub fn key(&mut self) {
         self.held.iter_mut().for_each(|held| held.stereo[..SAMPLES].fill(SILENCE));
         self.keyed = TAIL;
-        if self.tail > 0 {
-            self.tail = TAIL;
-        }
     }
 
     /// From the next turn on frames belong to this segment, or to none.
@@ -267,25 +263,6 @@ mod tests {
         let silent: Vec<usize> = (0..out.len()).filter(|&turn| out[turn].0 == SILENCE).collect();
         assert_eq!(silent, (30..65).collect::<Vec<_>>());
         assert!((0..out.len()).all(|turn| out[turn].1 == turn as u8), "our side goes on");
-    }
-
-    #[test]
-    fn a_key_that_outlasts_its_window_keeps_both_sides_silent() {
-        let mut recorder = Recorder::new(true);
-        recorder.sensitive(true);
-        let mut out = run(&mut recorder, 0, 20);
-        recorder.sensitive(false);
-        for turn in 20..60 {
-            recorder.key();
-            out.extend(run(&mut recorder, turn, 1));
-        }
-        out.extend(run(&mut recorder, 60, 60));
-        let silent = |side: fn(&(u8, u8)) -> u8| {
-            out.iter().take_while(|frame| side(frame) == SILENCE).count()
-        };
-        // 500 ms after its last sign, in turn 59.
-        assert_eq!([silent(|frame| frame.0), silent(|frame| frame.1)], [84, 84]);
-        assert!(out[84..].iter().all(|frame| frame.0 != SILENCE && frame.1 != SILENCE));
     }
 
     #[test]
