@@ -11,7 +11,7 @@ use ringtill::media::stream::PACKET_MAX;
 use ringtill::media::{Clip, Command, Digit, Event, Method, PlayId, Setup, Stream};
 use ringtill::rtp::packet::Header;
 use ringtill::rtp::reorder::Unit;
-use ringtill::server::media::{Media, OpenCall, Settings};
+use ringtill::server::media::{Folders, Media, OpenCall, Settings};
 use ringtill::sip::offer::{Codec, Direction, Law, Negotiated, Silence, SrtpKeys, SrtpSeed, Suite};
 use ringtill::sip::profile::Latch;
 use tokio::sync::mpsc;
@@ -146,7 +146,7 @@ fn on_sockets(count: usize, time: Duration) {
         address: PEER.ip(),
         ports: 40_000..=49_999,
         threads: 1,
-        recording_directory: None,
+        recordings: Folders::default(),
     };
     let media = Media::start(settings).unwrap();
     let mut calls = vec![];

@@ -18,7 +18,7 @@ use clap::Parser;
 use rand::Rng;
 use ringtill::media::{Clip, Command as Play, Event as Heard, PlayId, Setup};
 use ringtill::prompt::clip::Converter;
-use ringtill::server::media::{Media, OpenCall, Session, Settings as MediaSettings};
+use ringtill::server::media::{Folders, Media, OpenCall, Session, Settings as MediaSettings};
 use ringtill::server::sip::{Commands, Offer, Sip};
 use ringtill::sip::agent::Settings;
 use ringtill::sip::offer::{self, Codec, Local, Silence, SrtpPolicy, SrtpSeed};
@@ -70,7 +70,7 @@ pub async fn main() -> Result<(), Box<dyn Error>> {
         address: arguments.listen.ip(),
         ports: 10_000..=59_999,
         threads: arguments.threads,
-        recording_directory: None,
+        recordings: Folders::default(),
     })?;
     let prompts = [clip(&arguments.prompt1)?, clip(&arguments.prompt2)?];
     let log = File::options().create(true).append(true).open(&arguments.log)?;

@@ -162,6 +162,9 @@ impl Default for Media {
 pub struct Recording {
     /// Calls are recorded here, card data silenced. Unset: nothing is recorded.
     pub directory: Option<PathBuf>,
+    /// What callers say to authorise a debit is recorded here, a file each, whether calls are
+    /// recorded or not. Unset: it is not recorded.
+    pub authorisations: Option<PathBuf>,
 }
 
 /// `[store]`

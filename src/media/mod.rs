@@ -13,4 +13,5 @@ pub mod stream; // composes these for one call
 
 pub use digit::{Digit, Source};
 pub use playout::Clip;
+pub use recording::SegmentId;
 pub use stream::{Command, Event, Method, PlayId, Setup, Stream};

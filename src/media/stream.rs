@@ -11,7 +11,7 @@ use super::digit::Merger;
 use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
 use super::playout::{Keypad, Moment, Playout, Turn};
-use super::recording::{Recorder, Stereo};
+use super::recording::{Recorded, Recorder, SegmentId};
 use super::relay::{Kind, Relay};
 use super::{Clip, Digit, Source, codec};
 use crate::rtp::latch::Gate;
@@ -27,6 +27,7 @@ use crate::sip::profile::Latch;
 mod control; // reports both ways
 mod joined; // with another stream
 mod reception; // datagrams in
+mod recorded; // both directions, as far as they may be kept
 mod sending; // packets out
 
 use sending::Out;
@@ -43,7 +44,7 @@ pub struct Setup {
     pub timestamp: u32,
     /// For our name in RTCP and the times of its reports.
     pub chance: u128,
-    /// Keep frames of both directions for [`Stream::recorded`].
+    /// Keep frames of both directions for [`Stream::recorded`], whether in a segment or not.
     pub record: bool,
     /// Report received audio as [`Event::Heard`].
     pub listen: bool,
@@ -70,6 +71,10 @@ pub enum Command {
     Signalled(Digit),
     /// While true, and 500 ms beyond, both directions of the recording are silenced.
     Sensitive(bool),
+    /// What follows is a segment of the recording, for a file of its own even where the call is not
+    /// recorded, until another one or `None` comes, at most 5 minutes. It is as silent as the
+    /// recording, in sensitive windows and around keys.
+    Segment(Option<SegmentId>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +160,8 @@ pub struct Stream {
     recorder: Option<Recorder>,
     /// The script is in a sensitive window.
     sensitive: bool,
+    /// When it last left one.
+    sensitive_until: Option<Instant>,
     /// While joined to another stream.
     relay: Option<Box<Relay>>,
     out: Out,
@@ -202,8 +209,9 @@ impl Stream {
             transcoder: None,
             playout: Playout::default(),
             keypad: Keypad::new(),
-            recorder: setup.record.then(Recorder::new),
+            recorder: setup.record.then(|| Recorder::new(true)),
             sensitive: false,
+            sensitive_until: None,
             relay: None,
             out: Out::new(&setup),
             outbox: Outbox { events: VecDeque::with_capacity(EVENTS_MAX), dropped: 0 },
@@ -242,9 +250,13 @@ impl Stream {
                 }
             }
             Command::Sensitive(on) => {
+                if self.sensitive && !on {
+                    self.sensitive_until = Some(now);
+                }
                 self.sensitive = on;
                 self.silence_recording();
             }
+            Command::Segment(segment) => self.mark_segment(now, segment),
         }
     }
 
@@ -260,18 +272,6 @@ impl Stream {
     /// Where to send.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.gate.remote()
-    }
-
-    /// The next 20 ms of the recording: the caller's 160 bytes, then ours, in mu-law.
-    pub fn recorded(&mut self) -> Option<Stereo> {
-        self.recorder.as_mut()?.take()
-    }
-
-    /// The call is over: [`Stream::recorded`] gives what was still held back.
-    pub fn close(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.close();
-        }
     }
 
     pub fn counters(&self) -> Counters {

@@ -67,6 +67,7 @@ pub fn check(config: &Config) -> Vec<String> {
     let folders = [
         ("[posting] directory", Some(&config.posting.directory)),
         ("[recording] directory", config.recording.directory.as_ref()),
+        ("[recording] authorisations", config.recording.authorisations.as_ref()),
     ];
     for (key, folder) in folders {
         if let Some(folder) = folder.filter(|folder| folder.exists() && !folder.is_dir()) {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -29,7 +28,8 @@ mod thread;
 use lateness::{Busy, Histogram};
 pub use lateness::{Lateness, Window};
 use ports::Ports;
-use recorder::Recorder;
+pub use recorder::{Folders, segment_name};
+use recorder::{Recorder, Recording};
 use thread::{Arrivals, Call, Order, Worker};
 
 /// Orders that may wait for a media thread; it takes them once per millisecond.
@@ -46,8 +46,8 @@ pub struct Settings {
     pub ports: RangeInclusive<u16>,
     /// One per 2,500 calls.
     pub threads: usize,
-    /// Where recordings go; `None`: no call is recorded.
-    pub recording_directory: Option<PathBuf>,
+    /// Where recordings go.
+    pub recordings: Folders,
 }
 
 /// A call to be given media.
@@ -133,9 +133,10 @@ impl Media {
         // An address that is not ours is told now, not to the first caller.
         UdpSocket::bind((settings.address, 0))?;
         let counts = Arc::new(Counts::default());
-        let recorder = match settings.recording_directory {
-            Some(directory) => Some(Recorder::start(directory)?),
-            None => None,
+        let folders = settings.recordings;
+        let recorder = match folders.calls.is_some() || folders.segments.is_some() {
+            true => Some(Recorder::start(folders)?),
+            false => None,
         };
         let seed = SysRng.try_next_u64().map_err(io::Error::other)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -176,11 +177,11 @@ impl Media {
         let id = self.next_call.fetch_add(1, Ordering::Relaxed);
         let (port, socket, control) = self.bind(now)?;
         let open = Arc::new(AtomicBool::new(true));
-        let recording = match &self.recorder {
-            Some(recorder) if call.setup.record => recorder.open(id, &call.name),
-            _ => None,
-        };
-        let setup = Setup { record: recording.is_some(), ..call.setup };
+        let recorder = self.recorder.as_ref();
+        let recording =
+            recorder.and_then(|recorder| recorder.open(id, &call.name, call.setup.record));
+        let record = recording.as_ref().is_some_and(Recording::is_whole);
+        let setup = Setup { record, ..call.setup };
         let mut stream = Stream::new(setup, call.latch, now);
         stream.admit_only(call.networks);
         let call = Box::new(Call {

@@ -68,8 +68,14 @@ pub(super) async fn open(
         warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
     }
     create_directory("[posting] directory", &config.posting.directory)?;
-    if let Some(recordings) = &config.recording.directory {
-        create_directory("[recording] directory", recordings)?;
+    let recording = &config.recording;
+    for (key, folder) in [
+        ("[recording] directory", &recording.directory),
+        ("[recording] authorisations", &recording.authorisations),
+    ] {
+        if let Some(folder) = folder {
+            create_directory(key, folder)?;
+        }
     }
     let store = open_store(&config).await?;
     let media = start_media(&config)?;
@@ -151,7 +157,10 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
         address: config.media_address(),
         ports: first..=last,
         threads: config.media_threads(),
-        recording_directory: config.recording.directory.clone(),
+        recordings: media::Folders {
+            calls: config.recording.directory.clone(),
+            segments: config.recording.authorisations.clone(),
+        },
     };
     media::Media::start(settings).map_err(|error| {
         let address = config.media_address();

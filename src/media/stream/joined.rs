@@ -42,6 +42,7 @@ impl Stream {
         self.keypad = Keypad::new();
         self.ear.reset();
         self.reorder.set_hold(HOLD);
+        self.sensitive_until = self.last_turn;
         self.silence_recording();
     }
 
@@ -180,14 +181,6 @@ impl Stream {
                 }
                 Unit::Audio { .. } => {}
             }
-        }
-    }
-
-    /// The script's windows, and all of the time with an agent, who may take a card.
-    pub(super) fn silence_recording(&mut self) {
-        let silent = self.sensitive || self.relay.is_some();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.sensitive(silent);
         }
     }
 }

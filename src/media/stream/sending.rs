@@ -48,7 +48,11 @@ impl Stream {
             false => (Turn::Idle, false),
         };
         if let Some(recorder) = &mut self.recorder {
-            recorder.turn(&frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)));
+            // Keys that we press are no more kept than the caller's.
+            recorder.turn(&match turn {
+                Turn::Idle => frame.map(|code| codec::transcode(code, agreed.law, Law::Mu)),
+                _ => [codec::silence(Law::Mu); SAMPLES],
+            });
         }
         if self.merger.wants_tones() {
             self.ear.sent(agreed.law, &frame);

@@ -2,11 +2,13 @@
 #![allow(clippy::disallowed_methods)]
 
 use super::*;
+use crate::media::recording::Stereo;
 
 mod codecs;
 mod control;
 mod joined;
 mod reception;
+mod recorded;
 mod secure;
 mod silence;
 
@@ -24,6 +26,8 @@ struct End {
     silent: usize,
     heard: Vec<u8>,
     recorded: Vec<Stereo>,
+    /// What of it is in segments, and where one ended.
+    segments: Vec<Recorded>,
 }
 
 struct Pair {
@@ -74,6 +78,7 @@ impl End {
             silent: 0,
             heard: vec![],
             recorded: vec![],
+            segments: vec![],
         }
     }
 
@@ -90,8 +95,9 @@ impl End {
                 Event::Heard(frame) => self.heard.extend_from_slice(&frame[..]),
             }
         }
-        while let Some(stereo) = self.stream.recorded() {
-            self.recorded.push(stereo);
+        while let Some(recorded) = self.stream.recorded() {
+            self.recorded.push(recorded.stereo);
+            self.segments.push(recorded);
         }
     }
 }
@@ -457,60 +463,4 @@ fn a_press_that_comes_as_tone_and_event_is_one() {
     pair.press("7", Method::Events, 60);
     pair.turns(10);
     assert_eq!(pair.b.keys, "57");
-}
-
-/// The keys a listener makes out in one channel of a recording.
-fn keys_in(recorded: &[Stereo], channel: usize) -> String {
-    let mut detector = crate::media::tone::Detector::new();
-    let frames = recorded.iter().map(|stereo| &stereo[channel * SAMPLES..][..SAMPLES]);
-    let hits = frames.filter_map(|frame| detector.push(Law::Mu, frame));
-    hits.map(|hit| char::from(hit.digit.expose())).collect()
-}
-
-#[test]
-fn keys_cannot_be_heard_in_the_recording_of_a_sensitive_window() {
-    for law in [Law::Mu, Law::A] {
-        let negotiated = |remote| Negotiated { codec: law.into(), ..negotiated(remote) };
-        let mut pair = Pair::with(negotiated(B), negotiated(A));
-        pair.play(1, &[0x90; 1600], false);
-        pair.press("123", Method::InBand, 60);
-        pair.turns(30);
-        // The window opens 100 ms after the first key has begun, and closes right after the last.
-        pair.press(CARD, Method::InBand, 60);
-        pair.turns(5);
-        pair.b.stream.command(pair.now, Command::Sensitive(true));
-        while pair.b.keys.len() < 3 + CARD.len() {
-            pair.turn();
-        }
-        pair.b.stream.command(pair.now, Command::Sensitive(false));
-        pair.turns(60);
-        pair.press("456", Method::InBand, 60);
-        pair.turns(40);
-        pair.b.stream.close();
-        pair.b.settle();
-        assert_eq!(pair.b.keys, format!("123{CARD}456"));
-        assert_eq!(keys_in(&pair.b.recorded, 0), "", "{law:?}");
-        // One frame per turn: the timeline is kept.
-        assert_eq!(pair.b.recorded.len() as u64, pair.b.stream.counters().sent);
-        // Our own keys do not stay in our recording either.
-        assert_eq!(keys_in(&pair.b.recorded, 1), "");
-    }
-}
-
-#[test]
-fn keys_outside_any_window_are_not_recorded_either() {
-    for (method, ms) in [(Method::InBand, 60), (Method::InBand, 1_500), (Method::Events, 60)] {
-        let mut pair = Pair::new();
-        pair.turns(5);
-        pair.press("41#", method, ms);
-        pair.turns(500);
-        pair.b.stream.close();
-        pair.b.settle();
-        assert_eq!(pair.b.keys, "41#");
-        let (heard, recorded) = (&pair.b.heard, &pair.b.recorded);
-        let tones = |bytes: &[u8]| bytes.iter().filter(|&&code| code != 0xff).count();
-        assert_eq!(tones(heard) > 0, method == Method::InBand, "the tones were on the line");
-        let left: usize = recorded.iter().map(|stereo| tones(&stereo[..SAMPLES])).sum();
-        assert_eq!(left, 0, "{method:?} of {ms} ms");
-    }
 }

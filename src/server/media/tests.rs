@@ -4,18 +4,24 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use std::path::PathBuf;
+
 use super::*;
-use crate::media::{Clip, Digit, Method, PlayId, Source};
+use crate::media::recording::WAV_HEADER_LEN;
+use crate::media::tone::Detector;
+use crate::media::{Clip, Digit, Method, PlayId, SegmentId, Source};
 use crate::rtp::packet::Header;
-use crate::sip::offer::{Codec, Direction, Negotiated, Rtcp, Silence, SrtpKeys, SrtpSeed, Suite};
+use crate::sip::offer::{
+    Codec, Direction, Law, Negotiated, Rtcp, Silence, SrtpKeys, SrtpSeed, Suite,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than anything here takes, even on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn media(ports: RangeInclusive<u16>, recordings: Option<PathBuf>) -> Media {
-    let settings =
-        Settings { address: LOOPBACK, ports, threads: 1, recording_directory: recordings };
+    let recordings = Folders { calls: recordings, segments: None };
+    let settings = Settings { address: LOOPBACK, ports, threads: 1, recordings };
     Media::start(settings).unwrap()
 }
 
@@ -63,6 +69,27 @@ fn agreed(port: u16) -> Negotiated {
     }
 }
 
+/// A sound unlike any key, this long.
+fn babble(ms: usize) -> Vec<Clip> {
+    let sound: Arc<[u8]> = (0..8 * ms).map(|n| (n * n / 64) as u8).collect();
+    vec![Clip::new(Arc::clone(&sound), sound)]
+}
+
+/// The keys heard on either side of a recording, how much of either is not silent, and how long
+/// it is, in ms.
+fn heard_in(wav: &[u8]) -> ([String; 2], [usize; 2], usize) {
+    let sides = [0, 1].map(|side| -> Vec<u8> {
+        wav[WAV_HEADER_LEN..].iter().skip(side).step_by(2).copied().collect()
+    });
+    let keys = sides.each_ref().map(|side| {
+        let mut detector = Detector::new();
+        let hits = side.chunks(160).filter_map(|frame| detector.push(Law::Mu, frame));
+        hits.map(|hit| char::from(hit.digit.expose())).collect()
+    });
+    let loud = sides.each_ref().map(|side| side.iter().filter(|&&code| code != 0xff).count() / 8);
+    (keys, loud, sides[0].len() / 8)
+}
+
 fn press(keys: &str, method: Method) -> Command {
     let keys = keys.chars().map(|key| Digit::from_key(key).unwrap()).collect();
     Command::Press { keys, method, on_ms: 80, off_ms: 80 }
@@ -88,6 +115,13 @@ impl Leg {
 
     fn wait_pressed(&mut self) {
         while !matches!(self.next(), Event::Pressed) {}
+    }
+
+    /// Sounds for as long, and waits for its end.
+    fn speak(&mut self, ms: usize) {
+        let play = Command::Play { id: PlayId(5), clips: babble(ms), barge_in: false };
+        self.session.command(play);
+        while !matches!(self.next(), Event::PlayEnded { completed: true, .. }) {}
     }
 
     /// Waits until all orders so far are carried out: whether the call is joined.
@@ -134,6 +168,67 @@ fn keys_are_heard_once_each_way() {
         assert_eq!(data as usize, bytes.len() - 58);
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn segments_are_on_disk_by_themselves_and_hold_no_key_and_no_window() {
+    let directory = tempfile::tempdir().unwrap();
+    let recordings = Folders { calls: None, segments: Some(directory.path().into()) };
+    let settings = Settings { address: LOOPBACK, ports: 31_200..=31_299, threads: 1, recordings };
+    let media = Media::start(settings).unwrap();
+    let (mut a, mut b) = (leg(&media, "a"), leg(&media, "b"));
+    a.session.command(negotiated(b.session.port()));
+    b.session.command(negotiated(a.session.port()));
+    let segment = |nth: Option<u16>| Command::Segment(nth.map(SegmentId));
+    let talk = Command::Play { id: PlayId(1), clips: babble(60_000), barge_in: false };
+    a.session.command(talk);
+    b.speak(200);
+    // Spoken words, and the key that agrees to them.
+    b.session.command(segment(Some(1)));
+    b.speak(1000);
+    a.session.command(press("1", Method::InBand));
+    assert_eq!(b.keys(1).0, "1");
+    b.session.command(segment(None));
+    b.speak(300);
+    // A card, where none should be keyed; the call ends in it.
+    b.session.command(segment(Some(2)));
+    b.session.command(Command::Sensitive(true));
+    b.speak(200);
+    for (method, key) in [(Method::InBand, "4"), (Method::Events, "1")] {
+        a.session.command(press(key, method));
+        assert_eq!(b.keys(1).0, key);
+        a.wait_pressed();
+    }
+    b.speak(200);
+    assert_eq!(media.totals().recording_dropped, 0);
+    drop((a, b));
+    drop(media);
+    let mut names: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["b-1.wav", "b-2.wav"], "of the call that was marked alone");
+    let [first, second] = ["b-1.wav", "b-2.wav"]
+        .map(|name| heard_in(&std::fs::read(directory.path().join(name)).unwrap()));
+    let no_keys = [String::new(), String::new()];
+    assert_eq!((&first.0, &second.0), (&no_keys, &no_keys));
+    assert!(first.1[0] > 200 && first.1[1] > 900, "both are heard: {:?}", first.1);
+    assert!((1000..4000).contains(&first.2), "{} ms", first.2);
+    assert_eq!(second.1, [0, 0], "a window is silence, in a segment too");
+    assert!(second.2 >= 600, "its time is kept: {} ms", second.2);
+}
+
+#[test]
+fn a_segment_with_no_folder_is_counted() {
+    let media = media(31_300..=31_399, None);
+    let mut call = leg(&media, "a");
+    call.session.command(negotiated(call.session.port()));
+    call.speak(100);
+    assert_eq!(media.totals().recording_dropped, 0);
+    call.session.command(Command::Segment(Some(SegmentId(1))));
+    call.speak(300);
+    assert!(media.totals().recording_dropped > 0);
 }
 
 #[test]
@@ -214,7 +309,8 @@ fn packets_that_come_together_are_all_heard_however_steady_it_was_before() {
 #[test]
 fn calls_go_to_the_emptiest_thread_that_is_not_avoided() {
     let ports = 31_200..=31_299;
-    let settings = Settings { address: LOOPBACK, ports, threads: 3, recording_directory: None };
+    let settings =
+        Settings { address: LOOPBACK, ports, threads: 3, recordings: Folders::default() };
     let media = Media::start(settings).unwrap();
     media.avoid(1, true);
     let calls: Vec<Leg> = (0..4).map(|_| leg(&media, "a")).collect();
@@ -282,7 +378,7 @@ fn joined_calls_hear_each_other_until_they_are_parted() {
         address: LOOPBACK,
         ports: 30_700..=30_799,
         threads: 2,
-        recording_directory: None,
+        recordings: Folders::default(),
     };
     let media = Media::start(settings).unwrap();
     let (mut caller, mut a) = (leg(&media, "caller"), leg(&media, "a"));
@@ -334,7 +430,7 @@ fn tones_travel_through_joined_calls_and_strangers_are_not_joined() {
         address: LOOPBACK,
         ports: 30_800..=30_899,
         threads: 1,
-        recording_directory: None,
+        recordings: Folders::default(),
     };
     let media = Media::start(settings).unwrap();
     let (mut caller, mut a) = (leg(&media, "caller"), leg(&media, "a"));

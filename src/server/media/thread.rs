@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use thread_priority::{
@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::TrySendError as Refused;
 
 use super::Counts;
 use super::lateness::{Busy, Histogram};
-use super::recorder::{Recording, Take};
+use super::recorder::Recording;
 use crate::media::stream::PACKET_MAX;
 use crate::media::{Command, Event, Stream};
 use crate::server::clock;
@@ -163,9 +163,7 @@ impl Worker {
             }
         }
         // The recorder outlives us and empties its queue: this ends.
-        for Recording { call, takes } in self.unsaid.drain(..) {
-            let _ = takes.send(Take::Close { call });
-        }
+        self.unsaid.drain(..).for_each(Recording::close_waiting);
     }
 
     fn obey(&mut self, now: Instant, order: Order) {
@@ -249,9 +247,7 @@ impl Worker {
             }
         }
         self.turn_joined(now, slot);
-        self.unsaid.retain(|Recording { call, takes }| {
-            matches!(takes.try_send(Take::Close { call: *call }), Err(TrySendError::Full(_)))
-        });
+        self.unsaid.retain(|recording| !recording.close());
     }
 
     /// The second half of the turn for joined calls: what one has received in this turn the other
@@ -406,10 +402,13 @@ impl Call {
     }
 
     fn record(&mut self, counts: &Counts) {
-        let Some(recording) = &self.recording else { return };
-        while let Some(stereo) = self.stream.recorded() {
-            let frame = Take::Frame { call: recording.call, stereo: Box::new(stereo) };
-            if recording.takes.try_send(frame).is_err() {
+        while let Some(recorded) = self.stream.recorded() {
+            let written = match &mut self.recording {
+                Some(recording) => recording.write(recorded),
+                // A segment, and nowhere to keep it.
+                None => recorded.segment.is_none(),
+            };
+            if !written {
                 counts.recording_dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
