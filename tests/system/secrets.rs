@@ -152,13 +152,10 @@ fn expect_card_questions_replaced(wav: &[u8]) {
     let ours: Vec<u8> = wav[58..].iter().skip(1).step_by(2).copied().collect();
     let heard = |id: &str| {
         let sound = &library().clip(id).expect("a phrase").mu;
-        let begins = sound.windows(80).position(|part| part.iter().all(|code| code & 0x7f < 0x6f));
-        let begins = begins.expect("a loud 10 ms");
+        let begins = sound.iter().position(|code| code & 0x7f < 0x50).expect("a sound");
         ours.windows(400).any(|part| part == &sound[begins..begins + 400])
     };
-    for id in ["greet.hello", "result.approved"] {
-        assert!(heard(id), "{id} is not heard: what was searched?");
-    }
+    assert!(heard("result.approved"), "the result is not heard: what was searched?");
     for id in ["card.ask", "expiry.ask", "cvv.ask_three", "zip.ask"] {
         assert!(!heard(id), "{id} is heard");
     }
