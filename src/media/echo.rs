@@ -17,6 +17,9 @@ use search::{SPAN, Search};
 const KEPT: usize = 20 * SAMPLES;
 /// Mean square of theirs below which no echo matters to a key: -50 dBm0.
 const HEARD_MIN: f32 = 2.5e-6;
+/// Mean square of theirs below which no echo is searched for: -45 dBm0, 20 dB below the weakest key
+/// that must be heard. A quiet line costs nothing.
+const SEARCHED_MIN: f32 = 8e-6;
 /// Frames in which a delay must be found, and then its path.
 const SEARCHED_MAX: u32 = 24;
 const TRIED_MAX: u32 = 10;
@@ -96,7 +99,11 @@ impl Canceller {
         let end = timestamp.wrapping_add(sound.len() as u32);
         let offset = *self.offset.get_or_insert(self.count.wrapping_sub(end));
         self.at[0] = None;
-        if self.quiet as usize > SPAN / SAMPLES || power(sound) < HEARD_MIN {
+        if self.quiet as usize > SPAN / SAMPLES {
+            return;
+        }
+        let (power_heard, resting) = (power(sound), matches!(self.state, State::Resting(_)));
+        if power_heard < if resting { SEARCHED_MIN } else { HEARD_MIN } {
             return;
         }
         if let State::Resting(left @ 1..) = &mut self.state {
@@ -115,7 +122,7 @@ impl Canceller {
             self.reference(path.first(at), &mut ours);
             let left = path.removed(&ours, frame);
             // A path that is wrong by now would add to what is heard.
-            if power(&left) < power(frame) {
+            if power(&left) < power_heard {
                 *frame = left;
             }
         }
