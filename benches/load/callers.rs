@@ -103,8 +103,9 @@ pub struct Caller {
     socket: UdpSocket,
     keys: [Digit; KEYS],
     sequence: u16,
-    /// Turns since it began to key.
+    /// Turns since everybody may key, and after how many of them this one does.
     turn: Option<usize>,
+    delay: usize,
     timestamp: u32,
     last: Option<(u16, u64)>,
 }
@@ -125,15 +126,18 @@ impl Caller {
             Digit::from_key(char::from(b'0' + digit as u8)).unwrap()
         };
         let keys = std::array::from_fn(key);
-        Caller { nth, socket, keys, sequence: nth as u16, turn: None, timestamp: 0, last: None }
+        let sequence = nth as u16;
+        Caller { nth, socket, keys, sequence, turn: None, delay: 0, timestamp: 0, last: None }
     }
 
     fn send(&mut self, sounds: &Sounds, keying: Keying, begun: bool) {
         if begun && self.turn.is_none() {
-            // Not all at once.
+            // Not all at once: people do not key in step.
             self.turn = Some(0);
+            self.delay = self.nth % PERIOD;
         }
-        let place = self.turn.map(|turn| (turn / PERIOD, turn % PERIOD));
+        let keying_for = self.turn.and_then(|turn| turn.checked_sub(self.delay));
+        let place = keying_for.map(|turn| (turn / PERIOD, turn % PERIOD));
         let key = place.and_then(|(nth, at)| Some((self.keys.get(nth)?, at)));
         let mut audio = &sounds.noise[usize::from(self.sequence) % sounds.noise.len()];
         let mut event = None;
