@@ -524,8 +524,8 @@ impl Agent {
     }
 }
 
-/// Each call holds a few transactions at once, and leaves an INVITE and a BYE behind that are
-/// remembered for 64*T1; half of all may be of new calls.
+/// Each call holds a few transactions at once, half of which may be of new calls, and leaves an
+/// INVITE and a BYE behind: as many finished ones are remembered, for 64*T1.
 fn transactions_max(settings: &Settings) -> usize {
     const MOST: usize = 500_000;
     let a_second = settings.calls_per_second as usize;

@@ -114,7 +114,7 @@ pub struct Transactions {
 
 impl Transactions {
     /// At most `servers_max` server transactions exist at a time, half of them for new calls:
-    /// however many come, those that run can be ended.
+    /// however many come, those that run can be ended. As many finished ones are remembered.
     pub fn new(servers_max: usize) -> Transactions {
         Transactions {
             next: 0,

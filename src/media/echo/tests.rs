@@ -126,3 +126,25 @@ fn nothing_is_learned_from_frames_with_tones() {
         canceller.learn(nth % 2 == 0);
     }
 }
+
+#[test]
+fn a_quiet_line_is_not_searched_and_a_loud_one_is() {
+    let searched = |rms: f32| {
+        let mut canceller = Canceller::new();
+        let mut state = 1u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 16) as f32 / 65_536.0 - 0.5) * 12f32.sqrt() * rms
+        };
+        (0..100u32).any(|nth| {
+            canceller.sent(Law::Mu, &[0x90; SAMPLES]);
+            let mut sound: [f32; SAMPLES] = std::array::from_fn(|_| noise());
+            canceller.remove(nth * SAMPLES as u32, &mut sound);
+            canceller.learn(false);
+            !matches!(canceller.state, State::Resting(_))
+        })
+    };
+    let rms = SEARCHED_MIN.sqrt();
+    assert!(!searched(rms * 0.8), "-47 dBm0");
+    assert!(searched(rms * 1.3), "-43 dBm0");
+}
