@@ -72,7 +72,7 @@ impl Bench {
     async fn new(name: &str, line: &str) -> Bench {
         let host = Host::start(gateway::simulator(name, 1).unwrap(), "127.0.0.1").await;
         let gateway = open(name, line, Some(&host.base()), SECRET);
-        let client = HttpClient::new(&[host.certificate.clone()]).unwrap();
+        let client = HttpClient::new(std::slice::from_ref(&host.certificate)).unwrap();
         Bench { host, gateway, client }
     }
 

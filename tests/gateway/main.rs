@@ -2,6 +2,7 @@
 //! that is added to the list is picked up here, and must bring its simulator (`Dialect`), its
 //! golden requests (`src/gateway/<name>/golden/`) and its table of replies
 //! (`src/gateway/<name>/replies.txt`).
+#![allow(clippy::unwrap_used)]
 
 mod bench; // gateways, cards, accounts and charges of the tests
 mod golden; // requests, byte by byte, and what may be logged of them
@@ -9,6 +10,7 @@ mod replies; // tables of answers
 mod rules; // conversations with the simulators
 mod host; // the simulators on real sockets, with a network that fails
 mod faults; // thirteen ways to lose an answer
+mod verify; // `ringtill gateway test`
 
 use ringtill::gateway;
 
