@@ -71,6 +71,7 @@ pub mod generic; // the Generic Pay Connector: bridges of Twilio, SignalWire, Te
 pub mod authorize_net; // Authorize.Net
 pub mod nmi; // NMI and what is sold on its platform
 pub mod stripe; // Stripe
+pub mod adyen; // Adyen
 
 pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
@@ -86,6 +87,7 @@ gateways! {
     "authorize_net" => authorize_net::AuthorizeNet,
     "nmi" => nmi::Nmi,
     "stripe" => stripe::Stripe,
+    "adyen" => adyen::Adyen,
 }
 
 /// One processor's dialect: a request for each thing asked, and a reading of each answer. The
