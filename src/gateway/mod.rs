@@ -72,6 +72,7 @@ pub mod authorize_net; // Authorize.Net
 pub mod nmi; // NMI and what is sold on its platform
 pub mod stripe; // Stripe
 pub mod adyen; // Adyen
+pub mod worldpay_cnp; // Worldpay's cnpAPI, once Vantiv and Litle
 
 pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
@@ -88,6 +89,7 @@ gateways! {
     "nmi" => nmi::Nmi,
     "stripe" => stripe::Stripe,
     "adyen" => adyen::Adyen,
+    "worldpay_cnp" => worldpay_cnp::WorldpayCnp,
 }
 
 /// One processor's dialect: a request for each thing asked, and a reading of each answer. The

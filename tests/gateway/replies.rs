@@ -3,7 +3,7 @@
 //! ```text
 //! # comment
 //! [body]                       a body by name, up to the next line that begins a body or a case;
-//! {"code": "<<code|100>>"}     <<name>> and <<name|default>> are put in; <<BOM>> and <<FF>> are bytes
+//! {"code": "<<code|100>>"}     <<name>> and <<name|default>> are put in; <<BOM>>, <<FF>>, <<OPEN>> are bytes
 //! == sale 200 body code=200 -> declined_soft
 //! ```
 //!
@@ -117,6 +117,7 @@ fn filled(body: &str, values: &HashMap<String, String>) -> Result<Vec<u8>, Strin
         match (name, values.get(name).map(String::as_str).or(default)) {
             ("BOM", _) => out.extend(b"\xef\xbb\xbf"),
             ("FF", _) => out.push(0xff),
+            ("OPEN", _) => out.push(b'<'),
             (_, Some(value)) => out.extend(value.bytes()),
             (_, None) => return Err(format!("no value for {name}")),
         }
