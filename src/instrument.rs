@@ -1,5 +1,5 @@
-//! What a caller pays with. A `Pan`, `Expiry`, `Cvv`, `RoutingNumber` or `BankAccount` exists only
-//! if it is valid: parse, don't validate.
+//! What a caller pays with. A `Pan`, `Expiry`, `Cvv`, `RoutingNumber`, `BankAccount` or `Token`
+//! exists only if it is valid: parse, don't validate.
 
 use std::fmt;
 
@@ -291,6 +291,88 @@ pub struct Card {
     pub expiry: Expiry,
     pub cvv: Option<Cvv>,
     pub zip: Option<Zeroizing<String>>,
+}
+
+/// Whose account it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolderKind {
+    Personal,
+    Business,
+}
+
+/// Everything the gateway needs to debit a bank account that its holder authorised by phone (ACH,
+/// SEC code TEL).
+pub struct Debit {
+    pub account: BankAccount,
+    /// The name on the account.
+    pub holder: Zeroizing<String>,
+    pub holder_kind: HolderKind,
+}
+
+/// A gateway's name for a card or account it keeps, of no use anywhere else. ASCII without spaces,
+/// at most [`TOKEN_MAX`] characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+pub const TOKEN_MAX: usize = 256;
+
+impl Token {
+    pub fn parse(text: &str) -> Option<Token> {
+        let plain =
+            (1..=TOKEN_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        plain.then(|| Token(text.to_string()))
+    }
+
+    /// The token, for the gateway request and the ledger alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A card or account that the gateway keeps.
+pub struct Saved {
+    pub token: Token,
+    pub method: Method,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    Card,
+    Bank,
+}
+
+impl Method {
+    /// The name used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Card => "card",
+            Method::Bank => "bank",
+        }
+    }
+}
+
+/// What is to be charged.
+#[derive(Clone, Copy)]
+pub enum Instrument<'a> {
+    Card(&'a Card),
+    Bank(&'a Debit),
+    Token(&'a Saved),
+}
+
+impl Instrument<'_> {
+    pub fn method(&self) -> Method {
+        match self {
+            Instrument::Card(_) => Method::Card,
+            Instrument::Bank(_) => Method::Bank,
+            Instrument::Token(saved) => saved.method,
+        }
+    }
 }
 
 /// The Luhn sum of ISO/IEC 7812-1 annex B; false for an empty or non-digit string.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use ringtill::account::{Account, Caller, Query};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::{
-    self, Approval, Exchange, Fixable, Found, Gateway, Reversal, Sale, Verdict,
+    self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
+    Modification, Modified, Operation, Repeat, Verdict,
 };
-use ringtill::instrument::{Brand, Last4};
+use ringtill::instrument::{Brand, Instrument, Last4};
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Intent, Recorded, State};
 use ringtill::money::Money;
@@ -500,67 +501,73 @@ impl Gateway for Words {
         "words"
     }
 
-    fn sale(&self, sale: &Sale<'_>) -> gateway::Request {
-        assert!(sale.card.pan.expose().len() >= 13);
-        let (brand, last4) = (sale.card.pan.brand().name(), sale.card.pan.last4());
+    fn capabilities(&self) -> Capabilities {
+        let operations = &[Operation::Sale, Operation::Lookup];
+        Capabilities { operations, bank: false, tokens: false, repeat: Repeat::Replays }
+    }
+
+    fn charge(&self, sale: &Charge<'_>) -> Result<gateway::Request, Cannot> {
+        let Instrument::Card(card) = sale.instrument else { panic!("the script takes cards") };
+        assert!(card.pan.expose().len() >= 13);
+        let (brand, last4) = (card.pan.brand().name(), card.pan.last4());
         let (reference, minor) = (sale.reference, sale.total.minor);
-        request(&format!("sale {reference} {minor} {brand} {}", last4.as_str()))
+        Ok(request(&format!("sale {reference} {minor} {brand} {}", last4.as_str())))
     }
 
-    fn verdict(&self, exchange: &Exchange) -> Verdict {
-        match exchange {
-            Exchange::NotSent(why) => Verdict::NotSent(why.clone()),
-            Exchange::NoAnswer(why) => Verdict::Unknown(why.clone()),
-            Exchange::Response(response) => match response.body().as_slice() {
-                b"approved" => Verdict::Approved(approval()),
-                b"hard" => Verdict::DeclinedHard,
-                b"soft" => Verdict::DeclinedSoft,
-                b"cvv" => Verdict::Fixable(Fixable::Cvv),
-                b"zip" => Verdict::Fixable(Fixable::Zip),
-                b"number" => Verdict::Fixable(Fixable::Number),
-                b"held" => Verdict::Held("review".into()),
-                b"config" => Verdict::Config("wrong key".into()),
-                _ => Verdict::Unknown("unreadable answer".into()),
-            },
-        }
+    fn verdict(&self, _: &Charge<'_>, exchange: &Exchange) -> Verdict {
+        word(exchange)
     }
 
-    fn lookup(&self, reference: &str) -> gateway::Request {
-        request(&format!("lookup {reference}"))
+    fn modify(&self, _: &Modification<'_>) -> Result<gateway::Request, Cannot> {
+        panic!("the script undoes nothing")
     }
 
-    fn found(&self, exchange: &Exchange) -> Found {
+    fn modified(&self, _: &Modification<'_>, _: &Exchange) -> Modified {
+        panic!("the script undoes nothing")
+    }
+
+    fn lookup(&self, lookup: &Lookup<'_>) -> Result<gateway::Request, Cannot> {
+        Ok(request(&format!("lookup {}", lookup.reference)))
+    }
+
+    fn found(&self, _: &Lookup<'_>, exchange: &Exchange) -> Found {
         match exchange {
             Exchange::Response(response) if response.body() == b"absent" => Found::Absent,
-            Exchange::Response(_) => match self.verdict(exchange) {
+            Exchange::Response(_) => match word(exchange) {
                 Verdict::Unknown(_) => Found::NotYet,
                 verdict => Found::Settled(verdict),
             },
             _ => Found::NotYet,
         }
     }
+}
 
-    fn void(&self, reference: &str) -> gateway::Request {
-        request(&format!("void {reference}"))
-    }
-
-    fn reversal(&self, _: &Exchange) -> Reversal {
-        panic!("the script undoes nothing")
-    }
-
-    fn refund(&self, reference: &str, amount: Money) -> gateway::Request {
-        request(&format!("refund {reference} {}", amount.minor))
+fn word(exchange: &Exchange) -> Verdict {
+    let response = match exchange.response() {
+        Ok(response) => response,
+        Err(silence) => return silence.into(),
+    };
+    match response.body().as_slice() {
+        b"approved" => Verdict::Approved(approval()),
+        b"hard" => Verdict::DeclinedHard,
+        b"soft" => Verdict::DeclinedSoft,
+        b"cvv" => Verdict::Fixable(Fixable::Cvv),
+        b"zip" => Verdict::Fixable(Fixable::Zip),
+        b"number" => Verdict::Fixable(Fixable::Number),
+        b"held" => Verdict::Held("review".into()),
+        b"config" => Verdict::Config("wrong key".into()),
+        _ => Verdict::Unknown("unreadable answer".into()),
     }
 }
 
 fn request(body: &str) -> gateway::Request {
     let (head, ()) = http::Request::post("https://gateway.invalid/").body(()).unwrap().into_parts();
-    gateway::Request { head, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    gateway::Request { head, body: Zeroizing::new(body.as_bytes().to_vec()), shown: &[] }
 }
 
 fn approval() -> Approval {
     let gateway_reference = "g1".to_string();
-    Approval { gateway_reference, auth_code: "A1".into(), avs: None, cvv: None }
+    Approval { gateway_reference, auth_code: "A1".into(), ..Approval::default() }
 }
 
 fn response(body: &str) -> Exchange {

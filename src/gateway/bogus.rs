@@ -22,9 +22,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
-    Approval, Dialect, Exchange, Fixable, Found, Gateway, Request, Reversal, Sale, Verdict,
+    Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
+    Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
 };
-use crate::money::Money;
+use crate::instrument::Instrument;
 use crate::secret::Secret;
 
 pub mod charge; // a sale in the simulator's books; the trigger cards
@@ -63,12 +64,15 @@ impl Bogus {
             .body(())
             .expect("the base was checked at open and the path is percent-encoded")
             .into_parts();
-        Request { head, body }
+        Request { head, body, shown: SHOWN }
     }
 }
 
 impl Dialect for Bogus {
     type Settings = Settings;
+
+    // The demonstration has a key that everybody knows.
+    const SECRETS: &'static [&'static str] = &[];
 
     const EXAMPLE: &'static str = "\
 base_url = \"https://127.0.0.1:8443\"
@@ -99,13 +103,26 @@ impl Gateway for Bogus {
         "bogus"
     }
 
-    fn sale(&self, sale: &Sale<'_>) -> Request {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
+            bank: false,
+            tokens: false,
+            repeat: Repeat::Replays,
+        }
+    }
+
+    fn charge(&self, sale: &Asked<'_>) -> Result<Request, Cannot> {
+        self.capabilities().allow(sale)?;
+        let Instrument::Card(card) = sale.instrument else {
+            return Err(Cannot("only cards can be charged"));
+        };
         let card = CardBody {
-            number: sale.card.pan.expose(),
-            exp_month: sale.card.expiry.expose_month(),
-            exp_year: sale.card.expiry.expose_year(),
-            cvv: sale.card.cvv.as_ref().map(|cvv| cvv.expose()),
-            zip: sale.card.zip.as_ref().map(|zip| zip.as_str()),
+            number: card.pan.expose(),
+            exp_month: card.expiry.expose_month(),
+            exp_year: card.expiry.expose_year(),
+            cvv: card.cvv.as_ref().map(|cvv| cvv.expose()),
+            zip: card.zip.as_ref().map(|zip| zip.as_str()),
         };
         let variable = sale.reference.len() + sale.account_id.len() + card.zip.map_or(0, str::len);
         let body = SaleBody {
@@ -121,14 +138,13 @@ impl Gateway for Bogus {
         if let Ok(key) = HeaderValue::from_str(&encoded(sale.reference)) {
             request.head.headers.insert("idempotency-key", key);
         }
-        request
+        Ok(request)
     }
 
-    fn verdict(&self, exchange: &Exchange) -> Verdict {
-        let response = match exchange {
-            Exchange::NotSent(why) => return Verdict::NotSent(why.clone()),
-            Exchange::NoAnswer(why) => return Verdict::Unknown(why.clone()),
-            Exchange::Response(response) => response,
+    fn verdict(&self, _: &Asked<'_>, exchange: &Exchange) -> Verdict {
+        let response = match exchange.response() {
+            Ok(response) => response,
+            Err(silence) => return silence.into(),
         };
         let status = response.status();
         match status {
@@ -149,12 +165,45 @@ impl Gateway for Bogus {
         }
     }
 
-    fn lookup(&self, reference: &str) -> Request {
-        let path = format!("/v1/sales?reference={}", encoded(reference));
-        self.request(Method::GET, &path, Zeroizing::new(Vec::new()))
+    fn modify(&self, change: &Modification<'_>) -> Result<Request, Cannot> {
+        self.capabilities().allow_operation(change.act.into())?;
+        let sale = encoded(change.original);
+        Ok(match change.act {
+            Act::Refund => {
+                let body = RefundBody {
+                    amount: change.amount.minor,
+                    currency: change.amount.currency.code(),
+                };
+                self.request(Method::POST, &format!("/v1/sales/{sale}/refund"), json(&body, 0))
+            }
+            _ => {
+                let path = format!("/v1/sales/{sale}/void");
+                self.request(Method::POST, &path, Zeroizing::new(b"{}".to_vec()))
+            }
+        })
     }
 
-    fn found(&self, exchange: &Exchange) -> Found {
+    fn modified(&self, _: &Modification<'_>, exchange: &Exchange) -> Modified {
+        let response = match exchange.response() {
+            Ok(response) => response,
+            Err(silence) => return silence.into(),
+        };
+        match (response.status(), serde_json::from_slice::<SaleReply>(response.body())) {
+            (StatusCode::OK, Ok(reply)) if ["voided", "refunded"].contains(&&*reply.status) => {
+                Modified::Done(reply.id)
+            }
+            (StatusCode::TOO_MANY_REQUESTS, _) => Modified::NotSent("the gateway is busy".into()),
+            (status, _) if status.is_client_error() => Modified::Refused(format!("HTTP {status}")),
+            (status, _) => Modified::Unknown(format!("HTTP {status}")),
+        }
+    }
+
+    fn lookup(&self, lookup: &Lookup<'_>) -> Result<Request, Cannot> {
+        let path = format!("/v1/sales?reference={}", encoded(lookup.reference));
+        Ok(self.request(Method::GET, &path, Zeroizing::new(Vec::new())))
+    }
+
+    fn found(&self, _: &Lookup<'_>, exchange: &Exchange) -> Found {
         let Exchange::Response(response) = exchange else { return Found::NotYet };
         if response.status() != StatusCode::OK {
             return Found::NotYet;
@@ -170,32 +219,6 @@ impl Gateway for Bogus {
             },
             // Two sales under one idempotency key: a person must look.
             _ => Found::NotYet,
-        }
-    }
-
-    fn void(&self, gateway_reference: &str) -> Request {
-        let path = format!("/v1/sales/{}/void", encoded(gateway_reference));
-        self.request(Method::POST, &path, Zeroizing::new(b"{}".to_vec()))
-    }
-
-    fn refund(&self, gateway_reference: &str, amount: Money) -> Request {
-        let path = format!("/v1/sales/{}/refund", encoded(gateway_reference));
-        let body = RefundBody { amount: amount.minor, currency: amount.currency.code() };
-        self.request(Method::POST, &path, json(&body, 0))
-    }
-
-    fn reversal(&self, exchange: &Exchange) -> Reversal {
-        let response = match exchange {
-            Exchange::NotSent(why) => return Reversal::NotSent(why.clone()),
-            Exchange::NoAnswer(why) => return Reversal::Unknown(why.clone()),
-            Exchange::Response(response) => response,
-        };
-        match (response.status(), serde_json::from_slice::<SaleReply>(response.body())) {
-            (StatusCode::OK, Ok(reply)) if reply.status == "voided" => Reversal::Done,
-            (StatusCode::OK, Ok(reply)) if reply.status == "refunded" => Reversal::Done,
-            (StatusCode::TOO_MANY_REQUESTS, _) => Reversal::NotSent("the gateway is busy".into()),
-            (status, _) if status.is_client_error() => Reversal::Refused(format!("HTTP {status}")),
-            (status, _) => Reversal::Unknown(format!("HTTP {status}")),
         }
     }
 }
@@ -257,6 +280,7 @@ impl SaleReply {
                 auth_code: self.auth_code.clone().unwrap_or_default(),
                 avs: self.avs.clone(),
                 cvv: self.cvv.clone(),
+                ..Approval::default()
             }),
             ("declined", Some("never"), _) => Verdict::DeclinedHard,
             ("declined", Some("other"), _) => Verdict::DeclinedSoft,
@@ -272,6 +296,9 @@ impl SaleReply {
         }
     }
 }
+
+/// What may be logged of a body.
+const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel"];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;
@@ -304,7 +331,9 @@ fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::Purpose;
     use crate::instrument::{Card, Cvv, Expiry, Pan};
+    use crate::money::Money;
 
     fn gateway() -> Bogus {
         let base_url = "https://gateway.example:8443/".into();
@@ -318,43 +347,17 @@ mod tests {
         Card { pan, expiry, cvv, zip: Some("46201".to_string().into()) }
     }
 
-    /// The request as it goes over the wire, headers in the order they were set.
-    fn wire(request: &Request) -> String {
-        let mut text = format!("{} {}\n", request.head.method, request.head.uri);
-        for (name, value) in &request.head.headers {
-            text += &format!("{name}: {}\n", value.to_str().unwrap());
-        }
-        text + "\n" + std::str::from_utf8(&request.body).unwrap()
-    }
-
-    #[test]
-    fn requests_are_these_bytes() {
-        let card = card();
-        let sale = Sale {
-            reference: "018f-2b",
+    fn charge<'a>(card: &'a Card, reference: &'a str) -> Asked<'a> {
+        Asked {
+            purpose: Purpose::Sale,
+            reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
-            card: &card,
+            instrument: Instrument::Card(card),
             account_id: "4471 \"B\"",
-        };
-        assert_eq!(
-            wire(&gateway().sale(&sale)),
-            r#"POST https://gateway.example:8443/v1/sales
-authorization: Bearer sk_test
-content-type: application/json
-idempotency-key: 018f-2b
-
-{"reference":"018f-2b","amount":20200,"fee":200,"currency":"USD","account":"4471 \"B\"","channel":"telephone","card":{"number":"4111111111111111","exp_month":9,"exp_year":2030,"cvv":"123","zip":"46201"}}"#
-        );
-        assert_eq!(
-            wire(&gateway().lookup("a b&c")),
-            "GET https://gateway.example:8443/v1/sales?reference=a%20b%26c\n\
-             authorization: Bearer sk_test\ncontent-type: application/json\n\n"
-        );
-        let void = wire(&gateway().void("sale/1"));
-        assert!(void.starts_with("POST https://gateway.example:8443/v1/sales/sale%2F1/void\n"));
-        let refund = wire(&gateway().refund("sale_1", Money::usd(150)));
-        assert!(refund.ends_with("\n\n{\"amount\":150,\"currency\":\"USD\"}"), "{refund}");
+            save: false,
+            at_ms: 0,
+        }
     }
 
     #[test]
@@ -362,21 +365,14 @@ idempotency-key: 018f-2b
         let mut card = card();
         card.zip = Some("\u{1}".repeat(200).into());
         let account = "\u{2}".repeat(3000);
-        let sale = Sale {
-            reference: "r",
+        let sale = Asked {
             total: Money::usd(i64::MAX),
             fee: Money::usd(i64::MIN),
-            card: &card,
             account_id: &account,
+            ..charge(&card, "r")
         };
-        let body = gateway().sale(&sale).body;
+        let body = gateway().charge(&sale).unwrap().body;
         assert!(body.len() > 19_000 && body.capacity() == 512 + 6 * 3201);
-    }
-
-    #[test]
-    fn the_api_key_is_not_printed() {
-        let request = gateway().lookup("r");
-        assert!(!format!("{:?}", request.head).contains("sk_test"));
     }
 
     #[test]
@@ -393,7 +389,7 @@ idempotency-key: 018f-2b
         let verdict = |status: u16, body: &str| {
             let response = http::Response::builder().status(status);
             let response = response.body(body.as_bytes().to_vec()).unwrap();
-            gateway().verdict(&Exchange::Response(response))
+            gateway().verdict(&charge(&card(), "r"), &Exchange::Response(response))
         };
         let declined = |rest: &str| {
             verdict(402, &format!(r#"{{"id":"s","status":"declined","code":"x"{rest}}}"#))

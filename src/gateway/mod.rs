@@ -5,10 +5,6 @@ use std::sync::Arc;
 
 use serde::Deserializer;
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
-
-use crate::instrument::Card;
-use crate::money::Money;
 
 /// The list of gateways: its name in the configuration, and the type that speaks its dialect.
 macro_rules! gateways {
@@ -38,128 +34,46 @@ macro_rules! gateways {
     };
 }
 
+pub mod request; // what a gateway is asked, and what came of asking
+pub mod verdict; // what its answer means
+pub mod search; // one lookup, over as many requests as it takes
+pub mod masked; // what may be logged of a request
 pub mod bogus; // the in-tree gateway and its stateful simulator
+
+pub use request::{
+    Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
+    Request, Silence,
+};
+pub use search::Search;
+pub use verdict::{Approval, Fixable, Found, Modified, Verdict};
 
 gateways! {
     "bogus" => bogus::Bogus,
 }
 
-/// An HTTPS request whose body may hold card data: zeroed when dropped, never logged.
-pub struct Request {
-    pub head: http::request::Parts,
-    pub body: Zeroizing<Vec<u8>>,
-}
-
-/// What became of a request, as the HTTP client reports it.
-pub enum Exchange {
-    Response(http::Response<Vec<u8>>),
-    /// Not one byte of the request left us: safe to send again.
-    NotSent(String),
-    /// Bytes left and no whole answer came back.
-    NoAnswer(String),
-}
-
-/// One sale. `reference` is ours, stable over every try and lookup, and the idempotency key.
-pub struct Sale<'a> {
-    pub reference: &'a str,
-    /// What is charged, fee included.
-    pub total: Money,
-    /// How much of `total` is the convenience fee.
-    pub fee: Money,
-    pub card: &'a Card,
-    pub account_id: &'a str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Approval {
-    pub gateway_reference: String,
-    pub auth_code: String,
-    pub avs: Option<String>,
-    pub cvv: Option<String>,
-}
-
-/// A field the caller can correct.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fixable {
-    Number,
-    Expiry,
-    Cvv,
-    Zip,
-}
-
-/// The outcome of a request that may have moved money.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Approved(Approval),
-    /// Never with this card again.
-    DeclinedHard,
-    /// Another card or a lower amount may work.
-    DeclinedSoft,
-    Fixable(Fixable),
-    /// Held for review by a person.
-    Held(String),
-    /// Certainly not processed.
-    NotSent(String),
-    /// No definitive answer: look up, never resend.
-    Unknown(String),
-    /// Our set-up is wrong (credentials, currency): no caller can fix it.
-    Config(String),
-}
-
-/// What a lookup by our reference found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Settled(Verdict),
-    /// The gateway is sure it never processed this reference.
-    Absent,
-    /// Ask again later.
-    NotYet,
-}
-
-impl Found {
-    /// What this proves of the sale. A verdict on the lookup itself (not sent, wrong credentials)
-    /// proves nothing, and neither does absence by itself: the sale may still be on its way.
-    pub fn verdict(self) -> Option<Verdict> {
-        match self {
-            Found::Settled(Verdict::Unknown(_) | Verdict::Config(_) | Verdict::NotSent(_)) => None,
-            Found::Settled(verdict) => Some(verdict),
-            Found::Absent | Found::NotYet => None,
-        }
-    }
-}
-
-/// What became of a void or refund.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reversal {
-    Done,
-    /// The gateway will not, e.g. a void after settlement.
-    Refused(String),
-    /// Certainly not processed: safe to send again.
-    NotSent(String),
-    /// No definitive answer.
-    Unknown(String),
-}
-
-/// One processor's dialect.
+/// One processor's dialect: a request for each thing asked, and a reading of each answer. The
+/// reading is given what was asked. A gateway that cannot do what is asked says so instead of
+/// making a request.
 pub trait Gateway: Send + Sync {
     fn name(&self) -> &'static str;
-    fn sale(&self, sale: &Sale<'_>) -> Request;
-    fn verdict(&self, exchange: &Exchange) -> Verdict;
-    /// Asks what became of `reference`.
-    fn lookup(&self, reference: &str) -> Request;
-    fn found(&self, exchange: &Exchange) -> Found;
-    /// Undoes an approved sale that has not settled.
-    fn void(&self, gateway_reference: &str) -> Request;
-    /// Pays back part or all of a settled sale.
-    fn refund(&self, gateway_reference: &str, amount: Money) -> Request;
-    /// Reads the answer to `void` and `refund`.
-    fn reversal(&self, exchange: &Exchange) -> Reversal;
+    fn capabilities(&self) -> Capabilities;
+    /// Verifies, sells or authorises.
+    fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot>;
+    fn verdict(&self, charge: &Charge<'_>, exchange: &Exchange) -> Verdict;
+    /// Captures, voids or refunds.
+    fn modify(&self, modification: &Modification<'_>) -> Result<Request, Cannot>;
+    fn modified(&self, modification: &Modification<'_>, exchange: &Exchange) -> Modified;
+    /// Asks what became of a charge by our reference; see [`Search`].
+    fn lookup(&self, lookup: &Lookup<'_>) -> Result<Request, Cannot>;
+    fn found(&self, lookup: &Lookup<'_>, exchange: &Exchange) -> Found;
 }
 
 /// A gateway that can be named in the configuration.
 pub trait Dialect: Gateway + Sized + 'static {
     /// Its table in the configuration, with `deny_unknown_fields`.
     type Settings: DeserializeOwned;
+    /// Keys that may only point to a secret: `{ file = "..." }` or `{ env = "..." }`.
+    const SECRETS: &'static [&'static str];
     /// Settings as an operator would write them, in TOML.
     const EXAMPLE: &'static str;
     /// Refuses settings that cannot work, saying what to write instead.
@@ -199,7 +113,11 @@ fn dialect<'de, G: Dialect, D: Deserializer<'de>>(settings: D) -> Result<G, Open
 #[cfg(test)]
 mod conformance {
     use super::*;
-    use crate::instrument::{Cvv, Expiry, Pan};
+    use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
+    use crate::money::Money;
+
+    /// 2026-06-01T00:00:00Z
+    const NOW: i64 = 1_780_272_000_000;
 
     fn every_gateway() -> Vec<Arc<dyn Gateway>> {
         let open = |name: &&str| {
@@ -216,9 +134,23 @@ mod conformance {
         Card { pan, expiry, cvv, zip: Some("46201".to_string().into()) }
     }
 
-    fn sale(card: &Card) -> Sale<'_> {
-        let (total, fee) = (Money::usd(20_200), Money::usd(200));
-        Sale { reference: "ref 1/ü", total, fee, card, account_id: "A\"1" }
+    fn sale(card: &Card) -> Charge<'_> {
+        Charge {
+            purpose: Purpose::Sale,
+            reference: "ref 1/ü",
+            total: Money::usd(20_200),
+            fee: Money::usd(200),
+            instrument: Instrument::Card(card),
+            account_id: "A\"1",
+            save: false,
+            at_ms: NOW,
+        }
+    }
+
+    fn look_up(reference: &str) -> Lookup<'_> {
+        let total = Money::usd(20_200);
+        let (purpose, method, step) = (Purpose::Sale, Method::Card, String::new());
+        Lookup { purpose, reference, total, method, started_ms: NOW, at_ms: NOW, step }
     }
 
     fn response(status: u16, body: &[u8]) -> Exchange {
@@ -250,44 +182,42 @@ mod conformance {
     fn card_data_travels_in_the_body_alone() {
         let card = card();
         for gateway in every_gateway() {
-            let request = gateway.sale(&sale(&card));
+            let name = gateway.name();
+            let request = gateway.charge(&sale(&card)).unwrap();
             let head = format!("{:?}", request.head);
-            assert!(!head.contains("4111111111111111"), "{}", gateway.name());
-            assert_eq!(request.head.uri.scheme_str(), Some("https"), "{}", gateway.name());
+            assert!(!head.contains("4111111111111111"), "{name}");
+            assert_eq!(request.head.uri.scheme_str(), Some("https"), "{name}");
             let body = String::from_utf8_lossy(&request.body);
             assert!(body.contains("4111111111111111") && body.contains("987"));
-            for other in [
-                gateway.lookup("ref 1"),
-                gateway.void("sale 1"),
-                gateway.refund("sale 1", Money::usd(100)),
-            ] {
-                assert_eq!(other.head.uri.scheme_str(), Some("https"), "{}", gateway.name());
+            let printed = format!("{request:?}");
+            assert!(!printed.contains("4111") && !printed.contains("987"), "{name}: {printed}");
+            if let Ok(lookup) = gateway.lookup(&look_up("ref 1")) {
+                assert_eq!(lookup.head.uri.scheme_str(), Some("https"), "{name}");
             }
         }
     }
 
     #[test]
     fn only_a_definitive_answer_is_definitive() {
+        let card = card();
+        let (sale, lookup) = (sale(&card), look_up("r"));
         for gateway in every_gateway() {
             let name = gateway.name();
             let lost = Exchange::NoAnswer("reset".into());
-            assert!(matches!(gateway.verdict(&lost), Verdict::Unknown(_)), "{name}");
-            assert_eq!(gateway.found(&lost), Found::NotYet, "{name}");
+            assert!(matches!(gateway.verdict(&sale, &lost), Verdict::Unknown(_)), "{name}");
+            assert_eq!(gateway.found(&lookup, &lost), Found::NotYet, "{name}");
             let unsent = Exchange::NotSent("refused".into());
-            assert!(matches!(gateway.verdict(&unsent), Verdict::NotSent(_)), "{name}");
-            assert_eq!(gateway.found(&unsent), Found::NotYet, "{name}");
+            assert!(matches!(gateway.verdict(&sale, &unsent), Verdict::NotSent(_)), "{name}");
+            assert_eq!(gateway.found(&lookup, &unsent), Found::NotYet, "{name}");
             for status in [200, 201, 202, 204, 301, 302, 500, 502, 503, 504] {
                 for body in [&b""[..], b"{", b"<html>", b"null", b"[]", b"{}", b"\xff\xfe"] {
                     let exchange = response(status, body);
-                    let verdict = gateway.verdict(&exchange);
+                    let verdict = gateway.verdict(&sale, &exchange);
                     let text = String::from_utf8_lossy(body);
                     let unknown = matches!(verdict, Verdict::Unknown(_));
                     assert!(unknown, "{name}: {status} {text:?} gives {verdict:?}");
-                    assert_eq!(
-                        gateway.found(&exchange),
-                        Found::NotYet,
-                        "{name}: {status} {text:?}"
-                    );
+                    let found = gateway.found(&lookup, &exchange);
+                    assert_eq!(found, Found::NotYet, "{name}: {status} {text:?}");
                 }
             }
         }
@@ -295,9 +225,10 @@ mod conformance {
 
     #[test]
     fn our_own_mistakes_are_not_the_callers() {
+        let card = card();
         for gateway in every_gateway() {
             for status in [401, 403] {
-                let verdict = gateway.verdict(&response(status, b"{}"));
+                let verdict = gateway.verdict(&sale(&card), &response(status, b"{}"));
                 assert!(matches!(verdict, Verdict::Config(_)), "{}: {verdict:?}", gateway.name());
             }
         }

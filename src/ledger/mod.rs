@@ -87,6 +87,7 @@ impl From<&Verdict> for State {
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
             Verdict::Held(why) => State::Held(why.clone()),
             Verdict::Unknown(why) => State::Unknown(why.clone()),
+            Verdict::Duplicate { .. } => State::Unknown("the gateway has had the same".into()),
             // Both say for certain that nothing was processed.
             Verdict::NotSent(why) | Verdict::Config(why) => State::NotCharged(why.clone()),
         }
@@ -150,6 +151,7 @@ pub(crate) mod sample {
             auth_code: "A00001".into(),
             avs: Some("Y".into()),
             cvv: None,
+            ..Approval::default()
         }
     }
 

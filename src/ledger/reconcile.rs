@@ -243,6 +243,7 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
         auth_code: record[12].into(),
         avs: some(15),
         cvv: some(16),
+        ..Approval::default()
     });
     Ok(Row { intent, status, approval })
 }

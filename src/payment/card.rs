@@ -26,6 +26,7 @@ impl Draft {
             Fixable::Expiry => draft.expiry = None,
             Fixable::Cvv => draft.cvv = None,
             Fixable::Zip => draft.zip = None,
+            Fixable::Routing | Fixable::Account => {}
         }
         draft
     }
@@ -53,6 +54,7 @@ impl Draft {
             Fixable::Expiry => self.expiry.is_none(),
             Fixable::Cvv => self.cvv.is_none(),
             Fixable::Zip => self.zip.is_none(),
+            Fixable::Routing | Fixable::Account => false,
         })
     }
 
@@ -65,6 +67,7 @@ impl Draft {
             Some(Fixable::Expiry) => self.expiry = None,
             Some(Fixable::Cvv) => self.cvv = None,
             Some(Fixable::Zip) => self.zip = None,
+            Some(Fixable::Routing | Fixable::Account) => {}
         }
         true
     }
@@ -96,7 +99,7 @@ pub(super) async fn take(line: &mut Line, desk: &Desk, mut draft: Draft) -> Resu
 async fn ask_next(line: &mut Line, desk: &Desk, draft: &mut Draft) -> Result<bool, Leave> {
     let settings = &desk.settings;
     match draft.missing(settings) {
-        None => return Ok(false),
+        None | Some(Fixable::Routing | Fixable::Account) => return Ok(false),
         Some(Fixable::Number) => {
             let grammar = CardNumber { accepted: settings.cards.clone() };
             let field = Field::number("card", "card.ask", grammar).help("card.ask_help");

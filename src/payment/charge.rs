@@ -7,8 +7,8 @@ use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
-use crate::gateway::{Exchange, Fixable, Sale, Verdict};
-use crate::instrument::Card;
+use crate::gateway::{Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
+use crate::instrument::{Card, Instrument, Method};
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
@@ -89,7 +89,7 @@ pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &C
     let mut verdict = send(line, desk, order, card, &id).await;
     if let Verdict::Unknown(why) = &verdict {
         move_to(line, &id, State::Unknown(why.clone())).await;
-        if let Some(found) = look_up(line, desk, &id).await {
+        if let Some(found) = look_up(line, desk, order, &id).await {
             verdict = found;
         }
     }
@@ -124,28 +124,58 @@ async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str
     const TRIES: usize = 3;
     let limit = Duration::from_millis(desk.settings.gateway_limit_ms);
     let Order { account_id, fee, total, .. } = order;
-    let sale = Sale { reference: id, total: *total, fee: *fee, card, account_id };
+    let sale = Charge {
+        purpose: Purpose::Sale,
+        reference: id,
+        total: *total,
+        fee: *fee,
+        instrument: Instrument::Card(card),
+        account_id,
+        save: false,
+        at_ms: line.wall_ms(),
+    };
     let mut verdict = Verdict::NotSent("not tried".into());
     for _ in 0..TRIES {
-        let exchange = line.send(desk.gateway.sale(&sale), limit).await;
-        verdict = desk.gateway.verdict(&exchange);
+        let request = match desk.gateway.charge(&sale) {
+            Ok(request) => request,
+            Err(cannot) => return cannot.into(),
+        };
+        let exchange = line.send(request, limit).await;
+        verdict = desk.gateway.verdict(&sale, &exchange);
         // What left us is never sent again, whatever the dialect makes of the answer.
         let may_repeat = matches!(exchange, Exchange::NotSent(_));
         if !(may_repeat && matches!(verdict, Verdict::NotSent(_))) {
             break;
         }
     }
-    verdict
+    match verdict {
+        // Of this payment or of one like it: only a lookup tells.
+        Verdict::Duplicate { .. } => Verdict::Unknown("the gateway has had the same".into()),
+        verdict => verdict,
+    }
 }
 
 /// Two look-ups while the caller waits. "Absent" is not believed so early: the request may still
 /// be on its way. The server goes on looking after the call.
-async fn look_up(line: &mut Line, desk: &Desk, id: &str) -> Option<Verdict> {
+async fn look_up(line: &mut Line, desk: &Desk, order: &Order, id: &str) -> Option<Verdict> {
+    let started_ms = line.wall_ms();
     let limit = Duration::from_secs(5);
     for wait_s in [2, 5] {
         line.wait(Duration::from_secs(wait_s)).await;
-        let exchange = line.send(desk.gateway.lookup(id), limit).await;
-        let found = desk.gateway.found(&exchange).verdict();
+        let lookup = Lookup {
+            purpose: Purpose::Sale,
+            reference: id,
+            total: order.total,
+            method: Method::Card,
+            started_ms,
+            at_ms: line.wall_ms(),
+            step: String::new(),
+        };
+        let mut search = Search::new(&*desk.gateway, lookup);
+        while let Some(request) = search.request() {
+            search.answered(&line.send(request, limit).await);
+        }
+        let found = search.found().verdict();
         if found.is_some() {
             return found;
         }
@@ -168,7 +198,9 @@ async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verd
         Verdict::Held(_) => Settled::Held { confirmation },
         Verdict::NotSent(_) | Verdict::Config(_) => Settled::NotCharged,
         // Already journalled as unknown.
-        Verdict::Unknown(_) => return Settled::Pending { confirmation },
+        Verdict::Unknown(_) | Verdict::Duplicate { .. } => {
+            return Settled::Pending { confirmation };
+        }
     };
     const TRIES: usize = 3;
     for _ in 0..TRIES {
@@ -226,6 +258,7 @@ fn described(verdict: &Verdict) -> String {
             format!("refused: wrong {}", format!("{field:?}").to_lowercase())
         }
         Verdict::Held(_) => "held for review".into(),
+        Verdict::Duplicate { .. } => "taken for one the gateway has had".into(),
         Verdict::NotSent(_) => "not sent".into(),
         Verdict::Unknown(_) => "no definitive answer".into(),
         Verdict::Config(why) => format!("gateway set-up: {why}"),

@@ -47,6 +47,8 @@ pub(super) async fn tell(
                 Fixable::Expiry => "expiry.invalid",
                 Fixable::Cvv => "cvv.invalid",
                 Fixable::Zip => "zip.invalid",
+                // Never asked for, so never told.
+                Fixable::Routing | Fixable::Account => "result.declined",
             };
             line.tell(phrases([phrase])).await;
             if may_retry { Ok(Next::TryAgain) } else { Err(Leave::Failed) }

@@ -66,6 +66,7 @@ impl Settings {
             Fixable::Number | Fixable::Expiry => true,
             Fixable::Cvv => self.cvv,
             Fixable::Zip => self.zip,
+            Fixable::Routing | Fixable::Account => false,
         }
     }
 }

@@ -211,8 +211,10 @@ impl Body for ReplyBody {
 mod tests {
     use super::*;
     use crate::gateway::bogus::{Bogus, Fault, Settings};
-    use crate::gateway::{Dialect, Found, Gateway, Sale, Verdict};
-    use crate::instrument::{Card, Cvv, Expiry, Pan};
+    use crate::gateway::{
+        Charge as Asked, Dialect, Exchange, Found, Gateway, Lookup, Purpose, Verdict,
+    };
+    use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
     use crate::money::Money;
     use crate::secret::Secret;
     use crate::server::http_client::HttpClient;
@@ -241,17 +243,36 @@ mod tests {
     impl Bench {
         async fn charge(&self, reference: &str, limit_ms: u64) -> Verdict {
             let card = card();
-            let (total, fee) = (Money::usd(20_200), Money::usd(200));
-            let request =
-                self.gateway.sale(&Sale { reference, total, fee, card: &card, account_id: "A1" });
+            let charge = asked(reference, &card);
+            let request = self.gateway.charge(&charge).unwrap();
             let limit = Duration::from_millis(limit_ms);
-            self.gateway.verdict(&self.client.send(request, limit).await)
+            self.gateway.verdict(&charge, &self.client.send(request, limit).await)
         }
 
         async fn found(&self, reference: &str) -> Found {
-            let request = self.gateway.lookup(reference);
-            self.gateway.found(&self.client.send(request, Duration::from_secs(5)).await)
+            let lookup = look_up(reference);
+            let request = self.gateway.lookup(&lookup).unwrap();
+            self.gateway.found(&lookup, &self.client.send(request, Duration::from_secs(5)).await)
         }
+    }
+
+    fn asked<'a>(reference: &'a str, card: &'a Card) -> Asked<'a> {
+        Asked {
+            purpose: Purpose::Sale,
+            reference,
+            total: Money::usd(20_200),
+            fee: Money::usd(200),
+            instrument: Instrument::Card(card),
+            account_id: "A1",
+            save: false,
+            at_ms: 0,
+        }
+    }
+
+    fn look_up(reference: &str) -> Lookup<'_> {
+        let total = Money::usd(20_200);
+        let (purpose, method, step) = (Purpose::Sale, Method::Card, String::new());
+        Lookup { purpose, reference, total, method, started_ms: 0, at_ms: 0, step }
     }
 
     #[tokio::test]
@@ -286,18 +307,18 @@ mod tests {
     async fn it_stops_when_dropped() {
         let Bench { host, gateway, client } = bench().await;
         host.simulator.lock().unwrap().fail_next(Fault::StallAfterProcessing);
-        let request = gateway.lookup("r");
+        let request = gateway.lookup(&look_up("r")).unwrap();
         let pending = tokio::spawn(async move {
-            let exchange = client.send(request, Duration::from_secs(60)).await;
-            (gateway.verdict(&exchange), client, gateway)
+            (client.send(request, Duration::from_secs(60)).await, client, gateway)
         });
         while !host.simulator.lock().unwrap().is_quiet() {
             tokio::task::yield_now().await;
         }
         drop(host);
-        let (verdict, client, gateway) = pending.await.unwrap();
-        assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?}");
-        let exchange = client.send(gateway.lookup("r"), Duration::from_secs(5)).await;
-        assert!(matches!(gateway.verdict(&exchange), Verdict::NotSent(_)));
+        let (exchange, client, gateway) = pending.await.unwrap();
+        assert!(matches!(exchange, Exchange::NoAnswer(_)));
+        let again = gateway.lookup(&look_up("r")).unwrap();
+        let exchange = client.send(again, Duration::from_secs(5)).await;
+        assert!(matches!(exchange, Exchange::NotSent(_)));
     }
 }

@@ -67,7 +67,7 @@ impl HttpClient {
 
     /// Sends a request once and waits no longer than `limit` for the whole answer.
     pub async fn send(&self, request: Request, limit: Duration) -> Exchange {
-        let Request { head, body } = request;
+        let Request { head, body, .. } = request;
         let url = head.uri.to_string();
         let sending = self
             .client
@@ -169,7 +169,7 @@ mod tests {
     fn request(base: &str) -> Request {
         let head = http::Request::post(format!("{base}/v1/sales")).header("x-key", "1").body(());
         let (head, ()) = head.unwrap().into_parts();
-        Request { head, body: b"the end".to_vec().into() }
+        Request { head, body: b"the end".to_vec().into(), shown: &[] }
     }
 
     async fn send(base: &str, roots: &[Vec<u8>], limit_ms: u64) -> Exchange {

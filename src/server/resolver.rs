@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 use super::clock;
 use super::http_client::HttpClient;
 use super::store::{Recovered, Store, StoreError, Unresolved};
-use crate::gateway::{Exchange, Found, Gateway, Request};
+use crate::gateway::{Exchange, Found, Gateway, Lookup, Purpose, Request, Search};
+use crate::instrument::Method;
 use crate::ledger::{Entry, Recorded, State};
 
 pub struct Resolver {
@@ -87,7 +88,13 @@ async fn round<F: Future<Output = Exchange>>(
     for due in store.unresolved(now_ms).await? {
         let gateway = gateways.iter().find(|gateway| gateway.name() == due.intent.gateway);
         let found = match gateway {
-            Some(gateway) => gateway.found(&send(gateway.lookup(&due.intent.id)).await),
+            Some(gateway) => {
+                let mut search = Search::new(&**gateway, lookup(&due, now_ms));
+                while let Some(request) = search.request() {
+                    search.answered(&send(request).await);
+                }
+                search.found()
+            }
             None => {
                 warn!(gateway = due.intent.gateway, "an unknown payment needs this gateway");
                 Found::NotYet
@@ -111,6 +118,19 @@ async fn round<F: Future<Output = Exchange>>(
     Ok(round)
 }
 
+fn lookup(due: &Unresolved, now_ms: i64) -> Lookup<'_> {
+    let intent = &due.intent;
+    Lookup {
+        purpose: Purpose::Sale,
+        reference: &intent.id,
+        total: intent.total().unwrap_or(intent.amount),
+        method: Method::Card,
+        started_ms: intent.created_ms,
+        at_ms: now_ms,
+        step: String::new(),
+    }
+}
+
 /// The state an answer leads to, `None` while it proves nothing.
 fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
     match found {
@@ -126,8 +146,8 @@ mod tests {
     use super::*;
     use crate::gateway::Dialect;
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
-    use crate::gateway::{Sale, Verdict};
-    use crate::instrument::{Card, Expiry, Pan};
+    use crate::gateway::{Charge, Verdict};
+    use crate::instrument::{Card, Expiry, Instrument, Pan};
     use crate::ledger::{Intent, sample};
     use crate::secret::Secret;
     use crate::server::bogus::BogusHost;
@@ -169,15 +189,19 @@ mod tests {
             self.record(Entry::Consent(Box::new(intent.clone())), now_ms).await;
             self.step(&intent, State::Sending, now_ms).await;
             let card = card(number);
-            let sale = Sale {
+            let sale = Charge {
+                purpose: Purpose::Sale,
                 reference: &intent.id,
                 total: intent.total().unwrap(),
                 fee: intent.fee,
-                card: &card,
+                instrument: Instrument::Card(&card),
                 account_id: &intent.account_id,
+                save: false,
+                at_ms: now_ms,
             };
-            let request = self.gateways[0].sale(&sale);
-            let verdict = self.gateways[0].verdict(&self.simulator.exchange(now_ms, request));
+            let request = self.gateways[0].charge(&sale).unwrap();
+            let exchange = self.simulator.exchange(now_ms, request);
+            let verdict = self.gateways[0].verdict(&sale, &exchange);
             self.step(&intent, State::from(&verdict), now_ms).await;
             intent
         }

@@ -410,8 +410,9 @@ mod tests {
     use super::super::charge::TRIGGER_CARDS;
     use super::*;
     use crate::gateway::bogus::{Bogus, Settings};
-    use crate::gateway::{Dialect, Fixable, Found, Gateway, Reversal, Sale, Verdict};
-    use crate::instrument::{Card, Cvv, Expiry};
+    use crate::gateway::{Act, Charge as Asked, Dialect, Fixable, Found, Gateway, Lookup};
+    use crate::gateway::{Modification, Modified, Purpose, Verdict};
+    use crate::instrument::{Card, Cvv, Expiry, Instrument, Last4, Method as Paid};
 
     /// 2026-06-01T00:00:00Z
     const NOW: i64 = 1_780_272_000_000;
@@ -433,19 +434,52 @@ mod tests {
         Card { pan, expiry, cvv, zip: Some("46201".to_string().into()) }
     }
 
+    fn asked<'a>(reference: &'a str, card: &'a Card, total: i64) -> Asked<'a> {
+        Asked {
+            purpose: Purpose::Sale,
+            reference,
+            total: Money::usd(total),
+            fee: Money::usd(200),
+            instrument: Instrument::Card(card),
+            account_id: "A1",
+            save: false,
+            at_ms: NOW,
+        }
+    }
+
     fn request(reference: &str, number: &str, total: i64) -> Request {
-        let card = card(number);
-        let (total, fee) = (Money::usd(total), Money::usd(200));
-        let account_id = "A1";
-        gateway("key").sale(&Sale { reference, total, fee, card: &card, account_id })
+        gateway("key").charge(&asked(reference, &card(number), total)).unwrap()
+    }
+
+    fn verdict(exchange: Exchange) -> Verdict {
+        gateway("key").verdict(&asked("r", &card(GOOD), 20_200), &exchange)
     }
 
     fn charge(sim: &mut Simulator, reference: &str, number: &str, total: i64) -> Verdict {
-        gateway("key").verdict(&sim.exchange(NOW, request(reference, number, total)))
+        verdict(sim.exchange(NOW, request(reference, number, total)))
+    }
+
+    fn look_up(reference: &str) -> Lookup<'_> {
+        let total = Money::usd(20_200);
+        let (purpose, method, step) = (Purpose::Sale, Paid::Card, String::new());
+        Lookup { purpose, reference, total, method, started_ms: NOW, at_ms: NOW, step }
     }
 
     fn lookup(sim: &mut Simulator, now_ms: i64, reference: &str) -> Found {
-        gateway("key").found(&sim.exchange(now_ms, gateway("key").lookup(reference)))
+        let lookup = look_up(reference);
+        let request = gateway("key").lookup(&lookup).unwrap();
+        gateway("key").found(&lookup, &sim.exchange(now_ms, request))
+    }
+
+    fn change(act: Act, original: &str, minor: i64) -> Modification<'_> {
+        let (amount, last4) = (Money::usd(minor), Last4::parse("1111").unwrap());
+        let (reference, method, at_ms) = ("m", Paid::Card, NOW);
+        Modification { act, reference, original, amount, method, last4, at_ms }
+    }
+
+    fn modify(sim: &mut Simulator, now_ms: i64, change: &Modification<'_>) -> Modified {
+        let request = gateway("key").modify(change).unwrap();
+        gateway("key").modified(change, &sim.exchange(now_ms, request))
     }
 
     fn approved(verdict: Verdict) -> crate::gateway::Approval {
@@ -486,8 +520,8 @@ mod tests {
             assert_eq!(charge(&mut sim, number, number, 20_200), want, "{number}");
             assert_eq!(lookup(&mut sim, NOW, number), Found::Settled(want), "{number}");
         }
-        let late = gateway("key")
-            .verdict(&sim.exchange(NOW + 10 * 365 * 24 * 3_600_000, request("old", GOOD, 20_200)));
+        let later = NOW + 10 * 365 * 24 * 3_600_000;
+        let late = verdict(sim.exchange(later, request("old", GOOD, 20_200)));
         assert_eq!(late, Verdict::Fixable(Fixable::Expiry));
     }
 
@@ -536,41 +570,40 @@ mod tests {
     fn voids_before_settlement_and_refunds_after() {
         let mut sim = simulator();
         let id = approved(charge(&mut sim, "r", GOOD, 20_200)).gateway_reference;
-        let gateway = gateway("key");
         let next_day = NOW + SETTLE_MS;
-        let mut ask = |now, request| gateway.reversal(&sim.exchange(now, request));
-        let refused = |reversal| matches!(reversal, Reversal::Refused(_));
-        assert!(refused(ask(NOW, gateway.refund(&id, Money::usd(200)))));
-        assert!(refused(ask(next_day, gateway.void(&id))));
-        assert_eq!(ask(next_day, gateway.refund(&id, Money::usd(200))), Reversal::Done);
-        assert!(refused(ask(next_day, gateway.refund(&id, Money::usd(20_001)))));
-        assert_eq!(ask(next_day, gateway.refund(&id, Money::usd(20_000))), Reversal::Done);
-        assert!(refused(ask(NOW, gateway.void("sale_999999"))));
+        let refused = |modified| matches!(modified, Modified::Refused(_));
+        let refund = |minor| change(Act::Refund, &id, minor);
+        let done = Modified::Done(id.clone());
+        assert!(refused(modify(&mut sim, NOW, &refund(200))));
+        assert!(refused(modify(&mut sim, next_day, &change(Act::Void, &id, 20_200))));
+        assert_eq!(modify(&mut sim, next_day, &refund(200)), done);
+        assert!(refused(modify(&mut sim, next_day, &refund(20_001))));
+        assert_eq!(modify(&mut sim, next_day, &refund(20_000)), done);
+        assert!(refused(modify(&mut sim, NOW, &change(Act::Void, "sale_999999", 1))));
         assert_eq!(sim.sales()[0].refunded, 20_200);
 
         let id = approved(charge(&mut sim, "r2", GOOD, 20_200)).gateway_reference;
-        let mut ask = |now, request| gateway.reversal(&sim.exchange(now, request));
-        assert_eq!(ask(NOW, gateway.void(&id)), Reversal::Done);
-        assert_eq!(ask(NOW, gateway.void(&id)), Reversal::Done);
-        assert!(refused(ask(next_day, gateway.refund(&id, Money::usd(1)))));
+        let done = Modified::Done(id.clone());
+        let void = change(Act::Void, &id, 20_200);
+        assert_eq!(modify(&mut sim, NOW, &void), done);
+        assert_eq!(modify(&mut sim, NOW, &void), done);
+        assert!(refused(modify(&mut sim, next_day, &change(Act::Refund, &id, 1))));
     }
 
     #[test]
     fn strangers_and_nonsense_are_refused() {
         let mut sim = simulator();
-        let stranger = gateway("wrong");
-        let verdict = stranger.verdict(&sim.exchange(NOW, stranger.lookup("r")));
-        assert!(matches!(verdict, Verdict::Config(_)));
+        let request_of_a_stranger = gateway("wrong").lookup(&look_up("r")).unwrap();
+        let stranger = verdict(sim.exchange(NOW, request_of_a_stranger));
+        assert!(matches!(stranger, Verdict::Config(_)));
         for body in ["", "{", "[]", "{\"reference\":\"r\"}"] {
             let mut bad = request("r", GOOD, 20_200);
             *bad.body = body.as_bytes().to_vec();
-            let verdict = gateway("key").verdict(&sim.exchange(NOW, bad));
-            assert!(matches!(verdict, Verdict::Config(_)), "{body}");
+            assert!(matches!(verdict(sim.exchange(NOW, bad)), Verdict::Config(_)), "{body}");
         }
         let mut keyless = request("r", GOOD, 20_200);
         keyless.head.headers.remove("idempotency-key");
-        let verdict = gateway("key").verdict(&sim.exchange(NOW, keyless));
-        assert!(matches!(verdict, Verdict::Config(_)));
+        assert!(matches!(verdict(sim.exchange(NOW, keyless)), Verdict::Config(_)));
         assert!(sim.sales().is_empty());
     }
 

@@ -105,6 +105,7 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
         auth_code: text("auth_code")?,
         avs: some("avs")?,
         cvv: some("cvv")?,
+        ..Approval::default()
     };
     let detail = text("detail")?;
     let state = match text("state")?.as_str() {
