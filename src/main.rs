@@ -51,6 +51,11 @@ enum Command {
         #[command(subcommand)]
         command: PromptsCommand,
     },
+    /// The gateway: a verification with a test card, step by step
+    Gateway {
+        #[command(subcommand)]
+        command: GatewayCommand,
+    },
     /// The trunks: why a request is taken or refused, and the profiles that come with Ringtill
     Trunk {
         #[command(subcommand)]
@@ -87,6 +92,18 @@ enum PromptsCommand {
     Export,
     /// Says every phrase with the command of [prompts.synthesis] into FOLDER/clips
     Render { folder: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum GatewayCommand {
+    /// Verifies the test card 4111 1111 1111 1111 with the configured gateway; no money moves
+    ///
+    /// Tells what was reached, the TLS name, the verdict, AVS and CVV, and whose fault a failure
+    /// is. Exit code 1: the card was not approved.
+    Test {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
 }
 
 #[derive(Subcommand)]
@@ -241,6 +258,9 @@ fn main() -> ExitCode {
             Command::Dial(arguments) => call(arguments).await,
             Command::Dtmf(arguments) => keys(&arguments),
             Command::Prompts { file, command } => voice(&file.config, command).await,
+            Command::Gateway { command: GatewayCommand::Test { file } } => {
+                Box::pin(verify(&file.config)).await
+            }
             Command::Trunk { command } => trunk(command),
         }
     })
@@ -292,6 +312,18 @@ fn check(path: &Path) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(WRONG_CONFIGURATION)
+    }
+}
+
+async fn verify(path: &Path) -> ExitCode {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match server::verify::test(&config, &mut std::io::stdout()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error.to_string()),
     }
 }
 

@@ -21,6 +21,7 @@ use http::{Method, StatusCode, Uri};
 use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
+use super::body::encoded;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
     Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
@@ -91,6 +92,10 @@ api_key = \"sk_bogus_demo\"
             .map_err(|_| "api_key: write the key in plain ASCII, on one line".to_string())?;
         authorization.set_sensitive(true);
         Ok(Bogus { base_url, authorization })
+    }
+
+    fn simulator(seed: u64) -> super::Simulator {
+        super::Simulator::new(Box::new(Simulator::new("sk_bogus_demo", seed)))
     }
 }
 
@@ -288,6 +293,8 @@ impl SaleReply {
             ("declined", Some("fix"), Some("expiry")) => Verdict::Fixable(Fixable::Expiry),
             ("declined", Some("fix"), Some("cvv")) => Verdict::Fixable(Fixable::Cvv),
             ("declined", Some("fix"), Some("zip")) => Verdict::Fixable(Fixable::Zip),
+            ("declined", Some("fix"), Some("routing")) => Verdict::Fixable(Fixable::Routing),
+            ("declined", Some("fix"), Some("account")) => Verdict::Fixable(Fixable::Account),
             // Declined for a reason newer than this code: another card may do.
             ("declined", ..) => Verdict::DeclinedSoft,
             ("held", ..) => Verdict::Held(code),
@@ -312,20 +319,6 @@ fn json(value: &impl Serialize, variable: usize) -> Zeroizing<Vec<u8>> {
     // Growing would have left a copy of the card behind.
     debug_assert!(body.len() <= capacity, "{} of {capacity}", body.len());
     body
-}
-
-/// Percent-encoding of everything but RFC 3986 unreserved characters.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

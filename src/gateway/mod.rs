@@ -20,6 +20,30 @@ macro_rules! gateways {
             }
         }
 
+        /// Keys of its settings that may only point to a secret.
+        pub fn secrets(name: &str) -> &'static [&'static str] {
+            match name {
+                $($name => <$dialect as Dialect>::SECRETS,)+
+                _ => &[],
+            }
+        }
+
+        /// What its settings choose between: a name each, and the line of settings.
+        pub fn variants(name: &str) -> &'static [(&'static str, &'static str)] {
+            match name {
+                $($name => <$dialect as Dialect>::VARIANTS,)+
+                _ => &[],
+            }
+        }
+
+        /// Its processor, simulated.
+        pub fn simulator(name: &str, seed: u64) -> Option<Simulator> {
+            match name {
+                $($name => Some(<$dialect as Dialect>::simulator(seed)),)+
+                _ => None,
+            }
+        }
+
         /// The gateway `name` with the settings an operator gave it. Errors of the deserializer
         /// are passed on as they are, so that they keep their line and column.
         pub fn open<'de, D: Deserializer<'de>>(
@@ -38,17 +62,32 @@ pub mod request; // what a gateway is asked, and what came of asking
 pub mod verdict; // what its answer means
 pub mod search; // one lookup, over as many requests as it takes
 pub mod masked; // what may be logged of a request
+pub mod settings; // where a gateway is, and secrets that are real ones
+pub mod body; // JSON, forms and XML, written in order into memory that is zeroed
+pub mod reply; // JSON and XML, read within limits
+pub mod simulator; // what simulated processors have in common
 pub mod bogus; // the in-tree gateway and its stateful simulator
+pub mod generic; // the Generic Pay Connector: bridges of Twilio, SignalWire, Telnyx, Hyperswitch
+pub mod authorize_net; // Authorize.Net
+pub mod nmi; // NMI and what is sold on its platform
+pub mod stripe; // Stripe
+pub mod adyen; // Adyen
 
 pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
     Request, Silence,
 };
 pub use search::Search;
+pub use simulator::Simulator;
 pub use verdict::{Approval, Fixable, Found, Modified, Verdict};
 
 gateways! {
     "bogus" => bogus::Bogus,
+    "generic" => generic::Generic,
+    "authorize_net" => authorize_net::AuthorizeNet,
+    "nmi" => nmi::Nmi,
+    "stripe" => stripe::Stripe,
+    "adyen" => adyen::Adyen,
 }
 
 /// One processor's dialect: a request for each thing asked, and a reading of each answer. The
@@ -76,8 +115,13 @@ pub trait Dialect: Gateway + Sized + 'static {
     const SECRETS: &'static [&'static str];
     /// Settings as an operator would write them, in TOML.
     const EXAMPLE: &'static str;
+    /// Names of what the settings choose between, and the settings that choose it.
+    const VARIANTS: &'static [(&'static str, &'static str)] = &[("", "")];
     /// Refuses settings that cannot work, saying what to write instead.
     fn open(settings: Self::Settings) -> Result<Self, String>;
+    /// The processor itself, simulated: whatever credentials have [`simulator::SECRET`] in them
+    /// and are otherwise those of the example are right.
+    fn simulator(seed: u64) -> Simulator;
 }
 
 /// Why a gateway cannot be opened; the operator's configuration is at fault.

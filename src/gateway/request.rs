@@ -111,6 +111,8 @@ pub struct Modification<'a> {
     pub reference: &'a str,
     /// The gateway's for the charge.
     pub original: &'a str,
+    /// How it was charged: what was only reserved is undone otherwise than what was taken.
+    pub purpose: Purpose,
     /// What to capture or refund; the whole charge to void.
     pub amount: Money,
     /// How the charge was paid.

@@ -35,7 +35,7 @@ type Configured = (Arc<dyn Gateway>, HttpClient);
 fn configured(config: &Config) -> Result<Option<Configured>, String> {
     let settings = &config.gateway;
     let Some(table) = &settings.settings else { return Ok(None) };
-    let table = with_secrets(table)?;
+    let table = with_secrets(table, gateway::secrets(&settings.name))?;
     let gateway = gateway::open(&settings.name, table)
         .map_err(|error| format!("[gateway.settings]: {error}"))?;
     let mut roots = Vec::new();
@@ -63,12 +63,18 @@ async fn simulated() -> Result<Opened, String> {
     Ok(Opened { gateway, http, simulator: Some(host) })
 }
 
-/// `{ file = "..." }` and `{ env = "..." }` replaced by what they point at: secrets stay out of
-/// the configuration.
-fn with_secrets(table: &Table) -> Result<Table, String> {
+/// `{ file = "..." }` and `{ env = "..." }` replaced by what they point at: the keys of `secrets`
+/// may stand there in no other way.
+fn with_secrets(table: &Table, secrets: &[&str]) -> Result<Table, String> {
     let mut resolved = Table::new();
     for (key, value) in table {
         let value = match value {
+            Value::String(_) if secrets.contains(&key.as_str()) => {
+                return Err(format!(
+                    "[gateway.settings] {key}: write {{ file = \"...\" }} or {{ env = \"...\" }}: \
+                     secrets stay out of the configuration"
+                ));
+            }
             Value::Table(pointer) if pointer.len() == 1 => pointed_at(key, pointer)?,
             other => other.clone(),
         };
@@ -100,10 +106,14 @@ mod tests {
         let path = file.path().display();
         let table: Table =
             format!("api_key = {{ file = \"{path}\" }}\nurl = \"x\"").parse().unwrap();
-        let resolved = with_secrets(&table).unwrap();
+        let resolved = with_secrets(&table, &["api_key"]).unwrap();
         assert_eq!(resolved["api_key"].as_str(), Some("sk_live_1"));
         assert_eq!(resolved["url"].as_str(), Some("x"));
         let missing: Table = "api_key = { env = \"RINGTILL_NO_SUCH\" }".parse().unwrap();
-        assert!(with_secrets(&missing).unwrap_err().contains("$RINGTILL_NO_SUCH is not set"));
+        let why = with_secrets(&missing, &["api_key"]).unwrap_err();
+        assert!(why.contains("$RINGTILL_NO_SUCH is not set"), "{why}");
+        let plain: Table = "api_key = \"sk_live_1\"".parse().unwrap();
+        let why = with_secrets(&plain, &["api_key"]).unwrap_err();
+        assert!(why.contains("api_key: write { file") && !why.contains("sk_live_1"), "{why}");
     }
 }

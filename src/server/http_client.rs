@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
 
 use crate::gateway::{Exchange, Request};
@@ -31,8 +32,8 @@ impl fmt::Display for RootError {
 impl Error for RootError {}
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// The longest answer that is read.
-const BODY_MAX: usize = 64 * 1024;
+/// The longest answer that is read: lookups may list a day's transactions.
+const BODY_MAX: usize = 1024 * 1024;
 
 impl HttpClient {
     /// Trusts the system's roots and those of `extra_roots`, each a PEM file's content.
@@ -95,6 +96,9 @@ impl HttpClient {
         let mut whole = Response::new(body);
         *whole.status_mut() = response.status();
         *whole.headers_mut() = std::mem::take(response.headers_mut());
+        if let Some(info) = response.extensions_mut().remove::<TlsInfo>() {
+            whole.extensions_mut().insert(info);
+        }
         Exchange::Response(whole)
     }
 }
@@ -103,6 +107,7 @@ fn builder(connect_limit: Duration) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("ringtill/", env!("CARGO_PKG_VERSION")))
         .https_only(true)
+        .tls_info(true)
         .http1_only()
         .no_proxy()
         .redirect(redirect::Policy::none())

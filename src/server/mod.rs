@@ -35,6 +35,7 @@ pub mod resolver; // payments without a definitive answer
 pub mod sip; // the SIP core
 pub mod start; // everything a server needs, opened
 pub mod store; // the ledger on disk
+pub mod verify; // `ringtill gateway test`
 
 pub use configuration::{check, read_config};
 pub use log::start_log;

@@ -28,74 +28,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::charge::{CardRequest, Charge, Outcome, judged, sale_json};
-use crate::gateway::{Exchange, Request};
+use crate::gateway::body::encoded;
+use crate::gateway::simulator::{
+    self, Case, Entry, LATE_MS, Order, SETTLE_MS, SLOW_MS, Server, Trigger, garbled,
+};
+pub use crate::gateway::simulator::{Action, Fault};
+use crate::gateway::{Exchange, Purpose, Request};
 use crate::instrument::Pan;
 use crate::money::{Currency, Money};
 use crate::secret::Secret;
 
-/// What the host of the simulator does with the connection.
-#[derive(Debug)]
-pub enum Action {
-    Reply(Response<Vec<u8>>),
-    /// Answers after so many milliseconds.
-    Delayed(u64, Response<Vec<u8>>),
-    /// Closes without an answer; nothing was processed.
-    CloseUnprocessed,
-    /// Closes without an answer; the request was processed.
-    CloseAfterProcessing,
-    /// Sends the head and half of the body, then closes.
-    CloseMidReply(Response<Vec<u8>>),
-    /// Keeps the connection open and never answers.
-    Stall,
-}
-
-/// What can go wrong with a request, on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    CloseAfterProcessing,
-    CloseUnprocessed,
-    ErrorAfterProcessing,
-    ErrorUnprocessed,
-    Garbled,
-    Slow,
-    StallAfterProcessing,
-    CloseMidReply,
-    TooManyRequests,
-    /// Processed [`LATE_MS`] after the connection was closed.
-    Late,
-    /// No answer, and lookups say `processing` for [`PROCESSING_MS`].
-    Pending,
-}
-
-impl Fault {
-    /// In the order of the trigger totals, from [`TRIGGER_TOTAL`] upwards.
-    pub const ALL: [Fault; 11] = [
-        Fault::CloseAfterProcessing,
-        Fault::CloseUnprocessed,
-        Fault::ErrorAfterProcessing,
-        Fault::ErrorUnprocessed,
-        Fault::Garbled,
-        Fault::Slow,
-        Fault::StallAfterProcessing,
-        Fault::CloseMidReply,
-        Fault::TooManyRequests,
-        Fault::Late,
-        Fault::Pending,
-    ];
-
-    /// Whether the sale ends up in the books although the answer was lost.
-    pub fn processes(self) -> bool {
-        !matches!(self, Fault::CloseUnprocessed | Fault::ErrorUnprocessed | Fault::TooManyRequests)
-    }
-}
-
 /// The first total, in minor units, that triggers a fault.
 pub const TRIGGER_TOTAL: i64 = 900_101;
-pub const SLOW_MS: u64 = 5_000;
-pub const LATE_MS: i64 = 10_000;
 pub const PROCESSING_MS: i64 = 30_000;
-/// A sale settles after a day: until then it can be voided, from then on refunded.
-pub const SETTLE_MS: i64 = 24 * 3_600_000;
 /// Sales kept; beyond them requests get 429.
 pub const SALES_MAX: usize = 100_000;
 const FAULTS_MAX: usize = 1_000;
@@ -178,14 +123,7 @@ impl Simulator {
         let mut whole = http::Request::from_parts(request.head, request.body.to_vec());
         let action = self.handle(now_ms, &whole);
         zeroize::Zeroize::zeroize(whole.body_mut());
-        match action {
-            Action::Reply(response) | Action::Delayed(_, response) => Exchange::Response(response),
-            Action::CloseUnprocessed | Action::CloseAfterProcessing => {
-                Exchange::NoAnswer("connection closed before an answer".into())
-            }
-            Action::CloseMidReply(_) => Exchange::NoAnswer("the answer broke off".into()),
-            Action::Stall => Exchange::NoAnswer("timeout".into()),
-        }
+        action.exchange()
     }
 
     fn process_late(&mut self, now_ms: i64) {
@@ -196,7 +134,7 @@ impl Simulator {
     }
 
     fn book(&mut self, charge: Charge) {
-        let key = super::encoded(&charge.reference);
+        let key = encoded(&charge.reference);
         if !self.by_reference.contains_key(&key) {
             self.by_reference.insert(key, self.charges.len());
             self.charges.push(charge);
@@ -208,7 +146,7 @@ impl Simulator {
             return Action::Reply(error(StatusCode::BAD_REQUEST, "unreadable_body"));
         };
         let given = request.headers().get("idempotency-key").map(|key| key.as_bytes());
-        let key = super::encoded(&body.reference);
+        let key = encoded(&body.reference);
         let currency = Currency::from_code(&body.currency);
         let valid = body.amount > 0 && (0..=body.amount).contains(&body.fee);
         let (Some(currency), true, true) = (currency, valid, given == Some(key.as_bytes())) else {
@@ -355,6 +293,56 @@ impl Simulator {
     }
 }
 
+impl Server for Simulator {
+    fn answer(&mut self, now_ms: i64, request: &http::Request<Vec<u8>>) -> Response<Vec<u8>> {
+        match self.handle(now_ms, request).exchange() {
+            Exchange::Response(response) => response,
+            _ => error(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        self.charges.iter().map(entry).collect()
+    }
+
+    fn trigger(&self, case: Case) -> Option<Trigger> {
+        let bank = matches!(case, Case::Routing | Case::Account);
+        simulator::by_number(case).filter(|_| !bank && case != Case::Partial)
+    }
+}
+
+/// A sale as the common books show it.
+fn entry(charge: &Charge) -> Entry {
+    let case = match charge.outcome {
+        Outcome::Approved | Outcome::Voided => Case::Approved,
+        Outcome::Declined(_, "never", _) => Case::DeclinedHard,
+        Outcome::Declined(_, _, "number") => Case::Number,
+        Outcome::Declined(_, _, "expiry") => Case::Expiry,
+        Outcome::Declined(_, _, "cvv") => Case::Cvv,
+        Outcome::Declined(_, _, "zip") => Case::Zip,
+        Outcome::Declined(..) => Case::DeclinedSoft,
+        Outcome::Held(_) => Case::Held,
+    };
+    let approved = case == Case::Approved;
+    Entry {
+        id: charge.id.clone(),
+        at_ms: charge.at_ms,
+        captured: if approved { charge.total.minor } else { 0 },
+        refunded: charge.refunded,
+        voided: charge.outcome == Outcome::Voided,
+        auth_code: String::new(),
+        order: Order {
+            purpose: Purpose::Sale,
+            reference: charge.reference.clone(),
+            total: charge.total,
+            bank: false,
+            last4: charge.last4.map(|last4| last4.as_str().into()).unwrap_or_default(),
+            case,
+            fingerprint: charge.fingerprint,
+        },
+    }
+}
+
 /// Borrowed from the request, so that no copy of the card stays behind.
 #[derive(Deserialize)]
 struct SaleRequest<'a> {
@@ -384,13 +372,6 @@ fn sale_reply(charge: &Charge, now_ms: i64) -> Response<Vec<u8>> {
         Outcome::Declined(..) | Outcome::Held(_) => StatusCode::PAYMENT_REQUIRED,
     };
     reply(status, &sale_json(charge, now_ms))
-}
-
-fn garbled(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
-    let body = response.body_mut();
-    body.truncate(body.len() / 2);
-    body.push(0xff);
-    response
 }
 
 fn error(status: StatusCode, code: &str) -> Response<Vec<u8>> {
@@ -473,8 +454,8 @@ mod tests {
 
     fn change(act: Act, original: &str, minor: i64) -> Modification<'_> {
         let (amount, last4) = (Money::usd(minor), Last4::parse("1111").unwrap());
-        let (reference, method, at_ms) = ("m", Paid::Card, NOW);
-        Modification { act, reference, original, amount, method, last4, at_ms }
+        let (reference, method, purpose, at_ms) = ("m", Paid::Card, Purpose::Sale, NOW);
+        Modification { act, reference, original, purpose, amount, method, last4, at_ms }
     }
 
     fn modify(sim: &mut Simulator, now_ms: i64, change: &Modification<'_>) -> Modified {
