@@ -131,3 +131,64 @@ impl Drop for Listening {
         self.last.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `training/FEATURES.md` states it: absolute, log-posteriors below -20 left out.
+    const TOLERANCE: f32 = 1e-3;
+    const WAVE: &[u8] = include_bytes!("../../../tests/vectors/speech/wave.i16");
+    const FEATURES: &[u8] = include_bytes!("../../../tests/vectors/speech/features.f32");
+    const DIGITS: &[u8] = include_bytes!("../../../tests/vectors/speech/digits.f32");
+    const WORDS: &[u8] = include_bytes!("../../../tests/vectors/speech/words.f32");
+
+    fn wave() -> Vec<i16> {
+        WAVE.as_chunks::<2>().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect()
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    fn assert_alike(ours: &[f32], theirs: &[f32], what: &str) {
+        assert_eq!(ours.len(), theirs.len(), "{what}");
+        for (nth, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            let told = *theirs > -20.0;
+            assert!(!told || (ours - theirs).abs() < TOLERANCE, "{what} {nth}: {ours}, not {theirs}");
+        }
+    }
+
+    #[test]
+    fn features_and_posteriors_are_those_of_training() {
+        let digits = Digits::new().unwrap();
+        let mut network = Network::new(digits.model.clone());
+        let mut mel = Mel::new();
+        let (mut features, mut told, mut words) = (vec![], vec![], vec![]);
+        // In packets, as they come.
+        for sound in wave().chunks(SAMPLES) {
+            mel.push(sound, |vector| {
+                features.extend_from_slice(vector);
+                if network.push(vector) {
+                    told.extend_from_slice(network.row(digits.digits));
+                    words.extend_from_slice(network.row(digits.words));
+                }
+            });
+        }
+        assert_alike(&features, &floats(FEATURES), "feature");
+        assert_alike(&told, &floats(DIGITS), "digit");
+        assert_alike(&words, &floats(WORDS), "word");
+    }
+
+    #[test]
+    fn what_is_lost_fades_and_silence_is_no_answer() {
+        let digits = Digits::new().unwrap();
+        let mut listening = digits.recognizer(Field::Zip, &Keys::new());
+        for _ in 0..50 {
+            listening.take(Frame::Sound(&[0; SAMPLES]));
+            listening.take(Frame::Lost);
+        }
+        assert_eq!(listening.progress().words, 0);
+        assert_eq!(listening.answers().judge().outcome, super::super::Outcome::Again);
+    }
+}
