@@ -18,7 +18,7 @@ WARPS = np.linspace(0.86, 1.16, 13)
 BANKS = np.stack([bank(w) for w in WARPS])
 DIGIT_OF, WORD_OF = {w: i for i, w in enumerate(DIGITS)}, {w: i for i, w in enumerate(WORDS)}
 OTHER = WORD_OF["<other>"]
-SHARES = {"joined": 0.36, "rare": 0.24, "connected": 0.16, "words": 0.12, "negative": 0.12}
+SHARES = {"joined": 0.36, "rare": 0.2, "connected": 0.21, "words": 0.11, "negative": 0.12}
 TAIL = 0.5  # seconds after the last word, at least
 
 
@@ -81,8 +81,8 @@ def line(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain = 1 / (1 + (low / np.maximum(f, 1)) ** slope[0]) / (1 + (f / high) ** (2 * slope[1]))
     if rng.random() < 0.15:
         gain = np.ones_like(f)
-    knots = np.cumsum(rng.normal(0, 2.2, 9)) * rng.choice([0, 1, 1])
-    tilt = rng.uniform(-5, 5) * np.log2(np.maximum(f, 100) / 1000)
+    knots = np.cumsum(rng.normal(0, 1.8, 9)) * rng.choice([0, 1, 1])
+    tilt = rng.uniform(-3, 3) * np.log2(np.maximum(f, 100) / 1000)
     gain = gain * 10 ** ((np.interp(f, np.linspace(0, 4000, 9), knots - knots.mean()) + tilt) / 20)
     response = gain.astype(np.complex64)
     if rng.random() < 0.4:
@@ -155,7 +155,7 @@ class Maker:
             row[: len(wave)] = wave[: samples + 120]
             digits.append(d)
             words.append(w)
-        warps = BANKS[np.clip(np.round(self.rng.normal(6, 2.8, rows)), 0, 12).astype(int)]
+        warps = BANKS[np.clip(np.round(self.rng.normal(6, 1.7, rows)), 0, 12).astype(int)]
         start = np.where(self.rng.random(rows) < 0.4, self.rng.uniform(-5, 2, rows), -5).astype(np.float32)
         return Batch(agc(band_powers(waves, warps), start), digits, words)
 
@@ -184,7 +184,7 @@ class Maker:
         most = int(rng.choice([4, 5, 9, 15, 16, 16] if samples > 6 * RATE else [1, 2, 3, 4, 4, 5, 6, 9]))
         style = rng.choice(["fluent", "short", "natural", "slow"], p=[.3, .3, .25, .15])
         group = int(rng.choice([3, 4, 99], p=[.15, .55, .3]))
-        rate = float(np.exp(rng.normal(0, 0.07)))  # pitch, formants and tempo together
+        rate = float(np.exp(rng.normal(0, 0.05)))  # pitch, formants and tempo together
         pieces, symbols, at, last = [], [], int(rng.uniform(0.05, 0.5) * RATE), ""
         while len(symbols) < most:
             voice = voices[rng.integers(len(voices))]

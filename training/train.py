@@ -22,7 +22,7 @@ from augment import Batch, Corpus, Maker
 from model import Net
 
 PEAK_RATE, WARMUP_STEPS, DECAY = 2e-3, 200, 0.3  # the last DECAY of the time the rate falls to 2 %
-KEPT_BATCHES, TIMES_SEEN = 60, 2
+KEPT_BATCHES, TIMES_SEEN = 60, 3
 SAVE_EVERY, MEAN_DECAY = 120.0, 0.998
 WORDS_SHARE = 0.35
 

@@ -1,6 +1,6 @@
 """Speaks training utterances with Kokoro-82M (Apache 2.0): many voices and mixtures of voices, true connected speech.
 
-    python3 training/voices.py --model kokoro-v1.0.int8.onnx --vocab vocab.json --voices DIR --out DIR [--minutes 20] [--seed 1]
+    python3 training/voices.py --model kokoro-v1.0.int8.onnx --vocab vocab.json --voices DIR --out DIR [--minutes 20] [--seed 1] [--prose TEXT]
 
 --voices holds the style vectors (`af_heart.bin` ...: 510 x 256 f32 each). Phonemes come from espeak-ng. Writes 8 kHz
 FLAC files and appends to manifest.csv (path, speaker, text, kind); run again with another seed for more.
@@ -38,6 +38,11 @@ can you hear me now|the line is very bad|we would like that delivered on tuesday
 excuse me|good morning|good afternoon how may i help you|the security code please|expiration date|alright then""".replace("\n", "|").split("|")
 SYMBOLS = {"aɪ": "I", "aʊ": "W", "eɪ": "A", "oʊ": "O", "əʊ": "Q", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ", "ɚ": "əɹ", "ɝ": "ɜɹ", "r": "ɹ", "ɐ": "ə",
            "ɾ": "T", "ʔ": "t", "e": "A", "x": "k", "ɬ": "l", "ː": "", "̩": "", "̃": "", "-": ""}
+
+# What speakers of other languages make of English: (sounds, instead) pairs; a voice gets one row.
+FOREIGN = [[("θ", "t"), ("ɹ", "r"), ("ɪ", "i"), ("ʌ", "a"), ("v", "f"), ("z", "s")], [("θ", "s"), ("ɹ", "ʁ"), ("w", "v"), ("ʌ", "œ"), ("ə", "ɛ")],
+           [("θ", "s"), ("ɹ", "ɾ"), ("ɪ", "i"), ("v", "b"), ("z", "s"), ("ʌ", "a")], [("θ", "t̪"), ("ɹ", "ɾ"), ("w", "ʋ"), ("v", "ʋ"), ("ʌ", "a"), ("A", "e")],
+           [("θ", "f"), ("A", "I"), ("I", "Y"), ("ɹ", "ɹ")], [("θ", "s"), ("ɹ", "l"), ("v", "b"), ("ɪ", "i")], [("ɪ", "i"), ("ʌ", "ɔ"), ("ə", "a")]]
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +90,13 @@ def word_text(rng: np.random.Generator) -> tuple[str, str]:
     return (f"{whole}{cents}" if "point" in cents else f"{whole} {'dollar' if whole == 'one' else 'dollars'}{cents}"), kind
 
 
+def sentences(path: str) -> list[str]:
+    """Runs of 3 to 14 plain words of a text that hold no word of numbers."""
+    numbers = {*DIGITS, *TEENS, *TENS, "oh", "hundred", "thousand", "double", "triple"}
+    runs = [" ".join(run.lower().split()) for run in re.split(r"[^A-Za-z' \n]+|\n\n", open(path).read())]
+    return sorted({run for run in runs if 3 <= len(run.split()) <= 14 and not numbers & set(run.split())})
+
+
 def style_of(voices: dict[str, np.ndarray], rng: np.random.Generator) -> tuple[str, np.ndarray]:
     """A voice or a mixture of two; English voices are drawn more often."""
     names = sorted(voices)
@@ -102,6 +114,9 @@ def main() -> None:
         ap.add_argument(f"--{name}", required=True)
     ap.add_argument("--minutes", type=float, default=20)
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--prose", help="a text whose sentences are spoken too, for what must stay silent")
+    ap.add_argument("--foreign", type=float, default=0.3, help="part of the voices with another language's accent")
+    ap.add_argument("--shares", type=float, nargs=3, default=(0.66, 0.22, 0.12), help="of digits, of words, of other speech")
     args = ap.parse_args()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -109,6 +124,7 @@ def main() -> None:
     vocab = json.load(open(args.vocab))["vocab"]
     voices = {f[:-4]: np.fromfile(os.path.join(args.voices, f), np.float32).reshape(-1, 256) for f in os.listdir(args.voices)}
     rng = np.random.default_rng(args.seed)
+    other = OTHER + (sentences(args.prose) if args.prose else [])
     os.makedirs(args.out, exist_ok=True)
     manifest = os.path.join(args.out, "manifest.csv")
     fresh = not os.path.exists(manifest)
@@ -119,10 +135,14 @@ def main() -> None:
             rows.writerow(["path", "speaker", "text", "kind"])
         while time.time() < end:
             speaker, style = style_of(voices, rng)
+            changes = FOREIGN[rng.integers(len(FOREIGN))] if rng.random() < args.foreign else []
             for _ in range(4):
-                draw = rng.random()
-                text, kind = (digit_text(rng), "digits") if draw < 0.66 else word_text(rng) if draw < 0.88 else (str(rng.choice(OTHER)), "other")
-                tokens = [vocab[c] for c in phonemes(text, str(rng.choice(ACCENTS))) if c in vocab]
+                source = rng.choice(3, p=args.shares)
+                text, kind = (digit_text(rng), "digits") if source == 0 else word_text(rng) if source == 1 else (str(rng.choice(other)), "other")
+                said = phonemes(text, str(rng.choice(ACCENTS)))
+                for sound, instead in changes:
+                    said = said.replace(sound, instead)
+                tokens = [vocab[c] for c in said if c in vocab]
                 feeds = {"tokens": np.array([[0, *tokens, 0]], np.int64), "style": style[min(len(tokens), len(style) - 1)].reshape(1, 256),
                          "speed": np.array([rng.uniform(0.8, 1.35)], np.float32)}
                 sound = resample_poly(session.run(None, {k: v.astype(np.float32) if k == "style" else v for k, v in feeds.items()})[0], 1, 3)
