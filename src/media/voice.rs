@@ -42,7 +42,7 @@ const VOICED_MIN: u32 = 3;
 /// How much alike one period and the next of a voice are.
 const PITCH_MIN: f32 = 0.5;
 /// What is left of a sound by two sines is less than this part of it: tones, no speech.
-const TONE_MAX: f32 = 0.008;
+const TONE_MAX: f32 = 0.0126;
 
 impl Voice {
     pub fn new() -> Voice {
@@ -217,8 +217,8 @@ impl Echo {
 
 /// Whether one or two sines are all there is: keys, ringing, dial tones.
 fn is_tone(sound: &[f32; SAMPLES]) -> bool {
-    /// Two sines are predicted by four samples before; those two apart, noise does less harm.
-    const ORDER: usize = 4;
+    /// Two sines are predicted by four samples before; from six, two apart, in noise as well.
+    const ORDER: usize = 6;
     let at = |lag: usize| &sound[2 * (ORDER - lag)..SAMPLES - 2 * lag];
     let mut matrix = [[0.0; ORDER]; ORDER];
     let mut right = [0.0; ORDER];

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::decode::{Decoder, Tokens};
 use super::{Answers, Engine, Field, Frame, Progress, Recognizer};
@@ -37,7 +37,8 @@ impl Digits {
         Digits::with(MODEL)
     }
 
-    fn with(bytes: &[u8]) -> Result<Digits, ModelError> {
+    /// The engine with another model, of another language or another training.
+    pub fn with(bytes: &[u8]) -> Result<Digits, ModelError> {
         let model = Model::read(bytes)?;
         let head = |name| model.head(name).ok_or(ModelError::Format);
         let (digits, words) = (head("digits")?, head("words")?);
@@ -64,9 +65,11 @@ impl Engine for Digits {
             words: (self.words, &heads[self.words].words),
             step_ms: STEP_MS,
         };
+        let rows = heads.iter().map(|head| vec![0.0; head.words.len()]).collect();
         Box::new(Listening {
-            mel: Mel::new(),
-            network: Network::new(self.model.clone()),
+            first: Way::new(&self.model, 0),
+            second: Way::new(&self.model, STAGGER),
+            rows: Zeroizing::new(rows),
             decoder: Decoder::new(field, keyed, &tokens),
             last: [0; SAMPLES],
             lost: 0,
@@ -74,10 +77,40 @@ impl Engine for Digits {
     }
 }
 
-/// One answer being listened for.
-struct Listening {
+/// Sound through the network. How well it tells a word depends on where in the 40 ms of a step the
+/// word lies: everything is heard twice, half a step apart, and both are averaged.
+struct Way {
     mel: Mel,
     network: Network,
+}
+
+/// Samples of silence that one of both hears first.
+const STAGGER: usize = SAMPLES;
+
+impl Way {
+    fn new(model: &Arc<Model>, silence: usize) -> Way {
+        let mut way = Way { mel: Mel::new(), network: Network::new(model.clone()) };
+        way.hear(&[0; STAGGER][..silence], |_| ());
+        way
+    }
+
+    fn hear(&mut self, sound: &[i16], mut told: impl FnMut(&Network)) {
+        let Way { mel, network } = self;
+        mel.push(sound, |features| {
+            if network.push(features) {
+                told(network);
+            }
+        });
+    }
+}
+
+/// One answer being listened for.
+struct Listening {
+    first: Way,
+    /// Is ahead by half a step: its row is there when the other's comes.
+    second: Way,
+    /// What both tell, by head.
+    rows: Zeroizing<Vec<Vec<f32>>>,
     decoder: Decoder,
     /// What came last, to go on with where packets are lost.
     last: [i16; SAMPLES],
@@ -86,12 +119,15 @@ struct Listening {
 }
 
 impl Listening {
-    fn hear(&mut self, sound: &[i16]) {
-        let Listening { mel, network, decoder, .. } = self;
-        mel.push(sound, |features| {
-            if network.push(features) {
-                decoder.step(|head| network.row(head));
+    /// At most 20 ms at once.
+    fn hear(&mut self, sound: &[i16; SAMPLES]) {
+        let Listening { first, second, rows, decoder, .. } = self;
+        second.hear(sound, |_| ());
+        first.hear(sound, |network| {
+            for (head, row) in rows.iter_mut().enumerate() {
+                average(network.row(head), second.network.row(head), row);
             }
+            decoder.step(|head| &rows[head]);
         });
     }
 }
@@ -124,6 +160,15 @@ impl Recognizer for Listening {
         }
         self.decoder.answers()
     }
+}
+
+/// The geometric mean of two distributions, as logarithms.
+fn average(a: &[f32], b: &[f32], mean: &mut [f32]) {
+    for ((mean, a), b) in mean.iter_mut().zip(a).zip(b) {
+        *mean = (a + b) / 2.0;
+    }
+    let whole = mean.iter().map(|value| value.exp()).sum::<f32>().ln();
+    mean.iter_mut().for_each(|value| *value -= whole);
 }
 
 impl Drop for Listening {

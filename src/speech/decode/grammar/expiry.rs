@@ -134,6 +134,17 @@ impl Grammar for Expiry {
             (false, extent) => Some(extent),
         }
     }
+
+    /// Cards may be good for twenty years, and hardly any is for more than eight.
+    fn prior(&self, meaning: &Meaning) -> f32 {
+        const USUAL: u8 = 9;
+        const LATE: f32 = -3.0;
+        let late = match *meaning.digits() {
+            [_, _, tens, ones] => tens * 10 + ones > self.years.0 + USUAL,
+            _ => false,
+        };
+        if late { LATE } else { 0.0 }
+    }
 }
 
 impl Drop for Digits {
