@@ -220,18 +220,15 @@ fn is_tone(sound: &[f32; SAMPLES]) -> bool {
     /// Two sines are predicted by four samples before; from six, two apart, in noise as well.
     const ORDER: usize = 6;
     let at = |lag: usize| &sound[2 * (ORDER - lag)..SAMPLES - 2 * lag];
-    let mut matrix = [[0.0; ORDER]; ORDER];
-    let mut right = [0.0; ORDER];
-    for row in 0..ORDER {
-        right[row] = f64::from(dot(at(0), at(row + 1)));
-        for column in row..ORDER {
-            matrix[row][column] = f64::from(dot(at(row + 1), at(column + 1)));
-            matrix[column][row] = matrix[row][column];
-        }
-    }
-    let power = f64::from(dot(at(0), at(0)));
+    let product = |a: usize, b: usize| f64::from(dot(at(a), at(b)));
+    let power = product(0, 0);
     // Keeps a single sine, of which two samples are enough, solvable.
-    (0..ORDER).for_each(|n| matrix[n][n] += 1e-5 * power + 1e-12);
+    let matrix = |row: usize, column: usize| {
+        let more = if row == column { 1e-5 * power + 1e-12 } else { 0.0 };
+        product(row.min(column) + 1, row.max(column) + 1) + more
+    };
+    let matrix = std::array::from_fn(|row| std::array::from_fn(|column| matrix(row, column)));
+    let right: [f64; ORDER] = std::array::from_fn(|row| product(0, row + 1));
     let explained = solve(matrix, right).iter().zip(&right).map(|(a, b)| a * b).sum::<f64>();
     power - explained < f64::from(TONE_MAX) * power
 }
@@ -239,10 +236,11 @@ fn is_tone(sound: &[f32; SAMPLES]) -> bool {
 /// Gauss without pivots: the matrix is symmetric and positive.
 fn solve<const N: usize>(mut matrix: [[f64; N]; N], mut right: [f64; N]) -> [f64; N] {
     for pivot in 0..N {
+        let known = matrix[pivot];
         for row in pivot + 1..N {
-            let factor = matrix[row][pivot] / matrix[pivot][pivot];
-            for column in pivot..N {
-                matrix[row][column] -= factor * matrix[pivot][column];
+            let factor = matrix[row][pivot] / known[pivot];
+            for (value, known) in matrix[row].iter_mut().zip(&known) {
+                *value -= factor * known;
             }
             right[row] -= factor * right[pivot];
         }

@@ -71,7 +71,8 @@ pub fn listen(
     problems: &mut dyn Write,
 ) -> Result<bool, Error> {
     let engine = open(engine)?;
-    let waiting: Mutex<VecDeque<(usize, &PathBuf)>> = Mutex::new(files.iter().enumerate().collect());
+    let waiting: Mutex<VecDeque<(usize, &PathBuf)>> =
+        Mutex::new(files.iter().enumerate().collect());
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
     let (told, tell) = mpsc::channel();
     let mut whole = true;
@@ -178,7 +179,10 @@ fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
     for codes in codes.chunks(SAMPLES) {
         let mut frame = [0; SAMPLES];
         let mut room = [0.0; SAMPLES];
-        frame.iter_mut().zip(codes).for_each(|(sample, &code)| *sample = codec::decode(Law::Mu, code));
+        frame
+            .iter_mut()
+            .zip(codes)
+            .for_each(|(sample, &code)| *sample = codec::decode(Law::Mu, code));
         detector.hear(amplitudes(Law::Mu, codes, &mut room));
         let line = Line { tone: detector.is_held(), sent: 0.0 };
         if let Some(Heard::Answer(answers)) = listener.hear(Frame::Sound(&frame), line) {

@@ -34,7 +34,10 @@ pub enum Field {
     YesNo,
     Digit,
     /// An account number, or a group of a longer number.
-    Digits { min: u8, max: u8 },
+    Digits {
+        min: u8,
+        max: u8,
+    },
 }
 
 /// 20 ms as they came.

@@ -13,7 +13,8 @@ struct Chance(u64);
 impl Chance {
     /// -1 to 1.
     fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as f32 / (1u64 << 30) as f32 - 1.0
     }
 }
@@ -29,7 +30,9 @@ fn vowel(ms: usize, pitch: f32) -> Vec<f32> {
             let voice: f32 = (1..=(3400.0 / pitch) as usize)
                 .map(|harmonic| {
                     let hz = harmonic as f32 * pitch;
-                    let gain = near(hz, 600.0, 80.0) + 0.6 * near(hz, 1300.0, 100.0) + 0.2 * near(hz, 2500.0, 150.0);
+                    let gain = near(hz, 600.0, 80.0)
+                        + 0.6 * near(hz, 1300.0, 100.0)
+                        + 0.2 * near(hz, 2500.0, 150.0);
                     gain * (phase * harmonic as f32).sin()
                 })
                 .sum();
@@ -80,7 +83,10 @@ fn speech_has_begun_300_ms_after_it_began() {
             let speech = [vec![0.0; 16_000], vowel(400, pitch), vec![0.0; 4000]].concat();
             let noise = noise(speech.len() / 8, level, chance);
             let ms = begins(&mixed(speech, &noise)).map(|ms| ms as i64 - 2000);
-            assert!(ms.is_some_and(|ms| (60..=300).contains(&ms)), "{ms:?} at {level} dB, {pitch} Hz");
+            assert!(
+                ms.is_some_and(|ms| (60..=300).contains(&ms)),
+                "{ms:?} at {level} dB, {pitch} Hz"
+            );
         }
     }
 }
@@ -92,8 +98,16 @@ fn noise_tones_and_clicks_are_no_speech() {
         let begun = begins(&noise(20_000, level, chance));
         assert_eq!(begun, None, "noise of {level} dB");
     }
-    for hz in [&[440.0, 480.0][..], &[350.0, 440.0], &[697.0, 1209.0], &[941.0, 1477.0], &[480.0, 620.0], &[425.0], &[1100.0], &[2100.0]]
-    {
+    for hz in [
+        &[440.0, 480.0][..],
+        &[350.0, 440.0],
+        &[697.0, 1209.0],
+        &[941.0, 1477.0],
+        &[480.0, 620.0],
+        &[425.0],
+        &[1100.0],
+        &[2100.0],
+    ] {
         let ringing = [vec![0.0; 8000], tones(2000, hz), vec![0.0; 8000], tones(2000, hz)].concat();
         assert_eq!(begins(&ringing), None, "{hz:?} Hz");
         let noisy = noise(ringing.len() / 8, -50.0, chance);
@@ -117,7 +131,11 @@ fn silence_is_counted_from_the_end_of_speech() {
 
 /// Words with pauses, as a prompt.
 fn prompt(words: usize, pitch: f32) -> Vec<f32> {
-    (0..words).flat_map(|nth| [vowel(250 + nth % 3 * 60, pitch + (nth % 5) as f32 * 7.0), vec![0.0; 480]].concat()).collect()
+    (0..words)
+        .flat_map(|nth| {
+            [vowel(250 + nth % 3 * 60, pitch + (nth % 5) as f32 * 7.0), vec![0.0; 480]].concat()
+        })
+        .collect()
 }
 
 /// Our own prompt comes back `loss` decibels weaker; the caller speaks at `at_ms`, if at all. When
@@ -140,8 +158,11 @@ fn with_echo(loss: f32, at_ms: Option<usize>, cancelled: bool) -> Option<usize> 
     }
     let heard = coded(&mixed(heard, &noise(sent.len() / 8, -52.0, &mut Chance(3))));
     let (mut canceller, mut voice) = (Canceller::new(), Voice::new());
-    for (nth, (ours, theirs)) in sent.chunks_exact(SAMPLES).zip(heard.as_chunks::<SAMPLES>().0).enumerate() {
-        let codes: [u8; SAMPLES] = std::array::from_fn(|n| codec::encode(Law::Mu, (ours[n] * 32767.0) as i16));
+    for (nth, (ours, theirs)) in
+        sent.chunks_exact(SAMPLES).zip(heard.as_chunks::<SAMPLES>().0).enumerate()
+    {
+        let codes: [u8; SAMPLES] =
+            std::array::from_fn(|n| codec::encode(Law::Mu, (ours[n] * 32767.0) as i16));
         canceller.sent(Law::Mu, &codes);
         let mut sound = theirs.map(|sample| f32::from(sample) / 32768.0);
         if cancelled {

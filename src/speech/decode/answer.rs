@@ -127,8 +127,7 @@ impl Answers {
             known.score = sum;
         } else if self.list.len() < ANSWERS_MAX {
             self.list.push(hypothesis);
-        } else if let Some(least) =
-            self.list.iter_mut().min_by(|a, b| a.score.total_cmp(&b.score))
+        } else if let Some(least) = self.list.iter_mut().min_by(|a, b| a.score.total_cmp(&b.score))
             && least.score < hypothesis.score
         {
             *least = hypothesis;

@@ -282,7 +282,8 @@ mod tests {
             let exact = exact(&rows);
             assert_eq!(beam.hypotheses().len(), exact.len(), "seed {seed}");
             for hypothesis in beam.hypotheses() {
-                let (_, score) = exact.iter().find(|(tokens, _)| tokens == hypothesis.tokens()).unwrap();
+                let (_, score) =
+                    exact.iter().find(|(tokens, _)| tokens == hypothesis.tokens()).unwrap();
                 assert!((score - hypothesis.score()).abs() < 1e-3, "seed {seed}");
             }
         }

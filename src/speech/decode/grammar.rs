@@ -148,7 +148,8 @@ pub(super) mod tests {
     /// What `text` means in `field`, and how far it has come; `None`: not in the grammar.
     pub fn said(field: Field, keyed: &str, text: &str) -> Option<(String, Extent)> {
         let keyed: Keys = keyed.bytes().collect();
-        let words: Vec<Word> = text.split_whitespace().map(|name| english::word(name).unwrap()).collect();
+        let words: Vec<Word> =
+            text.split_whitespace().map(|name| english::word(name).unwrap()).collect();
         let mut meaning = Meaning::default();
         let extent = of(field, &keyed).read(&words, &mut meaning)?;
         let digits = meaning.digits().iter().map(|digit| char::from(b'0' + digit)).collect();

@@ -184,11 +184,7 @@ impl Drop for Search {
     }
 }
 
-fn meanings<'a>(
-    tokens: &[u8],
-    words: &[Word],
-    room: &'a mut [Word; TOKENS_MAX],
-) -> &'a [Word] {
+fn meanings<'a>(tokens: &[u8], words: &[Word], room: &'a mut [Word; TOKENS_MAX]) -> &'a [Word] {
     for (place, token) in room.iter_mut().zip(tokens) {
         *place = words[usize::from(*token)];
     }

@@ -168,7 +168,8 @@ fn a_command_is_heard_at_any_question() {
 fn noise_is_survived_better_with_a_grammar() {
     let mut state = 7u64;
     let mut chance = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as f32 / (1u64 << 31) as f32
     };
     let (mut with, mut without, mut wrong) = (0, 0, 0);
@@ -176,9 +177,9 @@ fn noise_is_survived_better_with_a_grammar() {
     for _ in 0..TRIES {
         let number = digits("4539578763621486");
         let mut mistaken = vec![];
-        for place in 1..16 {
+        for (place, digit) in number.iter().enumerate().skip(1) {
             if chance() < 0.12 {
-                let other = (number[place] + 1 + (chance() * 8.0) as u8) % 10;
+                let other = (digit + 1 + (chance() * 8.0) as u8) % 10;
                 mistaken.push((place, other, 0.3 + 0.4 * chance()));
             }
         }

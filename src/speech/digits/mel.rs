@@ -101,6 +101,12 @@ impl Mel {
     }
 }
 
+impl Default for Mel {
+    fn default() -> Mel {
+        Mel::new()
+    }
+}
+
 impl Drop for Mel {
     fn drop(&mut self) {
         self.sound.zeroize();

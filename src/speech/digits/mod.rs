@@ -200,7 +200,10 @@ mod tests {
         assert_eq!(ours.len(), theirs.len(), "{what}");
         for (nth, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
             let told = *theirs > -20.0;
-            assert!(!told || (ours - theirs).abs() < TOLERANCE, "{what} {nth}: {ours}, not {theirs}");
+            assert!(
+                !told || (ours - theirs).abs() < TOLERANCE,
+                "{what} {nth}: {ours}, not {theirs}"
+            );
         }
     }
 

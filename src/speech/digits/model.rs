@@ -24,9 +24,15 @@ pub enum Layer {
     /// Adds what was saved.
     Add,
     /// Each value becomes its mean over time; the newest weighs this much.
-    Ema { channels: usize, rate: f32 },
+    Ema {
+        channels: usize,
+        rate: f32,
+    },
     /// Leaves the values as they are: the head of this number reads them.
-    Head { head: usize, matrix: Matrix },
+    Head {
+        head: usize,
+        matrix: Matrix,
+    },
 }
 
 /// Looks at `kernel` inputs that are `dilation` apart, the newest last.
@@ -233,7 +239,8 @@ impl Reader<'_> {
         }
         let name = self.text()?;
         let names: Vec<String> = (0..tokens).map(|_| self.text()).collect::<Result<_, _>>()?;
-        let word = |(nth, name): (usize, &String)| if nth == 0 { None } else { english::word(name) };
+        let word =
+            |(nth, name): (usize, &String)| if nth == 0 { None } else { english::word(name) };
         let words = names.iter().enumerate().map(word).collect();
         heads.push(Head { name, words });
         let matrix = self.matrix(tokens, channels)?;
@@ -373,7 +380,10 @@ pub(super) mod tests {
         assert_eq!((model.bands, model.layers.len()), (2, 1));
         assert_eq!(model.heads[0].words, [None, Some(Word::Digit(5))]);
         let Layer::Head { matrix, .. } = &model.layers[0] else { panic!("no head") };
-        assert_eq!((&matrix.weights[..], &matrix.bias[..]), (&[0.5, 1.0, 1.5, 2.0][..], &[0.0, 1.0][..]));
+        assert_eq!(
+            (&matrix.weights[..], &matrix.bias[..]),
+            (&[0.5, 1.0, 1.5, 2.0][..], &[0.0, 1.0][..])
+        );
     }
 
     #[test]
@@ -387,7 +397,8 @@ pub(super) mod tests {
             changed[at] ^= 1;
             assert!(Model::read(&changed).is_err(), "byte {at}");
         }
-        let unfit = Writer::new(3, 1).layer(6, false, &[2, 2]).text("digits").text("-").text("five");
+        let unfit =
+            Writer::new(3, 1).layer(6, false, &[2, 2]).text("digits").text("-").text("five");
         let unfit = unfit.matrix(&[&[1, 2], &[3, 4]], &[0.0, 1.0]).done();
         assert_eq!(Model::read(&unfit).err(), Some(ModelError::Layer(0)));
         let unpaired = Writer::new(3, 1).layer(4, false, &[]).done();

@@ -227,15 +227,23 @@ mod tests {
 
     /// A head that tells the two values before it, shifted to their log-posteriors.
     fn told(network: &mut Network, inputs: &[[f32; 2]]) -> Vec<f32> {
-        let pushed = inputs.iter().filter_map(|input| {
-            network.push(input).then(|| network.row(0)[1] - network.row(0)[0])
-        });
-        pushed.collect()
+        let mut told = vec![];
+        for input in inputs {
+            if network.push(input) {
+                told.push(network.row(0)[1] - network.row(0)[0]);
+            }
+        }
+        told
     }
 
     fn head(writer: Writer) -> Writer {
         // Tells 0 and the sum of both values.
-        writer.layer(6, false, &[2, 2]).text("h").text("-").text("one").matrix(&[&[0, 0], &[2, 2]], &[0.0, 0.0])
+        writer
+            .layer(6, false, &[2, 2])
+            .text("h")
+            .text("-")
+            .text("one")
+            .matrix(&[&[0, 0], &[2, 2]], &[0.0, 0.0])
     }
 
     #[test]

@@ -17,7 +17,11 @@ impl Grammar for Amount {
         }
         let Some(cents) = amount.cents() else { return Some(Extent::Short) };
         let written = meaning.push_number(cents);
-        (written && cents > 0).then_some(if amount.is_full() { Extent::Full } else { Extent::Enough })
+        (written && cents > 0).then_some(if amount.is_full() {
+            Extent::Full
+        } else {
+            Extent::Enough
+        })
     }
 }
 
@@ -180,8 +184,15 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_none() {
-        for text in ["dollars", "hundred", "two dollars three dollars", "zero cents", "five cents two",
-            "two hundred cents", "four five hundred"] {
+        for text in [
+            "dollars",
+            "hundred",
+            "two dollars three dollars",
+            "zero cents",
+            "five cents two",
+            "two hundred cents",
+            "four five hundred",
+        ] {
             assert_eq!(said(Field::Amount, "", text), None, "{text}");
         }
         let short = said(Field::Amount, "", "forty point five").map(|(_, extent)| extent);

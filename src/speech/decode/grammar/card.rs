@@ -106,10 +106,14 @@ mod tests {
 
     #[test]
     fn every_beginning_of_a_card_is_one() {
-        for digits in ["4111111111111111", "2720990000000007", "378282246310005", "30569309025904"] {
+        for digits in ["4111111111111111", "2720990000000007", "378282246310005", "30569309025904"]
+        {
             let words: Vec<&str> = digits
                 .bytes()
-                .map(|byte| ["oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][usize::from(byte - b'0')])
+                .map(|byte| {
+                    ["oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+                        [usize::from(byte - b'0')]
+                })
                 .collect();
             let told = builds_up(Field::Card, &words.join(" "));
             assert!(told.is_some_and(|(value, extent)| value == digits && extent != Extent::Short));
@@ -118,7 +122,14 @@ mod tests {
 
     #[test]
     fn nothing_begins_with_what_nobody_issues() {
-        for digits in [&[1][..], &[0], &[9], &[2, 1], &[2, 2, 2, 0], &[4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]] {
+        for digits in [
+            &[1][..],
+            &[0],
+            &[9],
+            &[2, 1],
+            &[2, 2, 2, 0],
+            &[4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
+        ] {
             assert_eq!(Card.extent(digits), None, "{digits:?}");
         }
     }

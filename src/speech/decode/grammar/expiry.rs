@@ -48,9 +48,7 @@ impl Expiry {
         let (first, last) = self.years;
         match *digits {
             [] => Some(None),
-            [tens] => {
-                (tens == 2 || (first / 10..=last / 10).contains(&tens)).then_some(None)
-            }
+            [tens] => (tens == 2 || (first / 10..=last / 10).contains(&tens)).then_some(None),
             [2, 0] if !(first..=last).contains(&20) => Some(None),
             [tens, ones] => self.in_range(tens * 10 + ones).map(Some),
             [2, 0, tens] => (first / 10..=last / 10).contains(&tens).then_some(None),
@@ -185,7 +183,8 @@ mod tests {
 
     #[test]
     fn dates_that_no_card_has_are_none() {
-        for text in ["one three two eight", "zero zero two eight", "oh nine one two", "two eight nine nine"]
+        for text in
+            ["one three two eight", "zero zero two eight", "oh nine one two", "two eight nine nine"]
         {
             assert_eq!(said(FIELD, "", text), None, "{text}");
         }

@@ -143,8 +143,10 @@ mod tests {
     #[test]
     fn routing_numbers_follow_the_same_rule_as_keyed_ones() {
         for stem in 0..2000u32 {
-            let digits: Vec<u8> =
-                format!("{:09}", stem * 499_979 % 1_000_000_000).bytes().map(|b| b - b'0').collect();
+            let digits: Vec<u8> = format!("{:09}", stem * 499_979 % 1_000_000_000)
+                .bytes()
+                .map(|b| b - b'0')
+                .collect();
             let text: String = digits.iter().map(|digit| char::from(b'0' + digit)).collect();
             let full = Routing.extent(&digits) == Some(Extent::Full);
             assert_eq!(full, RoutingNumber::parse(&text).is_some(), "{text}");
