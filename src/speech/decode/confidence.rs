@@ -56,14 +56,39 @@ fn calibration(field: Field) -> &'static Calibration {
     }
 }
 
-const FIRST: Calibration =
-    Calibration { bias: -1.0, margin: 0.8, behind: -1.0, word: -2.0, accept: 0.99, confirm: 0.6 };
-const CHECKED: Calibration = FIRST;
-const PLAIN: Calibration = FIRST;
-const FREE: Calibration = FIRST;
-const DATE: Calibration = FIRST;
-const DIGIT: Calibration = FIRST;
-const YES_NO: Calibration = FIRST;
+/// Numbers with a checksum.
+const CHECKED: Calibration = Calibration {
+    bias: 1.30,
+    margin: 0.35,
+    behind: -0.25,
+    word: -5.54,
+    accept: 0.975,
+    confirm: 0.5,
+};
+/// As many digits as were asked for.
+const PLAIN: Calibration =
+    Calibration { bias: -1.26, margin: 0.98, behind: -0.1, word: -0.1, accept: 0.97, confirm: 0.5 };
+/// Any number of digits: whoever speaks of something else says one, sooner or later.
+const FREE: Calibration =
+    Calibration { bias: 0.50, margin: 0.10, behind: -0.1, word: -5.62, accept: 0.98, confirm: 0.7 };
+const DATE: Calibration = Calibration {
+    bias: 1.33,
+    margin: 1.09,
+    behind: -0.34,
+    word: -0.76,
+    accept: 0.98,
+    confirm: 0.5,
+};
+const DIGIT: Calibration =
+    Calibration { bias: -0.41, margin: 0.76, behind: -0.1, word: -0.1, accept: 0.97, confirm: 0.5 };
+const YES_NO: Calibration = Calibration {
+    bias: -2.44,
+    margin: 1.32,
+    behind: -0.1,
+    word: -0.41,
+    accept: 0.95,
+    confirm: 0.5,
+};
 
 #[cfg(test)]
 mod tests {

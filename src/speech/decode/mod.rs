@@ -22,7 +22,7 @@ const WIDTH: usize = 160;
 const WIDTH_COMMAND: usize = 6;
 const WIDTH_ANYTHING: usize = 6;
 /// How much less likely a blank is than the network says: it has learned from long silences.
-const BLANK_PENALTY: f32 = 1.0;
+const BLANK_PENALTY: f32 = 1.4;
 /// How often a caller says a command instead of an answer, as a natural logarithm.
 const COMMAND: f32 = -4.0;
 
