@@ -18,7 +18,7 @@ WARPS = np.linspace(0.86, 1.16, 13)
 BANKS = np.stack([bank(w) for w in WARPS])
 DIGIT_OF, WORD_OF = {w: i for i, w in enumerate(DIGITS)}, {w: i for i, w in enumerate(WORDS)}
 OTHER = WORD_OF["<other>"]
-SHARES = {"joined": 0.36, "rare": 0.2, "connected": 0.21, "words": 0.11, "negative": 0.12}
+SHARES = {"joined": 0.29, "rare": 0.22, "connected": 0.26, "words": 0.11, "negative": 0.12}
 TAIL = 0.5  # seconds after the last word, at least
 
 
