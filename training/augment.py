@@ -18,7 +18,7 @@ WARPS = np.linspace(0.86, 1.16, 13)
 BANKS = np.stack([bank(w) for w in WARPS])
 DIGIT_OF, WORD_OF = {w: i for i, w in enumerate(DIGITS)}, {w: i for i, w in enumerate(WORDS)}
 OTHER = WORD_OF["<other>"]
-SHARES = {"joined": 0.36, "rare": 0.2, "connected": 0.21, "words": 0.11, "negative": 0.12}
+SHARES = {"joined": 0.29, "rare": 0.22, "connected": 0.26, "words": 0.11, "negative": 0.12}
 TAIL = 0.5  # seconds after the last word, at least
 
 
@@ -27,6 +27,10 @@ class Batch:
     features: np.ndarray  # [rows][frames][32]
     digits: list[list[int]]
     words: list[list[int] | None]  # None: not known, no loss
+    spans: np.ndarray  # [rows][outputs] i64: which digit is being said, 0 none, -1 not known
+
+
+Span = tuple[int, int, int]  # samples from, to, symbol
 
 
 def mulaw(x: np.ndarray) -> np.ndarray:
@@ -150,30 +154,34 @@ class Maker:
         rows = int(seconds_in_all / seconds)
         samples = int(seconds * RATE)
         waves, digits, words = np.zeros((rows, samples + 120), np.float32), [], []
-        for row in waves:
-            wave, d, w = self.utterance(samples + 120)
+        spans = np.full((rows, samples // 320), -1, np.int64)
+        for row, marks in zip(waves, spans):
+            wave, d, w = self.utterance(samples + 120, marks)
             row[: len(wave)] = wave[: samples + 120]
             digits.append(d)
             words.append(w)
         warps = BANKS[np.clip(np.round(self.rng.normal(6, 1.7, rows)), 0, 12).astype(int)]
         start = np.where(self.rng.random(rows) < 0.4, self.rng.uniform(-5, 2, rows), -5).astype(np.float32)
-        return Batch(agc(band_powers(waves, warps), start), digits, words)
+        return Batch(agc(band_powers(waves, warps), start), digits, words, spans)
 
-    def utterance(self, samples: int) -> tuple[np.ndarray, list[int], list[int] | None]:
+    def utterance(self, samples: int, marks: np.ndarray) -> tuple[np.ndarray, list[int], list[int] | None]:
+        """Sound and symbols of both heads; `marks` gets the spans where they are known."""
         kind = self.rng.choice(list(SHARES), p=list(SHARES.values()))
         digits, words = [], []
         if kind == "negative":
             speech, words = self.negative(samples)
+            marks[:] = 0
         elif kind == "words":
             speech, digits, words = self.spoken(samples)
         elif kind == "connected":
             speech, digits, words = self.connected(samples)
         else:
-            speech, digits = self.joined(samples, kind == "rare")
-            words = digits
+            speech, spans = self.joined(samples, kind == "rare")
+            digits = words = [symbol for _, _, symbol in spans]
+            mark(marks, spans)
         return self.heard(speech, samples, kind), digits, words
 
-    def joined(self, samples: int, rare: bool) -> tuple[np.ndarray, list[int]]:
+    def joined(self, samples: int, rare: bool) -> tuple[np.ndarray, list[Span]]:
         """Isolated digits of one caller (or a few rare ones) in a row."""
         rng, corpus = self.rng, self.corpus
         if rare:
@@ -185,8 +193,8 @@ class Maker:
         style = rng.choice(["fluent", "short", "natural", "slow"], p=[.3, .3, .25, .15])
         group = int(rng.choice([3, 4, 99], p=[.15, .55, .3]))
         rate = float(np.exp(rng.normal(0, 0.05)))  # pitch, formants and tempo together
-        pieces, symbols, at, last = [], [], int(rng.uniform(0.05, 0.5) * RATE), ""
-        while len(symbols) < most:
+        pieces, spans, at, last = [], [], int(rng.uniform(0.05, 0.5) * RATE), ""
+        while len(spans) < most:
             voice = voices[rng.integers(len(voices))]
             options = corpus.digits[voice]
             names = list(options)
@@ -196,19 +204,19 @@ class Maker:
             up = max(1, int(round(len(x) / rate)))
             x = np.interp(np.linspace(0, len(x) - 1, up), np.arange(len(x)), x).astype(np.float32)
             gap = {"fluent": rng.uniform(-0.09, 0.02), "short": rng.uniform(-0.03, 0.12), "natural": rng.uniform(0.05, 0.35), "slow": rng.uniform(0.2, 0.7)}[style]
-            if symbols and len(symbols) % group == 0 and rng.random() < 0.8:
+            if spans and len(spans) % group == 0 and rng.random() < 0.8:
                 gap = rng.uniform(0.2, 0.9)
-            at = max(0, at + (int(gap * RATE) if symbols else 0))
+            at = max(0, at + (int(gap * RATE) if spans else 0))
             if at + len(x) > samples - int(TAIL * RATE):
                 break
             fade = min(80, len(x) // 4)
             x[:fade] *= np.linspace(0, 1, fade)
             x[-fade:] *= np.linspace(1, 0, fade)
             pieces.append((at, x))
+            spans.append((at, at + len(x), DIGIT_OF[name]))
             at += len(x)
-            symbols.append(DIGIT_OF[name])
             last = name
-        return placed(pieces, samples), symbols
+        return placed(pieces, samples), spans
 
     def row_of(self, samples: int, pick) -> tuple[np.ndarray, list[int]]:
         """Clips that `pick` names, one after another with pauses, while they fit; and which they were."""
@@ -311,6 +319,15 @@ class Maker:
             x = recoded(x, *[("OGG", "OPUS"), ("AU", "G723_24"), ("WAV", "G721_32")][rng.integers(3)])
         x = mulaw(x) if rng.random() < 0.75 else alaw(x)
         return lossy(x, rng, rng.uniform(0, 0.05)) if rng.random() < 0.6 else x.astype(np.float32)
+
+
+def mark(marks: np.ndarray, spans: list[Span]) -> None:
+    """What each output should name: a word from its middle to 100 ms after its end, silence between words."""
+    heard = 320 * np.arange(len(marks)) + 440
+    marks[:] = 0
+    for start, end, symbol in spans:
+        marks[(heard >= start) & (heard < (start + end) // 2)] = -1
+        marks[(heard >= (start + end) // 2) & (heard <= end + 800)] = symbol
 
 
 def placed(pieces: list[tuple[int, np.ndarray]], samples: int) -> np.ndarray:

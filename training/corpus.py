@@ -20,6 +20,7 @@ DIGIT_NAMES = WORDS[1:12]
 # Not trained on while choosing checkpoints: one speaker of many digits and ten of few. `--all` takes them in.
 VALIDATION = {"fsdd-george"}
 VALIDATION_RARE = 10
+VOICES_EACH = 24  # other voices made of one speaker
 
 
 def trimmed(x: np.ndarray) -> np.ndarray:
@@ -89,8 +90,8 @@ def main() -> None:
         voice = row["speaker"] if human else f"tts:{row['speaker']}"
         clips.append((x, voice, row["text"], group, split))
         if human and group in ("digit", "word") and split == "train" and len(x) > 1200:
-            frequent = counts[row["speaker"]] > 100 or group == "word"
-            for i in rng.permutation(12)[: 2 if frequent else 12]:
+            frequent = counts[row["speaker"]] > 100
+            for i in rng.permutation(VOICES_EACH)[: 3 if group == "word" else 8 if frequent else VOICES_EACH]:
                 clips.append((revoiced(x, np.random.default_rng(zlib.crc32(f"{voice}~{i}".encode()))), f"{voice}~{i}", row["text"], group, split))
     with open(os.path.join(args.kokoro, "manifest.csv"), newline="") as f:
         for row in csv.DictReader(f):

@@ -39,7 +39,7 @@ def pack_of(pack: str) -> list[tuple[Row, np.ndarray]]:
 
 def posteriors(net: Net, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
-        digits, words = net(torch.from_numpy(x)[None])
+        digits, words, _ = net(torch.from_numpy(x)[None])
     return digits[0].numpy(), words[0].numpy()
 
 

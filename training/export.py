@@ -152,7 +152,7 @@ def main() -> None:
     for name, array in arrays.items():
         array.tofile(os.path.join(args.vectors, name))
     with torch.no_grad():
-        digits, _ = net(torch.from_numpy(x)[None])
+        digits, _, _ = net(torch.from_numpy(x)[None])
     print(len(body), "bytes,", len(layers), "layers; rounding moved a posterior by at most", float(np.abs(np.exp(digits[0].numpy()) - np.exp(heads["digits"])).max()))
 
 

@@ -70,7 +70,7 @@ def normed(norm: nn.BatchNorm1d, x: torch.Tensor) -> torch.Tensor:
 
 
 class Net(nn.Module):
-    """Features `[batch][frames][32]` to log-posteriors of both heads at a quarter of the rate."""
+    """Features `[batch][frames][32]` to log-posteriors of both heads, and the spans' logits, at a quarter of the rate."""
 
     def __init__(self):
         super().__init__()
@@ -80,8 +80,9 @@ class Net(nn.Module):
         self.last = nn.Linear(WIDTH, WIDTH, bias=False)
         self.last_norm = nn.BatchNorm1d(WIDTH)
         self.digits, self.words = nn.Linear(WIDTH, len(DIGITS)), nn.Linear(WIDTH, len(WORDS))
+        self.spans = nn.Linear(WIDTH, len(DIGITS))  # which word is being said: helps training, not exported
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = self.second(self.first(x))
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -89,4 +90,4 @@ class Net(nn.Module):
                 x = self.mean(x)
         x = F.relu(normed(self.last_norm, self.last(x)))
         x = F.dropout1d(x.transpose(1, 2), 0.1, self.training).transpose(1, 2)  # whole channels of a row
-        return F.log_softmax(self.digits(x).float(), -1), F.log_softmax(self.words(x).float(), -1)
+        return F.log_softmax(self.digits(x).float(), -1), F.log_softmax(self.words(x).float(), -1), self.spans(x).float()

@@ -24,7 +24,7 @@ from model import Net
 PEAK_RATE, WARMUP_STEPS, DECAY = 2e-3, 200, 0.3  # the last DECAY of the time the rate falls to 2 %
 KEPT_BATCHES, TIMES_SEEN = 60, 3
 SAVE_EVERY, MEAN_DECAY = 120.0, 0.998
-WORDS_SHARE = 0.35
+WORDS_SHARE, SPANS_SHARE = 0.35, 1.0
 
 
 def make(pool: str, seed: int, out: "mp.Queue[Batch]") -> None:
@@ -61,11 +61,12 @@ def ctc(log_probs: torch.Tensor, targets: list[list[int] | None]) -> torch.Tenso
     return (loss / lengths.clamp(min=1).sqrt()).mean()
 
 
-def loss_of(net: Net, batch: Batch, augment: bool) -> torch.Tensor:
+def loss_of(net: Net, batch: Batch) -> torch.Tensor:
     x = torch.from_numpy(batch.features)
     with torch.autocast("cpu", torch.bfloat16):
-        digits, words = net(masked(x) if augment else x)
-    return ctc(digits, batch.digits) + WORDS_SHARE * ctc(words, batch.words)
+        digits, words, spans = net(masked(x))
+    span_loss = F.cross_entropy(spans.flatten(0, 1), torch.from_numpy(batch.spans).flatten(), ignore_index=-1)
+    return ctc(digits, batch.digits) + WORDS_SHARE * ctc(words, batch.words) + SPANS_SHARE * span_loss
 
 
 def rate_at(step: int, part: float) -> float:
@@ -114,7 +115,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate_at(state["step"], part)
         net.train()
-        loss = loss_of(net, batch, augment=True)
+        loss = loss_of(net, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
