@@ -50,7 +50,7 @@ struct Arguments {
     /// Calls that may be up at a time
     #[arg(long, default_value_t = 10_000)]
     calls_max: usize,
-    /// Media threads: one per 2,500 calls
+    /// Media threads: one per 1,250 calls
     #[arg(long, default_value_t = 1)]
     threads: usize,
 }

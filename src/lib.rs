@@ -16,6 +16,7 @@ pub mod instrument; // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only 
 pub mod sip; // signalling, RFC 3261: INVITE in, call offered
 pub mod rtp; // media packets: reorder, telephone-event, who may send to us
 pub mod media; // sound: 20 ms frames, codecs, DTMF, playout, recording
+pub mod speech; // what the caller said: sound in, answers of a field out
 pub mod prompt; // what we say: catalogue, numbers aloud, clips, names
 pub mod dialogue; // one question and its answer: barge-in, noinput, nomatch, attempts, * # 0 9
 pub mod account; // who is calling and what they owe

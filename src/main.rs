@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::media::Method;
-use ringtill::server::{self, Server, demo, dial, dtmf, explain, prompts};
+use ringtill::server::{self, Server, demo, dial, dtmf, explain, listen, prompts};
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
@@ -44,6 +44,11 @@ enum Command {
     ///
     /// Hears them as on a call. The keys are printed: give it nothing a caller keyed.
     Dtmf(DtmfArguments),
+    /// Tells what is said in recordings, as an answer to the question for a field: JSON, one line a file
+    ///
+    /// Hears it as on a call. What is said is printed: give it nothing a caller said.
+    /// Exit code 1: a file could not be read; the others are told.
+    Listen(ListenArguments),
     /// The voice: check recordings, export the script for a voice talent, render with a command
     Prompts {
         #[command(flatten)]
@@ -82,6 +87,19 @@ struct DtmfArguments {
     /// is telephone-event
     #[arg(long)]
     rtp: bool,
+}
+
+#[derive(clap::Args)]
+struct ListenArguments {
+    /// What was asked for
+    #[arg(long, value_enum)]
+    field: listen::Asked,
+    /// What hears it: digits (built in), or whisper:PATH with a ggml model
+    #[arg(long, default_value = "digits")]
+    engine: String,
+    /// WAV (PCM or G.711) or FLAC files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -257,6 +275,7 @@ fn main() -> ExitCode {
             Command::Check { file } => check(&file.config),
             Command::Dial(arguments) => call(arguments).await,
             Command::Dtmf(arguments) => keys(&arguments),
+            Command::Listen(arguments) => said(&arguments),
             Command::Prompts { file, command } => voice(&file.config, command).await,
             Command::Gateway { command: GatewayCommand::Test { file } } => {
                 Box::pin(verify(&file.config)).await
@@ -370,6 +389,19 @@ fn keys(arguments: &DtmfArguments) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(dtmf::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn said(arguments: &ListenArguments) -> ExitCode {
+    let ListenArguments { field, engine, files } = arguments;
+    let (mut out, mut problems) = (std::io::stdout(), std::io::stderr());
+    match listen::listen(files, *field, engine, &mut out, &mut problems) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(listen::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error.to_string()),

@@ -254,8 +254,9 @@ impl Default for Log {
     }
 }
 
-/// Calls that one media thread serves beside all else that it may be asked.
-const CALLS_PER_THREAD: usize = 2_500;
+/// Calls that one media thread serves: a third of a core's work with all listened to for tones,
+/// so that its turns stay on time when many calls key at once.
+const CALLS_PER_THREAD: usize = 1_250;
 
 impl Config {
     /// How many media threads there are to be.

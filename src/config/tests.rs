@@ -204,5 +204,5 @@ fn media_threads_follow_the_calls() {
         let text = format!("[sip]\ncalls_max = {calls_max}\n");
         parse(&text).expect("right").media_threads()
     };
-    assert_eq!([1, 500, 2_500, 2_501, 10_000].map(threads), [1, 1, 1, 2, 4]);
+    assert_eq!([1, 500, 1_250, 1_251, 10_000].map(threads), [1, 1, 1, 2, 8]);
 }

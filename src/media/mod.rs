@@ -9,6 +9,7 @@ pub mod ear; // what the caller says and keys, in order
 pub mod playout; // what is on the wire now, barge-in, keys we send
 pub mod recording; // both directions, sensitive windows replaced
 pub mod relay; // what joined calls have for each other
+pub mod voice; // whether somebody speaks
 pub mod stream; // composes these for one call
 
 pub use digit::{Digit, Source};

@@ -45,7 +45,8 @@ pub enum ClipError {
     Unreadable(String),
     Rate(u32),
     Channels(usize),
-    TooLong,
+    /// Longer than so many seconds.
+    TooLong(usize),
     Empty,
 }
 
@@ -62,7 +63,7 @@ impl fmt::Display for ClipError {
                 RATES.end()
             ),
             ClipError::Channels(n) => write!(f, "has {n} channels: export it in mono"),
-            ClipError::TooLong => write!(f, "is longer than {SECONDS_MAX} seconds: shorten it"),
+            ClipError::TooLong(most) => write!(f, "is longer than {most} seconds: shorten it"),
             ClipError::Empty => write!(f, "holds no sound: record it again"),
         }
     }
@@ -91,7 +92,7 @@ pub struct Converter {
 impl Converter {
     /// Decodes a WAV or FLAC file held in memory.
     pub fn convert(&mut self, bytes: Cow<'static, [u8]>) -> Result<(Clip, Level), ClipError> {
-        let recording = decode(bytes)?;
+        let recording = decode(bytes, SECONDS_MAX)?;
         let clipped = clipped(&recording.samples);
         let samples = self.resample(recording, RATE)?;
         let level = Level { clipped, ..measure(&samples, RATE).ok_or(ClipError::Empty)? };
@@ -105,7 +106,7 @@ impl Converter {
         bytes: Cow<'static, [u8]>,
         rate: u32,
     ) -> Result<Vec<i16>, ClipError> {
-        let recording = decode(bytes)?;
+        let recording = decode(bytes, SECONDS_MAX)?;
         let samples = self.resample(recording, rate)?;
         let level = measure(&samples, rate).ok_or(ClipError::Empty)?;
         let per_ms = rate as usize / 1000;
@@ -115,6 +116,16 @@ impl Converter {
         let wanted = 10f32.powf((SPEECH_DBM0 - level.speech_dbm0) / 20.0);
         let gain = wanted.min(PEAK_MAX / f32::from(peak));
         Ok(samples[start..end].iter().map(|&s| (f32::from(s) * gain).round() as i16).collect())
+    }
+
+    /// Decodes sound of at most so many seconds as it is, silent or not; 8 kHz.
+    pub fn sound(
+        &mut self,
+        bytes: Cow<'static, [u8]>,
+        seconds_max: usize,
+    ) -> Result<Vec<i16>, ClipError> {
+        let recording = decode(bytes, seconds_max)?;
+        self.resample(recording, RATE)
     }
 
     fn resample(&mut self, recording: Recording, to: u32) -> Result<Vec<i16>, ClipError> {
@@ -159,7 +170,7 @@ struct Recording {
     samples: Vec<f32>,
 }
 
-fn decode(bytes: Cow<'static, [u8]>) -> Result<Recording, ClipError> {
+fn decode(bytes: Cow<'static, [u8]>, seconds_max: usize) -> Result<Recording, ClipError> {
     let unreadable = |error: SymphoniaError| ClipError::Unreadable(error.to_string());
     let none = |what: &str| ClipError::Unreadable(what.to_string());
     let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes)), Default::default());
@@ -190,8 +201,8 @@ fn decode(bytes: Cow<'static, [u8]>) -> Result<Recording, ClipError> {
         decoded.copy_to_vec_interleaved(&mut interleaved);
         let mono = interleaved.chunks_exact(channels);
         recording.samples.extend(mono.map(|frame| frame.iter().sum::<f32>() / channels as f32));
-        if recording.samples.len() > SECONDS_MAX * recording.rate as usize {
-            return Err(ClipError::TooLong);
+        if recording.samples.len() > seconds_max * recording.rate as usize {
+            return Err(ClipError::TooLong(seconds_max));
         }
     }
     if recording.samples.is_empty() { Err(ClipError::Empty) } else { Ok(recording) }
@@ -320,7 +331,7 @@ pub(crate) mod tests {
         assert_eq!(error(wav(4_000, 1, &[1; 400])), ClipError::Rate(4_000));
         assert_eq!(error(wav(96_000, 1, &[1; 400])), ClipError::Rate(96_000));
         assert_eq!(error(wav(8_000, 1, &[0; 400])), ClipError::Empty);
-        assert_eq!(error(wav(8_000, 1, &vec![100; 8_000 * 61])), ClipError::TooLong);
+        assert_eq!(error(wav(8_000, 1, &vec![100; 8_000 * 61])), ClipError::TooLong(60));
         assert_eq!(error(wav(8_000, 4, &[100; 400])), ClipError::Channels(4));
         let cut = wav(16_000, 1, &sine(16_000, 440.0, 0.5, 0, 200));
         for len in 0..44 {

@@ -15,6 +15,12 @@ pub fn wall_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// The year by UTC.
+pub fn year() -> i16 {
+    let now = Timestamp::from_millisecond(wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+    now.to_zoned(jiff::tz::TimeZone::UTC).year()
+}
+
 /// `20261123T140501Z`, for file names.
 pub fn file_stamp() -> String {
     let now = Timestamp::from_millisecond(wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);

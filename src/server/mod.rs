@@ -27,6 +27,7 @@ pub mod dtmf; // which keys a recording holds
 pub mod explain; // which trunk takes a request, and why
 pub mod gateway; // the configured gateway, opened
 pub mod http_client; // requests to gateways
+pub mod listen; // what is said in a recording
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
 pub mod prompts; // the voice: bundled and own files, the synthesis command

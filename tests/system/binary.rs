@@ -70,29 +70,29 @@ impl Binary {
         })
     }
 
-    fn launch(accounts: &str, config: impl FnOnce(&Path, u16) -> String) -> Binary {
+    /// With all of the configuration made by the test, from the folder and the port.
+    pub fn launch(accounts: &str, config: impl FnOnce(&Path, u16) -> String) -> Binary {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         fs::write(folder.path().join("accounts.csv"), accounts).expect("written");
         let config = config(folder.path(), port);
         fs::write(folder.path().join("ringtill.toml"), config).expect("written");
-        let mut child = Command::new(RINGTILL)
-            .args(["serve", "-c", "ringtill.toml"])
-            .current_dir(folder.path())
-            .stderr(Stdio::piped())
-            .stdout(File::create(folder.path().join("stdout")).expect("created"))
-            .spawn()
-            .expect("the binary starts");
-        let (send, lines) = mpsc::channel();
-        let stderr = child.stderr.take().expect("piped");
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = send.send(line);
-            }
-        });
+        let (child, lines) = spawn(folder.path());
         let mut binary = Binary { folder, port, child, lines, log: Vec::new() };
         binary.wait_for("taking calls");
         binary
+    }
+
+    /// SIGKILL: it has no chance to write or say anything.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("a child");
+    }
+
+    /// Starts again where it was, and waits until it takes calls.
+    pub fn start_again(&mut self) {
+        (self.child, self.lines) = spawn(self.folder.path());
+        self.wait_for("taking calls");
     }
 
     /// Reads the log until a line contains `part`.
@@ -158,6 +158,24 @@ impl Binary {
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         files(self.folder.path())
     }
+}
+
+fn spawn(folder: &Path) -> (Child, Receiver<String>) {
+    let mut child = Command::new(RINGTILL)
+        .args(["serve", "-c", "ringtill.toml"])
+        .current_dir(folder)
+        .stderr(Stdio::piped())
+        .stdout(File::create(folder.join("stdout")).expect("created"))
+        .spawn()
+        .expect("the binary starts");
+    let (send, lines) = mpsc::channel();
+    let stderr = child.stderr.take().expect("piped");
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    (child, lines)
 }
 
 impl Drop for Binary {

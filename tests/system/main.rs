@@ -5,6 +5,7 @@
 mod bad_input;
 mod binary;
 mod caller;
+mod crash;
 mod demo;
 mod fail2ban;
 mod load;

@@ -20,13 +20,14 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// Slots of 1 ms that the average goes over.
-    const SLOTS: f32 = 512.0;
+    /// Seconds that the average goes over.
+    const OVER_S: f32 = 0.5;
 
-    pub fn add(&self, worked: Duration, slot: Duration) {
+    /// So much work in so much time, which is short against what the average goes over.
+    pub fn add(&self, worked: Duration, of: Duration) {
         let share = self.share();
-        let now = worked.as_secs_f32() / slot.as_secs_f32();
-        let next = share + (now - share) / Busy::SLOTS;
+        let of_s = of.as_secs_f32();
+        let next = share + (worked.as_secs_f32() / of_s - share) * of_s / Busy::OVER_S;
         self.share.store(next.to_bits(), Ordering::Relaxed);
     }
 

@@ -157,7 +157,8 @@ fn keys_are_heard_once_each_way() {
     assert_eq!(b.keys(5), ("4111*".into(), vec![Source::Event; 5]));
     a.wait_pressed();
     assert_eq!((a.rest(), b.rest(), media.totals().calls), (0, 0, 2));
-    assert!(media.lateness().turns > 100);
+    // Both have their turns together.
+    assert!(media.lateness().turns > 50);
     drop((a, b));
     drop(media);
     for name in ["a.wav", "b.wav"] {
@@ -429,7 +430,7 @@ fn tones_travel_through_joined_calls_and_strangers_are_not_joined() {
     let settings = Settings {
         address: LOOPBACK,
         ports: 30_800..=30_899,
-        threads: 1,
+        threads: 2,
         recordings: Folders::default(),
     };
     let media = Media::start(settings).unwrap();
@@ -439,7 +440,7 @@ fn tones_travel_through_joined_calls_and_strangers_are_not_joined() {
         one.session.command(negotiated(other.session.port()));
         other.session.command(negotiated(one.session.port()));
     }
-    // Of another slot: refused, and both go on as they were.
+    // Of another thread: refused, and both go on as they were.
     a.session.bridge(&agent.session);
     caller.session.command(press("3", Method::InBand));
     assert_eq!(a.keys(1).0, "3");

@@ -1,0 +1,242 @@
+//! The built-in engine: a small causal network on mel features, all of it on this machine's CPU.
+//! A recognizer costs a few thousandths of a core while it listens.
+
+use std::sync::Arc;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::decode::{Decoder, Tokens};
+use super::{Answers, Engine, Field, Frame, Progress, Recognizer};
+use crate::media::frame::SAMPLES;
+use crate::secret::Keys;
+
+pub mod mel; // sound to features
+pub mod model; // layers and weights as training wrote them
+pub mod network; // the layers on a stream
+
+use mel::Mel;
+use model::Model;
+pub use model::ModelError;
+use network::Network;
+
+/// What is committed: see MODEL.md beside it.
+const MODEL: &[u8] = include_bytes!("model.bin");
+/// Milliseconds of sound that a row of log-posteriors stands for.
+const STEP_MS: u32 = 40;
+/// Sound that is fed after the caller's, so that the last word is told: 600 ms.
+const TAIL: usize = 30;
+
+pub struct Digits {
+    model: Arc<Model>,
+    digits: usize,
+    words: usize,
+}
+
+impl Digits {
+    pub fn new() -> Result<Digits, ModelError> {
+        Digits::with(MODEL)
+    }
+
+    /// The engine with another model, of another language or another training.
+    pub fn with(bytes: &[u8]) -> Result<Digits, ModelError> {
+        let model = Model::read(bytes)?;
+        let head = |name| model.head(name).ok_or(ModelError::Format);
+        let (digits, words) = (head("digits")?, head("words")?);
+        if model.bands != mel::BANDS {
+            return Err(ModelError::Format);
+        }
+        Ok(Digits { model: Arc::new(model), digits, words })
+    }
+}
+
+impl Engine for Digits {
+    fn name(&self) -> &'static str {
+        "digits"
+    }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
+
+    fn recognizer(&self, field: Field, keyed: &Keys) -> Box<dyn Recognizer> {
+        let heads = &self.model.heads;
+        let tokens = Tokens {
+            digits: (self.digits, &heads[self.digits].words),
+            words: (self.words, &heads[self.words].words),
+            step_ms: STEP_MS,
+        };
+        let rows = heads.iter().map(|head| vec![0.0; head.words.len()]).collect();
+        Box::new(Listening {
+            first: Way::new(&self.model, 0),
+            second: Way::new(&self.model, STAGGER),
+            rows: Zeroizing::new(rows),
+            decoder: Decoder::new(field, keyed, &tokens),
+            last: [0; SAMPLES],
+            lost: 0,
+        })
+    }
+}
+
+/// Sound through the network. How well it tells a word depends on where in the 40 ms of a step the
+/// word lies: everything is heard twice, half a step apart, and both are averaged.
+struct Way {
+    mel: Mel,
+    network: Network,
+}
+
+/// Samples of silence that one of both hears first.
+const STAGGER: usize = SAMPLES;
+
+impl Way {
+    fn new(model: &Arc<Model>, silence: usize) -> Way {
+        let mut way = Way { mel: Mel::new(), network: Network::new(model.clone()) };
+        way.hear(&[0; STAGGER][..silence], |_| ());
+        way
+    }
+
+    fn hear(&mut self, sound: &[i16], mut told: impl FnMut(&Network)) {
+        let Way { mel, network } = self;
+        mel.push(sound, |features| {
+            if network.push(features) {
+                told(network);
+            }
+        });
+    }
+}
+
+/// One answer being listened for.
+struct Listening {
+    first: Way,
+    /// Is ahead by half a step: its row is there when the other's comes.
+    second: Way,
+    /// What both tell, by head.
+    rows: Zeroizing<Vec<Vec<f32>>>,
+    decoder: Decoder,
+    /// What came last, to go on with where packets are lost.
+    last: [i16; SAMPLES],
+    /// Frames lost in a row.
+    lost: i32,
+}
+
+impl Listening {
+    /// At most 20 ms at once.
+    fn hear(&mut self, sound: &[i16; SAMPLES]) {
+        let Listening { first, second, rows, decoder, .. } = self;
+        second.hear(sound, |_| ());
+        first.hear(sound, |network| {
+            for (head, row) in rows.iter_mut().enumerate() {
+                average(network.row(head), second.network.row(head), row);
+            }
+            decoder.step(|head| &rows[head]);
+        });
+    }
+}
+
+impl Recognizer for Listening {
+    fn take(&mut self, frame: Frame<'_>) {
+        match frame {
+            Frame::Sound(sound) => {
+                self.last = *sound;
+                self.lost = 0;
+                self.hear(sound);
+            }
+            Frame::Lost => {
+                // The last frame again, half as loud each time.
+                self.lost += 1;
+                let fading = self.last.map(|sample| sample >> self.lost.min(15));
+                self.hear(&fading);
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        self.decoder.progress()
+    }
+
+    fn answers(&mut self) -> Answers {
+        // The network tells a word only after it; what comes after it is silence.
+        for _ in 0..TAIL {
+            self.hear(&[0; SAMPLES]);
+        }
+        self.decoder.answers()
+    }
+}
+
+/// The geometric mean of two distributions, as logarithms.
+fn average(a: &[f32], b: &[f32], mean: &mut [f32]) {
+    for ((mean, a), b) in mean.iter_mut().zip(a).zip(b) {
+        *mean = (a + b) / 2.0;
+    }
+    let whole = mean.iter().map(|value| value.exp()).sum::<f32>().ln();
+    mean.iter_mut().for_each(|value| *value -= whole);
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.last.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `training/FEATURES.md` states it: absolute, log-posteriors below -20 left out.
+    const TOLERANCE: f32 = 1e-3;
+    const WAVE: &[u8] = include_bytes!("../../../tests/vectors/speech/wave.i16");
+    const FEATURES: &[u8] = include_bytes!("../../../tests/vectors/speech/features.f32");
+    const DIGITS: &[u8] = include_bytes!("../../../tests/vectors/speech/digits.f32");
+    const WORDS: &[u8] = include_bytes!("../../../tests/vectors/speech/words.f32");
+
+    fn wave() -> Vec<i16> {
+        WAVE.as_chunks::<2>().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect()
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    fn assert_alike(ours: &[f32], theirs: &[f32], what: &str) {
+        assert_eq!(ours.len(), theirs.len(), "{what}");
+        for (nth, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            let told = *theirs > -20.0;
+            assert!(
+                !told || (ours - theirs).abs() < TOLERANCE,
+                "{what} {nth}: {ours}, not {theirs}"
+            );
+        }
+    }
+
+    #[test]
+    fn features_and_posteriors_are_those_of_training() {
+        let digits = Digits::new().unwrap();
+        let mut network = Network::new(digits.model.clone());
+        let mut mel = Mel::new();
+        let (mut features, mut told, mut words) = (vec![], vec![], vec![]);
+        // In packets, as they come.
+        for sound in wave().chunks(SAMPLES) {
+            mel.push(sound, |vector| {
+                features.extend_from_slice(vector);
+                if network.push(vector) {
+                    told.extend_from_slice(network.row(digits.digits));
+                    words.extend_from_slice(network.row(digits.words));
+                }
+            });
+        }
+        assert_alike(&features, &floats(FEATURES), "feature");
+        assert_alike(&told, &floats(DIGITS), "digit");
+        assert_alike(&words, &floats(WORDS), "word");
+    }
+
+    #[test]
+    fn what_is_lost_fades_and_silence_is_no_answer() {
+        let digits = Digits::new().unwrap();
+        let mut listening = digits.recognizer(Field::Zip, &Keys::new());
+        for _ in 0..50 {
+            listening.take(Frame::Sound(&[0; SAMPLES]));
+            listening.take(Frame::Lost);
+        }
+        assert_eq!(listening.progress().words, 0);
+        assert_eq!(listening.answers().judge().outcome, super::super::Outcome::Again);
+    }
+}
