@@ -165,12 +165,19 @@ mod conformance {
     /// 2026-06-01T00:00:00Z
     const NOW: i64 = 1_780_272_000_000;
 
+    /// The example's settings with its secrets put in.
+    fn settings(name: &str) -> toml::Table {
+        let mut settings: toml::Table = example(name).unwrap().parse().unwrap();
+        for key in secrets(name) {
+            if let Some(value) = settings.get_mut(*key) {
+                *value = toml::Value::String(simulator::SECRET.into());
+            }
+        }
+        settings
+    }
+
     fn every_gateway() -> Vec<Arc<dyn Gateway>> {
-        let open = |name: &&str| {
-            let settings: toml::Table = example(name).unwrap().parse().unwrap();
-            open(name, settings).unwrap()
-        };
-        NAMES.iter().map(open).collect()
+        NAMES.iter().map(|name| open(name, settings(name)).unwrap()).collect()
     }
 
     fn card() -> Card {
@@ -216,7 +223,7 @@ mod conformance {
     #[test]
     fn unknown_settings_are_refused() {
         for name in NAMES {
-            let mut settings: toml::Table = example(name).unwrap().parse().unwrap();
+            let mut settings = settings(name);
             settings.insert("nonsense".into(), toml::Value::Boolean(true));
             let error = open(name, settings).err().unwrap();
             assert!(matches!(error, OpenError::Settings(_)), "{name}: {error}");
