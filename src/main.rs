@@ -44,7 +44,7 @@ enum Command {
     ///
     /// Hears them as on a call. The keys are printed: give it nothing a caller keyed.
     Dtmf(DtmfArguments),
-    /// Tells what is said in recordings, as an answer to the question for a field: a line of JSON each
+    /// Tells what is said in recordings, as an answer to a field: a line of JSON each
     ///
     /// Hears it as on a call. What is said is printed: give it nothing a caller said.
     /// Exit code 1: a file could not be read; the others are told.
