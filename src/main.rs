@@ -44,7 +44,7 @@ enum Command {
     ///
     /// Hears them as on a call. The keys are printed: give it nothing a caller keyed.
     Dtmf(DtmfArguments),
-    /// Tells what is said in recordings, as an answer to the question for a field: JSON, one line a file
+    /// Tells what is said in recordings, as an answer to one question: a line of JSON for each
     ///
     /// Hears it as on a call. What is said is printed: give it nothing a caller said.
     /// Exit code 1: a file could not be read; the others are told.
