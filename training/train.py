@@ -105,6 +105,12 @@ def main() -> None:
     mp.Process(target=make, args=(args.pool, args.seed * 1000 + state["step"], batches), daemon=True).start()
     kept: list[Batch] = []
     rng = np.random.default_rng(args.seed)
+
+    def save() -> None:
+        state["wall"], state["cpu"] = time.time() - began, time.process_time() - cpu_began
+        torch.save({"net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, last + ".new")
+        os.replace(last + ".new", last)
+
     began, cpu_began, saved_at, losses = time.time() - state["wall"], time.process_time() - state["cpu"], time.time(), []
     while (part := (time.time() - began) / 3600 / args.hours) < 1:
         if state["step"] % TIMES_SEEN == 0 or not kept:
@@ -124,12 +130,10 @@ def main() -> None:
         losses.append(loss.item())
         state["step"] += 1
         if time.time() - saved_at > SAVE_EVERY:
-            saved_at = time.time()
-            state["wall"], state["cpu"] = saved_at - began, time.process_time() - cpu_began
-            torch.save({"net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, last + ".new")
-            os.replace(last + ".new", last)
+            save()
             log(args, mean, state, float(np.mean(losses)))
-            losses = []
+            saved_at, losses = time.time(), []
+    save()
 
 
 def log(args: argparse.Namespace, mean: Net, state: dict, loss: float) -> None:

@@ -1,0 +1,69 @@
+//! What the recognizer knows of each answer, for `training/calibrate.py`: reads lines of
+//! `field <tab> label <tab> split <tab> file`, writes the same with whether the answer is right
+//! and what its confidence is computed from.
+#![allow(clippy::unwrap_used)]
+
+use std::io::BufRead;
+
+use ringtill::media::frame::SAMPLES;
+use ringtill::media::voice::Line;
+use ringtill::prompt::clip::Converter;
+use ringtill::secret::Keys;
+use ringtill::speech::decode::confidence;
+use ringtill::speech::{self, Answers, Engine, Field, Frame, Heard, Listener, Spoken};
+
+fn main() {
+    let engine = speech::open("digits", None).unwrap();
+    let mut converter = Converter::default();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let Some((field, label, file)) = parts(&line) else { continue };
+        let sound = converter.sound(std::fs::read(file).unwrap().into(), 900).unwrap();
+        for answers in hear(&*engine, field, &sound) {
+            let right = value(&answers).is_some_and(|value| value == label);
+            let [margin, behind, word] = confidence::features(&answers.evidence());
+            if !answers.list().is_empty() {
+                println!("{line}\t{}\t{margin}\t{behind}\t{word}", u8::from(right));
+            }
+        }
+    }
+}
+
+fn parts(line: &str) -> Option<(Field, &str, &str)> {
+    let [field, label, _, file] = line.split('\t').collect::<Vec<_>>()[..] else { return None };
+    let field = match field {
+        "card" => Field::Card,
+        "routing" => Field::Routing,
+        "zip" => Field::Zip,
+        "expiry" => Field::Expiry((24, 46)),
+        "cvv" => Field::Cvv((3, 4)),
+        "yesno" => Field::YesNo,
+        "digit" => Field::Digit,
+        "digits" => Field::Digits { min: 1, max: 20 },
+        _ => return None,
+    };
+    Some((field, label, file))
+}
+
+fn hear(engine: &dyn Engine, field: Field, sound: &[i16]) -> Vec<Answers> {
+    let listen = || Listener::new(engine, field, &Keys::new());
+    let (mut listener, mut all) = (listen(), vec![]);
+    for frame in sound.as_chunks::<SAMPLES>().0 {
+        if let Some(Heard::Answer(answers)) = listener.hear(Frame::Sound(frame), Line::default()) {
+            all.push(answers);
+            listener = listen();
+        }
+    }
+    all.push(listener.end());
+    all
+}
+
+fn value(answers: &Answers) -> Option<String> {
+    let best = answers.list().first()?;
+    Some(match best.word() {
+        None => best.keys().expose().to_string(),
+        Some(Spoken::Yes) => "yes".into(),
+        Some(Spoken::No) => "no".into(),
+        Some(Spoken::Command(command)) => command.name().into(),
+    })
+}
