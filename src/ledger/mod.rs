@@ -81,6 +81,10 @@ impl From<&Verdict> for State {
     /// Where a sale's verdict leads from `Sending`.
     fn from(verdict: &Verdict) -> State {
         match verdict {
+            Verdict::Approved(Approval { partial: Some(part), gateway_reference, .. }) => {
+                // Nobody was asked whether less will do: a person takes the rest or voids it.
+                State::Held(format!("approved for {part} only, as {gateway_reference}"))
+            }
             Verdict::Approved(approval) => State::Approved(approval.clone()),
             Verdict::DeclinedHard => State::Declined("declined for good".into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
@@ -118,6 +122,20 @@ pub enum Recorded {
     Illegal,
     /// The disk or the database failed: nothing is known to be stored.
     Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_than_the_total_is_no_payment() {
+        let part = Approval { partial: Some(Money::usd(5_000)), ..sample::approval() };
+        let state = State::from(&Verdict::Approved(part));
+        assert_eq!(state, State::Held("approved for $50.00 only, as sale_000001".into()));
+        let whole = State::from(&Verdict::Approved(sample::approval()));
+        assert_eq!(whole, State::Approved(sample::approval()));
+    }
 }
 
 /// Intents and states for the tests of this crate.

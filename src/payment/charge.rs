@@ -7,7 +7,7 @@ use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
-use crate::gateway::{Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
+use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
 use crate::instrument::{Card, Instrument, Method};
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
@@ -188,6 +188,7 @@ async fn look_up(line: &mut Line, desk: &Desk, order: &Order, id: &str) -> Optio
 async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verdict) -> Settled {
     let state = State::from(&verdict);
     let settled = match verdict {
+        Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
         Verdict::Approved(_) => {
             line.note(Note::Confirmation(confirmation.clone()));
             Settled::Approved { confirmation }
@@ -251,6 +252,9 @@ fn reference(line: &mut Line, wall_ms: i64) -> String {
 /// A verdict for people; what the gateway wrote itself is masked, for it may quote a card.
 fn described(verdict: &Verdict) -> String {
     masked(&match verdict {
+        Verdict::Approved(Approval { partial: Some(part), .. }) => {
+            format!("approved for {part} only: held")
+        }
         Verdict::Approved(approval) => format!("approved, code {}", approval.auth_code),
         Verdict::DeclinedHard => "declined, card cannot be used".into(),
         Verdict::DeclinedSoft => "declined".into(),
