@@ -39,6 +39,8 @@ const ANSWER_MAX_MS: u32 = 30_000;
 const NOTHING_MS: u32 = 1_500;
 /// A voice goes on, or a noise does: so long after the last word, that is as good as silence.
 const NO_WORD_MS: u32 = 1_500;
+/// A word is told at most so long after it.
+const TOLD_AFTER_MS: u32 = 240;
 
 impl Listener {
     /// Listens for what continues the digits that were keyed.
@@ -90,6 +92,8 @@ impl Listener {
                 Heard::Nothing
             });
         };
+        // A voice too low to be told from noise still says words.
+        let quiet_ms = quiet_ms.min(since_word_ms + TOLD_AFTER_MS);
         let quiet_ms = quiet_ms.max(since_word_ms.saturating_sub(NO_WORD_MS));
         let ended = over || quiet_ms >= pause_ms(self.field, progress.extent);
         ended.then(|| Heard::Answer(self.end()))
@@ -109,5 +113,75 @@ fn pause_ms(field: Field, extent: Extent) -> u32 {
         (Extent::Short, _) if long => 2_600,
         (Extent::Short, Field::YesNo | Field::Digit) => 1_200,
         (Extent::Short, _) => 2_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::frame::SAMPLES;
+
+    /// Tells a word a second after it began, then this extent.
+    struct Fake(Extent);
+    struct Counting {
+        frames: u32,
+        extent: Extent,
+    }
+
+    impl Engine for Fake {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        fn is_quick(&self) -> bool {
+            true
+        }
+
+        fn recognizer(&self, _: Field, _: &Keys) -> Box<dyn Recognizer> {
+            Box::new(Counting { frames: 0, extent: self.0 })
+        }
+    }
+
+    impl Recognizer for Counting {
+        fn take(&mut self, _: Frame<'_>) {
+            self.frames += 1;
+        }
+
+        fn progress(&self) -> Progress {
+            let since = self.frames.checked_sub(50).map(|frames| frames * FRAME_MS);
+            Progress { words: since.map_or(0, |_| 1), extent: self.extent, quiet_ms: since }
+        }
+
+        fn answers(&mut self) -> Answers {
+            Answers::none(Field::Zip)
+        }
+    }
+
+    /// Milliseconds at which it was over, on a line that is silent.
+    fn over_ms(field: Field, extent: Extent) -> Option<u32> {
+        let mut listener = Listener::new(&Fake(extent), field, &Keys::new());
+        (1..600u32).find_map(|nth| {
+            let heard = listener.hear(Frame::Sound(&[0; SAMPLES]), Line::default());
+            matches!(heard, Some(Heard::Answer(_))).then_some(nth * FRAME_MS)
+        })
+    }
+
+    #[test]
+    fn a_whole_answer_ends_sooner_than_one_that_may_go_on() {
+        let of = |extent| over_ms(Field::Digits { min: 4, max: 9 }, extent);
+        let [full, enough, short] = [Extent::Full, Extent::Enough, Extent::Short].map(of);
+        assert!(full < enough && enough < short, "{full:?} {enough:?} {short:?}");
+        // Nobody speaks, so nothing but the word itself is waited for.
+        assert!(full.is_some_and(|ms| (1000..=1500).contains(&ms)), "{full:?}");
+        assert!(short.is_some_and(|ms| ms <= 6000), "{short:?}");
+    }
+
+    #[test]
+    fn after_the_answer_nothing_is_told() {
+        let mut listener = Listener::new(&Fake(Extent::Full), Field::Zip, &Keys::new());
+        listener.end();
+        for _ in 0..200 {
+            assert!(listener.hear(Frame::Lost, Line::default()).is_none());
+        }
     }
 }
