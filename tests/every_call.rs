@@ -17,7 +17,7 @@ use ringtill::instrument::{Brand, Instrument, Last4};
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Intent, Recorded, State};
 use ringtill::money::Money;
-use ringtill::payment::{Desk, Flow, Note, Outcome, Reply, Request, Settings, Step, script};
+use ringtill::payment::{Desk, Fee, Flow, Note, Outcome, Reply, Request, Settings, Step, script};
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 use zeroize::Zeroizing;
@@ -93,7 +93,7 @@ struct Scene {
 }
 
 fn scenes() -> Vec<Scene> {
-    let settings = Settings { fee: Money::usd(200), ..Settings::default() };
+    let settings = Settings { fee: Fee::flat(Money::usd(200)), ..Settings::default() };
     let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
     let number = Some("+13175550123".into());
     let known = Caller { number, trusted: true, ..Caller::default() };

@@ -245,7 +245,7 @@ fn power(sound: &[f32]) -> f32 {
 }
 
 /// Eight sums side by side, as the machine likes them.
-pub(in crate::media) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a, a_rest) = a.as_chunks::<8>();
     let (b, b_rest) = b.as_chunks::<8>();
     let mut sums = [0.0; 8];

@@ -8,13 +8,13 @@ use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
-use crate::instrument::{Card, Instrument, Method};
+use crate::instrument::{Brand, Card, Instrument, Method};
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
-/// What is to be paid, whichever card it will be.
+/// What is to be paid with a card of one brand.
 pub(super) struct Order {
     account_id: String,
     amount: Money,
@@ -24,8 +24,13 @@ pub(super) struct Order {
 
 impl Order {
     /// `None` when amount and fee cannot be added.
-    pub(super) fn new(desk: &Desk, account: &Account, amount: Money) -> Option<Order> {
-        let fee = desk.settings.fee;
+    pub(super) fn new(
+        desk: &Desk,
+        account: &Account,
+        amount: Money,
+        brand: Brand,
+    ) -> Option<Order> {
+        let fee = desk.settings.fee(brand, amount)?;
         let total = amount.checked_add(fee)?;
         Some(Order { account_id: account.id.clone(), amount, fee, total })
     }
@@ -269,8 +274,7 @@ fn described(verdict: &Verdict) -> String {
     })
 }
 
-fn brand_phrase(brand: crate::instrument::Brand) -> &'static str {
-    use crate::instrument::Brand;
+fn brand_phrase(brand: Brand) -> &'static str {
     match brand {
         Brand::Visa => "brand.visa",
         Brand::Mastercard => "brand.mastercard",

@@ -12,6 +12,7 @@ use crate::money::Money;
 use crate::prompt::Prompt;
 
 pub mod line; // the seam: requests out, replies in
+pub mod fee; // what paying by phone costs
 pub mod settings; // what the biller accepts and charges
 mod greet;
 mod authenticate;
@@ -20,6 +21,7 @@ mod card;
 mod charge;
 mod receipt;
 
+pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use settings::Settings;
 
@@ -136,13 +138,13 @@ async fn pay(
     amount: Money,
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
-    let order = charge::Order::new(desk, account, amount).ok_or(Leave::Failed)?;
     let mut draft = card::Draft::default();
     let mut consented = None;
     while *charges_left > 0 {
         line.note(Note::Step("card"));
         let card = card::take(line, desk, draft).await?;
         let this = (card.pan.brand(), card.pan.last4());
+        let order = charge::Order::new(desk, account, amount, this.0).ok_or(Leave::Failed)?;
         if consented != Some(this) {
             match charge::consent(line, &order, &card).await {
                 Ok(true) => consented = Some(this),

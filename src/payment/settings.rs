@@ -1,10 +1,12 @@
 //! What the biller accepts and charges: `[payment]` in the configuration.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::fee::Fee;
 use crate::gateway::Fixable;
 use crate::instrument::Brand;
 use crate::money::{Currency, Money};
@@ -14,9 +16,11 @@ use crate::money::{Currency, Money};
 pub struct Settings {
     /// Short name in file names and gateway references: letters, digits, `-`.
     pub biller: String,
-    /// Convenience fee, flat, added to the amount and charged in one total. Zero: none.
-    #[serde(deserialize_with = "amount")]
-    pub fee: Money,
+    /// Convenience fee, added to the amount and charged in one total. Zero: none.
+    pub fee: Fee,
+    /// Another fee for cards of these brands.
+    #[serde(deserialize_with = "by_brand")]
+    pub card_fees: Vec<(Brand, Fee)>,
     #[serde(deserialize_with = "amount")]
     pub min_payment: Money,
     #[serde(deserialize_with = "amount")]
@@ -41,7 +45,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             biller: "biller".into(),
-            fee: Money::usd(0),
+            fee: Fee::flat(Money::usd(0)),
+            card_fees: Vec::new(),
             min_payment: Money::usd(100),
             max_payment: Money::usd(500_000),
             cards: Brand::ALL.to_vec(),
@@ -58,6 +63,12 @@ impl Default for Settings {
 impl Settings {
     pub fn currency(&self) -> Currency {
         self.min_payment.currency
+    }
+
+    /// The fee for paying an amount with a card of this brand; `None` if it does not fit.
+    pub(super) fn fee(&self, brand: Brand, amount: Money) -> Option<Money> {
+        let of_brand = self.card_fees.iter().find(|(named, _)| *named == brand);
+        of_brand.map_or(&self.fee, |(_, fee)| fee).of(amount)
     }
 
     /// Whether callers are asked for this field of their card.
@@ -86,21 +97,30 @@ impl Visitor<'_> for Amount {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Money, E> {
-        match Money::parse(text, Currency::USD) {
-            Ok(money) if money.minor >= 0 => Ok(money),
-            _ => Err(E::custom(format!("`{text}` is no amount: write \"2.00\""))),
-        }
+        amount_of(text)
     }
+}
+
+/// An amount of nothing or more.
+pub(super) fn amount_of<E: Error>(text: &str) -> Result<Money, E> {
+    match Money::parse(text, Currency::USD) {
+        Ok(money) if money.minor >= 0 => Ok(money),
+        _ => Err(E::custom(format!("`{text}` is no amount: write \"2.00\""))),
+    }
+}
+
+fn by_brand<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Brand, Fee)>, D::Error> {
+    let fees = BTreeMap::<String, Fee>::deserialize(deserializer)?;
+    fees.into_iter().map(|(name, fee)| Ok((brand(&name)?, fee))).collect()
 }
 
 fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().map(|name| brand(name)).collect()
+}
+
+fn brand<E: Error>(name: &str) -> Result<Brand, E> {
     let known = || Brand::ALL.map(Brand::name).join(", ");
-    names
-        .iter()
-        .map(|name| {
-            let brand = Brand::ALL.into_iter().find(|brand| brand.name() == name);
-            brand.ok_or_else(|| D::Error::custom(format!("unknown card `{name}`: use {}", known())))
-        })
-        .collect()
+    let brand = Brand::ALL.into_iter().find(|brand| brand.name() == name);
+    brand.ok_or_else(|| E::custom(format!("unknown card `{name}`: use {}", known())))
 }

@@ -184,7 +184,10 @@ impl Server {
             listen: false,
         };
         let profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
-        let payment = payment::Settings { fee: Money::usd(200), ..payment::Settings::default() };
+        let payment = payment::Settings {
+            fee: payment::Fee::flat(Money::usd(200)),
+            ..payment::Settings::default()
+        };
         let policy = Policy {
             payment: Arc::new(payment),
             dialogue: dialogue::Settings::default(),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::media::echo::dot;
+
 use super::model::{Conv, Depthwise, Layer, Matrix, Model};
 
 pub struct Network {
@@ -183,20 +185,6 @@ fn apply(matrix: &Matrix, input: &[f32], out: &mut [f32]) {
     for ((value, row), bias) in out.iter_mut().zip(rows).zip(&matrix.bias) {
         *value = bias + dot(row, input);
     }
-}
-
-/// Eight sums side by side, as the machine likes them.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_rest) = a.as_chunks::<8>();
-    let (b, b_rest) = b.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 fn rectify(values: &mut [f32]) {
