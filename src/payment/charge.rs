@@ -91,10 +91,11 @@ pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &C
         return not_charged(line, &id, "sending not journalled").await;
     }
     line.note(Note::Charging { reference: id.clone(), gateway: desk.gateway.name() });
+    let started_ms = line.wall_ms();
     let mut verdict = send(line, desk, order, card, &id).await;
     if let Verdict::Unknown(why) = &verdict {
         move_to(line, &id, State::Unknown(why.clone())).await;
-        if let Some(found) = look_up(line, desk, order, &id).await {
+        if let Some(found) = look_up(line, desk, order, &id, started_ms).await {
             verdict = found;
         }
     }
@@ -162,8 +163,13 @@ async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str
 
 /// Two look-ups while the caller waits. "Absent" is not believed so early: the request may still
 /// be on its way. The server goes on looking after the call.
-async fn look_up(line: &mut Line, desk: &Desk, order: &Order, id: &str) -> Option<Verdict> {
-    let started_ms = line.wall_ms();
+async fn look_up(
+    line: &mut Line,
+    desk: &Desk,
+    order: &Order,
+    id: &str,
+    started_ms: i64,
+) -> Option<Verdict> {
     let limit = Duration::from_secs(5);
     for wait_s in [2, 5] {
         line.wait(Duration::from_secs(wait_s)).await;
