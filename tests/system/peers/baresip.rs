@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, Program, free_port_at};
+use super::{PATIENCE, Program, free_port_at, free_ports_at};
 use crate::binary::{deadline, now};
 
 const MODULES: &str = "/usr/lib/baresip/modules";
@@ -38,7 +38,8 @@ impl Baresip {
     /// The same, trusting certificates that `authority` (a file) signed, and no others.
     pub fn trusting(ip: &str, account: &str, says: Voice, authority: Option<&Path>) -> Baresip {
         let folder = tempfile::tempdir().expect("a folder");
-        let (port, control_port) = (free_port_at(ip), free_port_at(ip));
+        // It takes calls by TLS at the port after the one it is told.
+        let (port, control_port) = (free_ports_at::<2>(ip), free_port_at(ip));
         let trusted = authority.map(|file| format!("sip_cafile {}\n", file.display()));
         let config = format!(
             "poll_method epoll\nnet_interface {ip}\nsip_listen {ip}:{port}\n{}call_max_calls 8\n\
