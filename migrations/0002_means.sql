@@ -21,3 +21,8 @@ drop index intent_open;
 create unique index intent_open on intent (biller, account_id, fingerprint)
     where state in ('consented', 'sending', 'unknown');
 create index intent_account on intent (biller, account_id, created_ms);
+
+-- How fast cards are tried.
+create index intent_caller on intent (caller, created_ms);
+create index intent_issuer on intent (issuer, created_ms) where state = 'declined';
+create index intent_trunk on intent (trunk, created_ms) where state = 'declined';

@@ -24,3 +24,6 @@ create index change_file on change (file_sequence);
 
 -- What voids and refunds have given back.
 alter table intent add column undone_minor bigint not null default 0;
+
+-- Payments of a day, and the latest ones.
+create index intent_created on intent (created_ms);

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use ringtill::gateway::{Act, Approval};
 use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means};
 use ringtill::ledger::reconcile::{self, Row};
+use ringtill::ledger::velocity::Limits;
 use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State};
 use ringtill::money::Money;
 use ringtill::server::store::Store;
@@ -317,9 +318,9 @@ async fn sequence(seed: u64) -> Tally {
             3..=6 => bench.sabotage(-1).await,
             7 => bench.recover(&mut rng).await,
             8 | 9 => bench.post().await,
-            10..=13 => bench.begin(&mut rng).await,
-            14..=18 => bench.progress(&mut rng).await,
-            19..=27 => bench.consent(&mut rng).await,
+            10..=14 => bench.begin(&mut rng).await,
+            15..=18 => bench.progress(&mut rng).await,
+            19..=25 => bench.consent(&mut rng).await,
             _ => bench.step(&mut rng).await,
         }
         bench.compare(&mut rng, &format!("seed {seed} turn {turn}")).await;
@@ -403,6 +404,10 @@ impl Bench {
         let states = [
             State::Sending,
             State::Sending,
+            State::Sending,
+            State::Sending,
+            State::Approved(approval("r1")),
+            State::Approved(approval("r1")),
             State::Approved(approval("r1")),
             State::Approved(approval("r1")),
             State::Posted(approval("r1")),
@@ -511,12 +516,18 @@ impl Bench {
         if all.is_empty() {
             return;
         }
-        // The youngest is the one that is likely to be open.
-        let youngest = all.iter().max_by_key(|change| change.id.clone()).unwrap();
-        let any = &all[rng.random_range(0..all.len())];
-        let change = if rng.random_bool(0.7) { youngest } else { any };
+        let undoings = self.model.payments.values().flat_map(|one| one.changes.iter());
+        let open: Vec<&Change> =
+            undoings.filter(|one| one.progress.is_open()).map(|one| &one.change).collect();
+        let change = match open.len() {
+            some if some > 0 && rng.random_bool(0.8) => open[rng.random_range(0..some)].clone(),
+            _ => all[rng.random_range(0..all.len())].clone(),
+        };
+        let change = &change;
         let every = [
             Progress::Sending,
+            Progress::Done("v1".into()),
+            Progress::Done("v1".into()),
             Progress::Done("v1".into()),
             Progress::Done("v1".into()),
             Progress::Refused("late".into()),
@@ -577,6 +588,9 @@ impl Bench {
             amount: Money::usd(rng.random_range(1..3) * 1_000),
             fingerprint: [None, Fingerprint::parse(&letter)][rng.random_range(0..2)],
             since_ms: self.now_ms - rng.random_range(0..2_000_000),
+            origin: Origin::default(),
+            limits: Limits::default(),
+            at_ms: self.now_ms,
         };
         let told = self.store.screen(&screening).await.unwrap().earlier.map(|earlier| earlier.id);
         assert_eq!(told.as_deref(), self.model.screen(&screening), "{at} {screening:?}");

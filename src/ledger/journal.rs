@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::velocity::Counted;
 use super::{Entry, Intent, Recorded, Screened, Screening, State};
 use crate::gateway::Approval;
 use crate::instrument::Fingerprint;
@@ -205,9 +206,21 @@ impl Journal {
         if self.fault.is_some_and(|fault| fault.writes_left == 0) {
             return None;
         }
-        let all = self.intents().into_iter().rev();
-        let earlier = all.filter_map(|(intent, state)| screening.earlier(&intent, &state)).next();
-        Some(Screened { earlier })
+        let all = self.intents();
+        let alike = all.iter().rev();
+        let earlier = alike.filter_map(|(intent, state)| screening.earlier(intent, state)).next();
+        let mut found = Screened { earlier, ..Screened::default() };
+        let since_ms = screening.limits.since_ms(screening.at_ms);
+        for counted in Counted::ALL {
+            let tried = all.iter().filter(|(intent, _)| {
+                intent.created_ms >= since_ms && screening.counts(counted, intent)
+            });
+            let refused = tried.clone().filter(|(_, state)| matches!(state, State::Declined(_)));
+            let attempts: Vec<i64> = tried.map(|(intent, _)| intent.created_ms).collect();
+            let declines: Vec<i64> = refused.map(|(intent, _)| intent.created_ms).collect();
+            screening.tried(counted, &attempts, &declines, &mut found);
+        }
+        Some(found)
     }
 
     /// Every step ever taken, in order.

@@ -1,13 +1,14 @@
-//! The duplicate guard: a payment like this one was made or is still open, and the caller says
-//! whether they want another.
+//! What the ledger knows against a payment. A payment like this one was made or is still open: the
+//! caller says whether they want another. Too much was tried: nobody pays.
 
 use super::settings::DuplicateMatch;
-use super::{Desk, Leave, Line, Note};
+use super::{Desk, Leave, Line, Note, phrases};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::instrument::Fingerprint;
-use crate::ledger::{Earlier, Screening};
+use crate::ledger::velocity::Lock;
+use crate::ledger::{Earlier, Origin, Screening};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -23,38 +24,74 @@ pub(super) async fn wanted(
     (account, amount): (&Account, Money),
     fingerprint: Option<Fingerprint>,
 ) -> Result<bool, Leave> {
+    let screening = screening(line, desk, (&account.id, amount), (fingerprint, None));
+    let found = line.screen(screening).await.ok_or(Leave::Failed)?;
+    if let Some(lock) = found.lock {
+        locked(line, lock);
+        line.tell(phrases(["result.not_charged"])).await;
+        return Err(Leave::Failed);
+    }
     let by_method = desk.settings.duplicate_match == DuplicateMatch::Method;
     if by_method && fingerprint.is_none() {
         return Ok(true);
     }
-    let screening = screening(line, desk, &account.id, amount, fingerprint);
-    let found = line.screen(screening).await.ok_or(Leave::Failed)?;
     match found.earlier {
         Some(earlier) if !told.0.contains(&earlier.id) => ask(line, told, earlier).await,
         _ => Ok(true),
     }
 }
 
-/// A payment the caller was not told of: made, on another call, since they were asked. `None`: the
-/// ledger could not be read.
+/// What stands against the charge of this card or account at the last moment.
+pub(super) enum Against {
+    /// Nothing; whether a refusal is to sound like any other.
+    Nothing {
+        quiet: bool,
+    },
+    /// A payment the caller was not told of: made, on another call, since they were asked.
+    Earlier(Earlier),
+    Locked,
+    /// The ledger could not be read.
+    Unknown,
+}
+
 pub(super) async fn meanwhile(
     line: &mut Line,
     desk: &Desk,
     told: &Told,
-    (account_id, amount): (&str, Money),
-    fingerprint: Fingerprint,
-) -> Option<Option<Earlier>> {
-    let screening = screening(line, desk, account_id, amount, Some(fingerprint));
-    let found = line.screen(screening).await?;
-    Some(found.earlier.filter(|earlier| !told.0.contains(&earlier.id)))
+    payment: (&str, Money),
+    (fingerprint, issuer): (Fingerprint, Option<Fingerprint>),
+) -> Against {
+    let screening = screening(line, desk, payment, (Some(fingerprint), issuer));
+    let Some(found) = line.screen(screening).await else { return Against::Unknown };
+    if let Some(lock) = found.lock {
+        locked(line, lock);
+        return Against::Locked;
+    }
+    match found.earlier.filter(|earlier| !told.0.contains(&earlier.id)) {
+        Some(earlier) => Against::Earlier(earlier),
+        None => Against::Nothing { quiet: found.quiet },
+    }
+}
+
+/// For the operator; the caller is not told why.
+fn locked(line: &mut Line, lock: Lock) {
+    line.note(Note::Locked { counted: lock.counted.name(), until_ms: lock.until_ms });
+}
+
+/// Where a payment on this call comes from.
+pub(super) fn origin(desk: &Desk, issuer: Option<Fingerprint>) -> Origin {
+    Origin {
+        caller: desk.caller.number.as_deref().map(|number| desk.fingerprints.caller(number)),
+        issuer,
+        trunk: desk.trunk.clone(),
+    }
 }
 
 fn screening(
     line: &Line,
     desk: &Desk,
-    account_id: &str,
-    amount: Money,
-    fingerprint: Option<Fingerprint>,
+    (account_id, amount): (&str, Money),
+    (fingerprint, issuer): (Option<Fingerprint>, Option<Fingerprint>),
 ) -> Screening {
     let settings = &desk.settings;
     let by_method = settings.duplicate_match == DuplicateMatch::Method;
@@ -64,6 +101,9 @@ fn screening(
         amount,
         fingerprint: fingerprint.filter(|_| by_method),
         since_ms: line.wall_ms() - i64::from(settings.duplicate_window_minutes) * 60_000,
+        origin: origin(desk, issuer),
+        limits: settings.velocity,
+        at_ms: line.wall_ms(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::again::{self, Told};
+use super::again::{self, Against, Told};
 use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
@@ -11,7 +11,7 @@ use crate::dialogue::grammar::Menu;
 use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
 use crate::instrument::{Brand, Card, Fingerprint, Instrument, Last4, Means};
 use crate::ledger::journal::masked;
-use crate::ledger::{Entry, Intent, Origin, Recorded, State, confirmation};
+use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -100,12 +100,13 @@ pub(super) async fn charge(
     card: &Card,
 ) -> Settled {
     let payment = (order.account_id.as_str(), order.amount);
-    match again::meanwhile(line, desk, told, payment, order.fingerprint).await {
-        Some(None) => {}
-        Some(Some(earlier)) if earlier.open => return Settled::OpenPayment,
-        Some(Some(_)) => return Settled::PaidMeanwhile,
-        None => return Settled::NotCharged,
-    }
+    let card_and_issuer = (order.fingerprint, order.issuer);
+    let quiet = match again::meanwhile(line, desk, told, payment, card_and_issuer).await {
+        Against::Nothing { quiet } => quiet,
+        Against::Earlier(earlier) if earlier.open => return Settled::OpenPayment,
+        Against::Earlier(_) => return Settled::PaidMeanwhile,
+        Against::Locked | Against::Unknown => return Settled::NotCharged,
+    };
     let (id, confirmation, recorded) = journal(line, desk, order).await;
     match recorded {
         Recorded::Stored => {}
@@ -127,7 +128,11 @@ pub(super) async fn charge(
         }
     }
     line.note(Note::Verdict(described(&verdict)));
-    conclude(line, &id, confirmation, verdict).await
+    match conclude(line, &id, confirmation, verdict).await {
+        // Who has many cards is not told which of them is good, and what is wrong with the others.
+        Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
+        settled => settled,
+    }
 }
 
 /// Writes the intent down; its reference, its confirmation number and what the ledger said. A
@@ -270,11 +275,7 @@ fn intent(line: &mut Line, desk: &Desk, order: &Order) -> Intent {
         fingerprint: Some(order.fingerprint),
         gateway: desk.gateway.name().to_string(),
         call_id: desk.call_id.clone(),
-        origin: Origin {
-            caller: desk.caller.number.as_deref().map(|number| desk.fingerprints.caller(number)),
-            issuer: order.issuer,
-            trunk: desk.trunk.clone(),
-        },
+        origin: again::origin(desk, order.issuer),
         created_ms,
     }
 }

@@ -77,6 +77,11 @@ pub enum Note {
         confirmation: String,
         again: bool,
     },
+    /// Too much was tried, by or for what is named: nothing is paid until then (Unix milliseconds).
+    Locked {
+        counted: &'static str,
+        until_ms: i64,
+    },
     Consent {
         amount: Money,
         fee: Money,

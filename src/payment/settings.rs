@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::fee::Fee;
 use crate::gateway::Fixable;
 use crate::instrument::Brand;
+use crate::ledger::velocity::Limits;
 use crate::money::{Currency, Money};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +43,8 @@ pub struct Settings {
     pub duplicate_window_minutes: u32,
     /// Which payments are taken for the same.
     pub duplicate_match: DuplicateMatch,
+    /// How often may be tried: against those who try cards.
+    pub velocity: Limits,
     /// No answer from the gateway within this time is an unknown outcome.
     pub gateway_limit_ms: u64,
 }
@@ -72,6 +75,7 @@ impl Default for Settings {
             authentications_max: 3,
             duplicate_window_minutes: 24 * 60,
             duplicate_match: DuplicateMatch::Account,
+            velocity: Limits::default(),
             gateway_limit_ms: 45_000,
         }
     }

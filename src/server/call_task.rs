@@ -273,6 +273,10 @@ impl Task {
             Note::Again { confirmation, again } => {
                 info!(call, confirmation, again, "there is a payment like this");
             }
+            Note::Locked { counted, until_ms } => {
+                let until = super::payments::time(*until_ms);
+                tracing::warn!(call, counted, until, "too much was tried: no payment until then");
+            }
             Note::Consent { total, .. } => info!(call, %total, "consent"),
             Note::Charging { reference, gateway } => info!(call, reference, gateway, "charging"),
             Note::Verdict(verdict) => info!(call, verdict, "verdict"),

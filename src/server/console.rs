@@ -81,6 +81,9 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
             let again = if *again { "paid again" } else { "not paid again" };
             (Who::Note, format!("like payment {confirmation}: {again}"))
         }
+        Note::Locked { counted, .. } => {
+            (Who::Note, format!("too much was tried by or for this {counted}: no payment"))
+        }
         Note::Charging { reference, gateway } => {
             (Who::Gateway, format!("{gateway}: sale {reference}"))
         }

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlSafeStr};
+use sqlx::{
+    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, Row, SqlSafeStr,
+};
 
 use crate::instrument::Fingerprint;
 use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
+use crate::ledger::velocity::Counted;
 use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
 pub mod change; // voids and refunds
@@ -74,6 +77,8 @@ pub struct Recovered {
     pub unknown: usize,
 }
 
+/// The latest tries of one caller, account, issuer or trunk that are looked at.
+const TRIES_MAX: u32 = 5_000;
 /// After this long a person must decide.
 const LOOKUP_FOR_MS: i64 = 72 * 3_600_000;
 /// Lookups handed out at once.
@@ -194,7 +199,54 @@ impl Store {
             .await?;
         let earlier = row.map(|row| read(&row)).transpose()?;
         let earlier = earlier.and_then(|(intent, state)| screening.earlier(&intent, &state));
-        Ok(Screened { earlier })
+        let mut found = Screened { earlier, ..Screened::default() };
+        for counted in Counted::ALL {
+            let (attempts, declines) = self.tries(screening, counted).await?;
+            screening.tried(counted, &attempts, &declines, &mut found);
+        }
+        Ok(found)
+    }
+
+    /// Times of what one of them has tried, and what of it was refused.
+    async fn tries(
+        &self,
+        screening: &Screening,
+        counted: Counted,
+    ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
+        let (column, value) = match counted {
+            Counted::Caller => ("caller", letters(screening.origin.caller)),
+            Counted::Account => ("biller = $3 and account_id", screening.account_id.clone()),
+            Counted::Issuer => ("issuer", letters(screening.origin.issuer)),
+            Counted::Trunk => ("trunk", screening.origin.trunk.clone()),
+        };
+        if value.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        // In the words of the indexes of refusals, where only they have a limit.
+        let only = if counted.attempts() { "" } else { "and state = 'declined'" };
+        let sql = format!(
+            "select created_ms, state from intent \
+             where {column} = $1 and created_ms >= $2 {only} \
+             order by created_ms desc limit {TRIES_MAX}"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(value)
+            .bind(screening.limits.since_ms(screening.at_ms));
+        let query = match counted {
+            Counted::Account => query.bind(&screening.biller),
+            _ => query,
+        };
+        let rows = query.fetch_all(&self.pool).await?;
+        let (mut attempts, mut declines) = (Vec::new(), Vec::new());
+        for row in rows.iter().rev() {
+            let (at_ms, state): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+            if state == "declined" {
+                declines.push(at_ms);
+            }
+            attempts.push(at_ms);
+        }
+        Ok((attempts, declines))
     }
 
     pub async fn intent(&self, id: &str) -> Result<Option<(Intent, State)>, StoreError> {

@@ -7,22 +7,21 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ringtill::account::{Account, Caller, Query};
+use ringtill::account::{Account, Query};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::{self, Exchange};
-use ringtill::instrument::{Brand, FingerprintKey, Last4, Means, Pan};
 use ringtill::ledger::journal::Journal;
-use ringtill::ledger::{Entry, Intent, Origin, Recorded, State};
+use ringtill::ledger::{Entry, Recorded, State};
 use ringtill::money::Money;
-use ringtill::payment::{
-    Desk, DuplicateMatch, Fee, Flow, Note, Outcome, Reply, Request, Settings, Step, script,
-};
+use ringtill::payment::{Desk, DuplicateMatch, Flow, Note, Outcome, Reply, Request, Step, script};
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
+mod scenes;
 mod words;
 
-use words::{Words, approval, response};
+use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Scene, earlier, key, scenes};
+use words::{Words, response};
 
 const CALLS_MIN: u64 = 100_000;
 const MISBEHAVIOURS_MAX: u32 = 4;
@@ -80,126 +79,6 @@ impl Choices {
         }
         false
     }
-}
-
-/// One kind of caller.
-struct Scene {
-    name: &'static str,
-    caller: Caller,
-    settings: Settings,
-    accounts: Vec<Account>,
-    /// The account has had a payment.
-    earlier: Option<Earlier>,
-    /// Somebody can take callers over.
-    agent: bool,
-}
-
-/// A payment of before this call.
-#[derive(Clone, Copy)]
-enum Earlier {
-    /// Open, with the card that good callers key.
-    OpenSameCard,
-    /// Open, with a card nobody keys.
-    Open,
-    /// Approved, of what good callers pay.
-    Approved,
-    /// The same by another card.
-    ApprovedOtherCard,
-    /// Approved a day and a minute ago.
-    LongAgo,
-}
-
-fn scenes() -> Vec<Scene> {
-    let settings = Settings { fee: Fee::flat(Money::usd(200)), ..Settings::default() };
-    let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
-    let number = Some("+13175550123".into());
-    let known = Caller { number, trusted: true, ..Caller::default() };
-    let anonymous = Caller { name_withheld: true, ..known.clone() };
-    let unknown = Caller::default();
-    let passed_on = Caller { account: Some("1001".into()), ..Caller::default() };
-    let scene = |name, caller: &Caller, settings: &Settings, accounts: Vec<Account>| Scene {
-        name,
-        caller: caller.clone(),
-        settings: settings.clone(),
-        accounts,
-        earlier: None,
-        agent: true,
-    };
-    let owing = account("1001", 32_172);
-    let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
-    let paid = |name, settings: &Settings, earlier| Scene {
-        earlier: Some(earlier),
-        ..scene(name, &known, settings, vec![account("1001", 32_172)])
-    };
-    let shared_phone = vec![owing.clone(), account("1002", 100)];
-    vec![
-        scene("known by caller id", &known, &settings, vec![owing.clone()]),
-        Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
-        scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
-        scene("phone shared by two accounts", &known, &brief, shared_phone),
-        scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
-        paid("open payment with the same card", &brief, Earlier::OpenSameCard),
-        paid("open payment with another card", &brief, Earlier::Open),
-        paid("paid before", &brief, Earlier::Approved),
-        paid("paid long before", &brief, Earlier::LongAgo),
-        paid("paid before with the same card", &same_card, Earlier::Approved),
-        paid("paid before with another card", &same_card, Earlier::ApprovedOtherCard),
-    ]
-}
-
-fn account(id: &str, due: i64) -> Account {
-    Account {
-        id: id.into(),
-        name_first: Some("James".into()),
-        name_last: None,
-        phones: vec!["+13175550123".into()],
-        verify_zip: Some("46201".into()),
-        amount_due: Money::usd(due),
-        past_due: None,
-        min_payment: None,
-        max_payment: None,
-        due_date: None,
-    }
-}
-
-const EARLIER: &str = "earlier";
-const EARLIER_CONFIRMATION: &str = "100000009";
-
-fn key() -> FingerprintKey {
-    FingerprintKey::new(&[9; 32]).unwrap()
-}
-
-/// The earlier payment and the states it went through.
-fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
-    let card = match earlier {
-        Earlier::Open | Earlier::ApprovedOtherCard => "4012888888881881",
-        _ => "4111111111111111",
-    };
-    const DAY_MS: i64 = 24 * 3_600_000;
-    let intent = Intent {
-        id: EARLIER.into(),
-        confirmation: EARLIER_CONFIRMATION.into(),
-        biller: scene.settings.biller.clone(),
-        account_id: scene.accounts[0].id.clone(),
-        amount: scene.accounts[0].amount_due,
-        fee: Money::usd(0),
-        means: Means::Card(Brand::Visa),
-        last4: Last4::parse("1111").unwrap(),
-        fingerprint: Some(key().card(&Pan::parse(card).unwrap())),
-        gateway: "words".into(),
-        call_id: EARLIER.into(),
-        origin: Origin::default(),
-        created_ms: match earlier {
-            Earlier::LongAgo => NOW_MS - DAY_MS - 60_000,
-            _ => NOW_MS - 60_000,
-        },
-    };
-    let states = match earlier {
-        Earlier::OpenSameCard | Earlier::Open => vec![],
-        _ => vec![State::Sending, State::Approved(approval())],
-    };
-    let moves = states.into_iter().map(|to| Entry::Move { id: EARLIER.into(), to });
-    [Entry::Consent(Box::new(intent))].into_iter().chain(moves).collect()
 }
 
 fn run(scene: &Scene, choices: &mut Choices) {
@@ -498,6 +377,7 @@ impl World<'_> {
         let wanted = match earlier {
             Earlier::OpenSameCard => !visa && self.again,
             Earlier::Open => self.again,
+            Earlier::Tried => false,
             Earlier::Approved if same_amount => {
                 let other = self.scene.settings.duplicate_match == DuplicateMatch::Method && !visa;
                 self.again || other
@@ -530,6 +410,10 @@ impl World<'_> {
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
         let told_to_hold = said("agent.transfer") && !self.scene.agent;
         assert!(!told_to_hold && (self.scene.agent || !self.transferred), "nobody there: {path}");
+        if matches!(self.scene.earlier, Some(Earlier::TriedSome)) {
+            let told = ["card.invalid", "cvv.invalid", "zip.invalid", "result.declined_hard"];
+            assert!(!told.into_iter().any(said), "told what is wrong with a card: {path}");
+        }
         let paid = matches!(outcome, Outcome::Paid { .. });
         let pending = matches!(outcome, Outcome::Pending { .. });
         assert_eq!(paid, said("result.approved"), "told otherwise than recorded: {path}");
@@ -566,7 +450,7 @@ impl World<'_> {
     /// The ledger agrees with the gateway, or leaves open what the server will look up.
     fn check_ledger(&self, paid: bool, pending: bool, path: &str) {
         let intents = self.journal.intents();
-        for (intent, state) in intents.iter().filter(|(intent, _)| intent.id != EARLIER) {
+        for (intent, state) in intents.iter().filter(|(intent, _)| intent.call_id != EARLIER) {
             let truth = self.truth.processed.get(&intent.id);
             let approved = truth.is_some_and(|(word, _)| *word == "approved");
             match state {

@@ -23,7 +23,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(payment: &str) -> Bench {
+    /// A server with its gateway; `velocity` are the limits it has.
+    fn new(velocity: &str) -> Bench {
         let runtime = Runtime::new().unwrap();
         let host = runtime.block_on(BogusHost::start(Simulator::new(KEY, 7))).unwrap();
         let binary = Binary::launch(ACCOUNTS, |folder, port| {
@@ -33,10 +34,9 @@ impl Bench {
                  [gateway.settings]\nbase_url = \"{}\"\napi_key = \"{KEY}\"\n",
                 host.base_url()
             );
-            config(folder, port, "info", &gateway).replace(
-                "duplicate_window_minutes = 0\n",
-                &format!("cvv = false\nzip = false\n{payment}"),
-            )
+            config(folder, port, "info", &gateway)
+                .replace("duplicate_window_minutes = 0\n", "cvv = false\nzip = false\n")
+                .replace("caller_attempts = 0, account_attempts = 0", velocity)
         });
         Bench { _runtime: runtime, host, binary }
     }
@@ -179,5 +179,31 @@ fn a_caller_who_has_paid_is_asked_before_paying_again() {
     let (code, text) = bench.run(&["payments", "void", &first, "--why", "asked for"]);
     assert!(code == Some(0), "{text}");
     bench.call("hear-start card.ask, hangup");
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
+#[test]
+fn who_tries_cards_is_told_nothing_and_then_locked_out() {
+    let _turn = one_at_a_time();
+    let mut bench = Bench::new("caller_declines = 2, quiet_after = 1");
+    let card = |number: &str| {
+        let expiry = expiry();
+        format!("hear-start card.ask, key {number}#, hear-start expiry.ask, key {expiry}, ")
+    };
+    let refused = "hear-start consent.accept 60, key 1, hear result.declined 60,
+                   hear-start retry.other_card, key 1, ";
+    // The second is stolen, which is told to nobody who has tried another before.
+    let (first, second) = (card("4000000000000002"), card("4000000000009979"));
+    let third = card("4111111111111111");
+    bench.call(&format!(
+        "{first}{refused}{second}{refused}{third}hear result.not_charged, wait-end"
+    ));
+    assert_eq!(bench.host.sales().len(), 2);
+    bench.binary.wait_for("too much was tried");
+    // A restart forgets nothing, and nobody is asked for a card in vain.
+    bench.binary.kill();
+    bench.binary.start_again();
+    bench.call("hear result.not_charged, wait-end");
+    assert_eq!(bench.host.sales().len(), 2);
     assert_eq!(bench.binary.stop(), Some(0));
 }

@@ -285,6 +285,9 @@ mod tests {
             amount: intent.amount,
             fingerprint: None,
             since_ms: 0,
+            origin: crate::ledger::Origin::default(),
+            limits: crate::ledger::velocity::Limits::default(),
+            at_ms: NOW,
         };
         assert!(store.screen(&screening).await.unwrap().earlier.is_some());
         let change = stored(store.begin_change(asked(1, &intent, Act::Void), None).await.unwrap());

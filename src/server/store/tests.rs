@@ -7,6 +7,7 @@ use crate::instrument::{AccountKind, Brand, Means, Token};
 use crate::ledger::Origin;
 use crate::ledger::journal::Journal;
 use crate::ledger::sample;
+use crate::ledger::velocity::Limits;
 use crate::money::Money;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -88,7 +89,7 @@ async fn it_answers_as_the_journal_does() {
 /// Payments of two accounts and two cards, at any time, in any state.
 #[tokio::test]
 async fn it_finds_the_payments_that_the_journal_finds() {
-    let mut found = 0;
+    let (mut found, mut locked) = (0, std::collections::BTreeSet::new());
     for seed in 0..6 {
         let directory = tempfile::tempdir().unwrap();
         let (store, mut journal) = (store(&directory).await, Journal::new());
@@ -98,6 +99,8 @@ async fn it_finds_the_payments_that_the_journal_finds() {
             intent.created_ms = NOW + rng.random_range(0..100);
             intent.amount = Money::usd(rng.random_range(1..3));
             intent.fingerprint = sample::fingerprint(["a", "b", "c"][rng.random_range(0..3)]);
+            intent.origin.caller = sample::fingerprint(["b", "d"][rng.random_range(0..2)]);
+            intent.origin.issuer = sample::fingerprint(["c", "e"][rng.random_range(0..2)]);
             let mut entries = vec![Entry::Consent(Box::new(intent.clone()))];
             let states = sample::states();
             let to = states[rng.random_range(0..states.len())].clone();
@@ -110,19 +113,34 @@ async fn it_finds_the_payments_that_the_journal_finds() {
             }
         }
         for _ in 0..60 {
+            let limits = Limits {
+                caller_attempts: rng.random_range(0..20),
+                caller_declines: rng.random_range(0..5),
+                account_attempts: rng.random_range(0..20),
+                account_declines: rng.random_range(0..5),
+                issuer_declines: rng.random_range(0..5),
+                trunk_declines: rng.random_range(0..9),
+                ..Limits::default()
+            };
             let screening = Screening {
                 biller: "acme-water".into(),
                 account_id: ["A1", "A2", "A3"][rng.random_range(0..3)].into(),
                 amount: Money::usd(rng.random_range(1..4)),
                 fingerprint: [None, sample::fingerprint("a")][rng.random_range(0..2)],
                 since_ms: NOW + rng.random_range(0..100),
+                origin: sample::intent(1, "").origin,
+                limits,
+                at_ms: NOW + 100,
             };
             let (told, want) = (store.screen(&screening).await, journal.screen(&screening));
             assert_eq!(told.ok(), want, "seed {seed}: {screening:?}");
-            found += usize::from(want.is_some_and(|found| found.earlier.is_some()));
+            let want = want.unwrap();
+            locked.extend(want.lock.map(|lock| lock.counted));
+            found += usize::from(want.earlier.is_some());
         }
     }
     assert!(found > 50, "only {found} were found");
+    assert_eq!(locked.len(), 4, "{locked:?}");
 }
 
 /// A ledger as the first version wrote it is read, and everything in it is kept.

@@ -1,0 +1,176 @@
+//! Sales at a steady rate through the real ledger (SQLite, every step synced) and the HTTPS client,
+//! against the simulated gateway: how long each waits for us, the gateway's time left out.
+//! `cargo bench --bench sales`; `-- 40 60` for 40 a second over 60 seconds. The ledger is written
+//! to the folder of `TMPDIR`: a RAM disk would tell nothing.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringtill::gateway::bogus::Simulator;
+use ringtill::gateway::{self, Charge, Gateway, Purpose, Verdict};
+use ringtill::instrument::{Card, Expiry, FingerprintKey, Instrument, Means, Pan};
+use ringtill::ledger::velocity::Limits;
+use ringtill::ledger::{Entry, Intent, Origin, Recorded, Screening, State};
+use ringtill::money::Money;
+use ringtill::server::bogus::BogusHost;
+use ringtill::server::http_client::HttpClient;
+use ringtill::server::store::Store;
+
+const KEY: &str = "sk_bogus_bench";
+const BILLER: &str = "bench";
+/// Payments in the ledger before it begins: a month of them is 600,000.
+const BEFORE: u32 = 2_000;
+
+fn main() {
+    let numbers: Vec<u32> = std::env::args().filter_map(|text| text.parse().ok()).collect();
+    let (rate, seconds) = match numbers[..] {
+        [rate, seconds, ..] => (rate, seconds),
+        _ => (20, 30),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(run(rate, seconds));
+}
+
+struct Desk {
+    store: Store,
+    gateway: Arc<dyn Gateway>,
+    http: HttpClient,
+    key: FingerprintKey,
+}
+
+async fn run(rate: u32, seconds: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let host = BogusHost::start(Simulator::new(KEY, 1)).await.unwrap();
+    let mut table = toml::Table::new();
+    table.insert("base_url".into(), host.base_url().into());
+    table.insert("api_key".into(), KEY.into());
+    let desk = Arc::new(Desk {
+        store: Store::open(folder.path().join("ledger.db").to_str().unwrap()).await.unwrap(),
+        gateway: gateway::open("bogus", table).unwrap(),
+        http: HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).unwrap(),
+        key: FingerprintKey::new(&[1; 32]).unwrap(),
+    });
+    for n in 0..BEFORE {
+        let intent = intent(&desk.key, n);
+        let id = intent.id.clone();
+        steps(&desk.store, Entry::Consent(Box::new(intent))).await;
+        for to in [State::Sending, State::Declined("soft".into())] {
+            steps(&desk.store, Entry::Move { id: id.clone(), to }).await;
+        }
+    }
+    // As in the server: what is final is written to files meanwhile.
+    let (poster, out) = (desk.clone(), folder.path().join("posting"));
+    let posting = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            poster.store.post(&out, BILLER, now_ms()).await.unwrap();
+        }
+    });
+    let mut clock = tokio::time::interval(Duration::from_secs(1) / rate);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    let began = Instant::now();
+    let mut running = Vec::new();
+    for n in 0..rate * seconds {
+        clock.tick().await;
+        let desk = desk.clone();
+        running.push(tokio::spawn(async move { sale(&desk, BEFORE + n).await }));
+    }
+    let mut own = Vec::new();
+    for sale in running {
+        own.push(sale.await.unwrap());
+    }
+    let wall = began.elapsed().as_secs_f64();
+    posting.abort();
+    own.sort();
+    let at = |share: f64| own[((own.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    assert_eq!(host.sales().len(), own.len());
+    println!(
+        "sales: {} in {wall:.1} s ({:.1}/s); our own part p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+        own.len(),
+        own.len() as f64 / wall,
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+/// One sale as the script makes it; how long it took without the gateway.
+async fn sale(desk: &Desk, n: u32) -> Duration {
+    let began = Instant::now();
+    let intent = intent(&desk.key, n);
+    for fingerprint in [None, intent.fingerprint] {
+        let screening = Screening {
+            biller: BILLER.into(),
+            account_id: intent.account_id.clone(),
+            amount: intent.amount,
+            fingerprint,
+            since_ms: now_ms() - 86_400_000,
+            origin: intent.origin.clone(),
+            limits: Limits::default(),
+            at_ms: now_ms(),
+        };
+        assert_eq!(desk.store.screen(&screening).await.unwrap().earlier, None);
+    }
+    let (id, card) = (intent.id.clone(), card());
+    let (total, fee) = (intent.total().unwrap(), intent.fee);
+    let account_id = intent.account_id.clone();
+    steps(&desk.store, Entry::Consent(Box::new(intent))).await;
+    steps(&desk.store, Entry::Move { id: id.clone(), to: State::Sending }).await;
+    let charge = Charge {
+        purpose: Purpose::Sale,
+        reference: &id,
+        total,
+        fee,
+        instrument: Instrument::Card(&card),
+        account_id: &account_id,
+        save: false,
+        at_ms: now_ms(),
+    };
+    let request = desk.gateway.charge(&charge).unwrap();
+    let sent = Instant::now();
+    let exchange = desk.http.send(request, Duration::from_secs(10)).await;
+    let away = sent.elapsed();
+    let verdict = desk.gateway.verdict(&charge, &exchange);
+    assert!(matches!(verdict, Verdict::Approved(_)), "{verdict:?}");
+    steps(&desk.store, Entry::Move { id: id.clone(), to: State::from(&verdict) }).await;
+    began.elapsed() - away
+}
+
+async fn steps(store: &Store, entry: Entry) {
+    assert_eq!(store.record(entry, now_ms()).await, Recorded::Stored);
+}
+
+fn intent(key: &FingerprintKey, n: u32) -> Intent {
+    let card = card();
+    Intent {
+        id: format!("intent-{n}"),
+        confirmation: format!("{n:09}"),
+        biller: BILLER.into(),
+        account_id: format!("account-{n}"),
+        amount: Money::usd(10_000),
+        fee: Money::usd(200),
+        means: Means::Card(card.pan.brand()),
+        last4: card.pan.last4(),
+        fingerprint: Some(key.card(&card.pan)),
+        gateway: "bogus".into(),
+        call_id: "bench".into(),
+        origin: Origin {
+            caller: Some(key.caller(&format!("+1317{n:07}"))),
+            issuer: Some(key.issuer(&card.pan)),
+            trunk: "carrier".into(),
+        },
+        created_ms: now_ms(),
+    }
+}
+
+fn card() -> Card {
+    let pan = Pan::parse("4111111111111111").unwrap();
+    let expiry = Expiry::parse("1239", jiff::civil::date(2026, 6, 1)).unwrap();
+    Card { pan, expiry, cvv: None, zip: None }
+}
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}

@@ -1,0 +1,159 @@
+//! Kinds of callers, and the payments of before that the ledger holds against theirs.
+
+use ringtill::account::{Account, Caller};
+use ringtill::instrument::{Brand, FingerprintKey, Last4, Means, Pan};
+use ringtill::ledger::{Entry, Intent, Origin, State};
+use ringtill::money::Money;
+use ringtill::payment::{DuplicateMatch, Fee, Settings};
+
+use crate::NOW_MS;
+use crate::words::approval;
+
+/// One kind of caller.
+pub struct Scene {
+    pub name: &'static str,
+    pub caller: Caller,
+    pub settings: Settings,
+    pub accounts: Vec<Account>,
+    /// The account has had a payment.
+    pub earlier: Option<Earlier>,
+    /// Somebody can take callers over.
+    pub agent: bool,
+}
+
+/// A payment of before this call.
+#[derive(Clone, Copy)]
+pub enum Earlier {
+    /// Open, with the card that good callers key.
+    OpenSameCard,
+    /// Open, with a card nobody keys.
+    Open,
+    /// Approved, of what good callers pay.
+    Approved,
+    /// The same by another card.
+    ApprovedOtherCard,
+    /// Approved a day and a minute ago.
+    LongAgo,
+    /// Some cards were refused: what is wrong with the next ones is not told.
+    TriedSome,
+    /// Many cards were refused: no more are tried.
+    Tried,
+}
+
+pub fn scenes() -> Vec<Scene> {
+    let settings = Settings { fee: Fee::flat(Money::usd(200)), ..Settings::default() };
+    let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
+    let number = Some("+13175550123".into());
+    let known = Caller { number, trusted: true, ..Caller::default() };
+    let anonymous = Caller { name_withheld: true, ..known.clone() };
+    let unknown = Caller::default();
+    let passed_on = Caller { account: Some("1001".into()), ..Caller::default() };
+    let scene = |name, caller: &Caller, settings: &Settings, accounts: Vec<Account>| Scene {
+        name,
+        caller: caller.clone(),
+        settings: settings.clone(),
+        accounts,
+        earlier: None,
+        agent: true,
+    };
+    let owing = account("1001", 32_172);
+    let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
+    let paid = |name, settings: &Settings, earlier| Scene {
+        earlier: Some(earlier),
+        ..scene(name, &known, settings, vec![account("1001", 32_172)])
+    };
+    let shared_phone = vec![owing.clone(), account("1002", 100)];
+    vec![
+        scene("known by caller id", &known, &settings, vec![owing.clone()]),
+        Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
+        scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
+        scene("phone shared by two accounts", &known, &brief, shared_phone),
+        scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
+        paid("open payment with the same card", &brief, Earlier::OpenSameCard),
+        paid("open payment with another card", &brief, Earlier::Open),
+        paid("paid before", &brief, Earlier::Approved),
+        paid("paid long before", &brief, Earlier::LongAgo),
+        paid("some cards refused before", &settings, Earlier::TriedSome),
+        paid("many cards refused before", &settings, Earlier::Tried),
+        paid("paid before with the same card", &same_card, Earlier::Approved),
+        paid("paid before with another card", &same_card, Earlier::ApprovedOtherCard),
+    ]
+}
+
+fn account(id: &str, due: i64) -> Account {
+    Account {
+        id: id.into(),
+        name_first: Some("James".into()),
+        name_last: None,
+        phones: vec!["+13175550123".into()],
+        verify_zip: Some("46201".into()),
+        amount_due: Money::usd(due),
+        past_due: None,
+        min_payment: None,
+        max_payment: None,
+        due_date: None,
+    }
+}
+
+pub const EARLIER: &str = "earlier";
+pub const EARLIER_CONFIRMATION: &str = "100000009";
+
+pub fn key() -> FingerprintKey {
+    FingerprintKey::new(&[9; 32]).unwrap()
+}
+
+/// The earlier payment and the states it went through.
+pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
+    if let Earlier::TriedSome | Earlier::Tried = earlier {
+        let cards = if matches!(earlier, Earlier::Tried) { 6 } else { 3 };
+        return (0..cards).flat_map(|nth| refused(scene, nth)).collect();
+    }
+    let card = match earlier {
+        Earlier::Open | Earlier::ApprovedOtherCard => "4012888888881881",
+        _ => "4111111111111111",
+    };
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let intent = Intent {
+        id: EARLIER.into(),
+        confirmation: EARLIER_CONFIRMATION.into(),
+        biller: scene.settings.biller.clone(),
+        account_id: scene.accounts[0].id.clone(),
+        amount: scene.accounts[0].amount_due,
+        fee: Money::usd(0),
+        means: Means::Card(Brand::Visa),
+        last4: Last4::parse("1111").unwrap(),
+        fingerprint: Some(key().card(&Pan::parse(card).unwrap())),
+        gateway: "words".into(),
+        call_id: EARLIER.into(),
+        origin: Origin::default(),
+        created_ms: match earlier {
+            Earlier::LongAgo => NOW_MS - DAY_MS - 60_000,
+            _ => NOW_MS - 60_000,
+        },
+    };
+    let states = match earlier {
+        Earlier::OpenSameCard | Earlier::Open => vec![],
+        _ => vec![State::Sending, State::Approved(approval())],
+    };
+    let moves = states.into_iter().map(|to| Entry::Move { id: EARLIER.into(), to });
+    [Entry::Consent(Box::new(intent))].into_iter().chain(moves).collect()
+}
+
+/// One of many payments for the account that were refused within the hour.
+fn refused(scene: &Scene, nth: i64) -> Vec<Entry> {
+    let entries = earlier(scene, Earlier::Approved);
+    let id = format!("refused-{nth}");
+    let again = |entry| match entry {
+        Entry::Consent(mut intent) => {
+            intent.id = id.clone();
+            intent.confirmation = format!("20000000{nth}");
+            intent.created_ms -= 60_000 * nth;
+            Entry::Consent(intent)
+        }
+        Entry::Move { to: State::Sending, .. } => {
+            Entry::Move { id: id.clone(), to: State::Sending }
+        }
+        Entry::Move { .. } => Entry::Move { id: id.clone(), to: State::Declined("no".into()) },
+    };
+    entries.into_iter().map(again).collect()
+}
