@@ -138,7 +138,7 @@ impl Call {
                 self.dialogue.play_ended(now, id);
             }
             media::Event::Silent => self.drop_leg(now, wall_ms, "no media from the caller"),
-            media::Event::Pressed | media::Event::Heard(_) => {}
+            media::Event::Pressed | media::Event::Heard(_) | media::Event::Speech(_) => {}
         }
     }
 

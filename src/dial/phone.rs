@@ -280,7 +280,7 @@ impl Phone {
                 media::Event::Pressed => self.run.pressed(),
                 // Nobody keys to us, and what we play is nothing but keys.
                 media::Event::Key { .. } | media::Event::PlayEnded { .. } => {}
-                media::Event::Silent => {}
+                media::Event::Silent | media::Event::Speech(_) => {}
             }
         }
         self.take_heard(now);

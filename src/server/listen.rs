@@ -12,9 +12,10 @@ use serde::Serialize;
 use super::clock;
 use crate::media::codec;
 use crate::media::frame::SAMPLES;
-use crate::media::tone::{Detector, amplitudes};
-use crate::media::voice::Line;
+use crate::media::ListenId;
+use crate::media::ear::Ear;
 use crate::prompt::clip::{ClipError, Converter};
+use crate::rtp::reorder::Unit;
 use crate::secret::Keys;
 use crate::sip::offer::Law;
 use crate::speech::{
@@ -170,27 +171,37 @@ struct Said {
     digits: usize,
 }
 
-/// What was said in mu-law sound.
+/// What was said in mu-law sound, heard as on a call.
 fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
+    const ID: ListenId = ListenId(0);
     let mut said = Said::default();
-    let mut detector = Detector::new();
-    let listen = || Listener::new(engine, field, &Keys::new());
-    let mut listener = listen();
-    for codes in codes.chunks(SAMPLES) {
-        let mut frame = [0; SAMPLES];
-        let mut room = [0.0; SAMPLES];
-        frame
-            .iter_mut()
-            .zip(codes)
-            .for_each(|(sample, &code)| *sample = codec::decode(Law::Mu, code));
-        detector.hear(amplitudes(Law::Mu, codes, &mut room));
-        let line = Line { tone: detector.is_held(), sent: 0.0 };
-        if let Some(Heard::Answer(answers)) = listener.hear(Frame::Sound(&frame), line) {
-            said.add(answers.judge());
-            listener = listen();
+    let mut ear = Ear::new(false);
+    ear.hear_speech();
+    let mut listener: Option<Listener> = None;
+    if let Some(hearing) = ear.hearing() {
+        hearing.listen(Some(ID));
+    }
+    for (nth, codes) in codes.chunks(SAMPLES).enumerate() {
+        let timestamp = (nth * SAMPLES) as u32;
+        let unit = Unit::Audio { payload_type: 0, timestamp, payload: codes };
+        ear.hear(unit, Law::Mu, true, None, |_| ());
+        let Some(hearing) = ear.hearing() else { continue };
+        while let Some(spoken) = hearing.take() {
+            let listening =
+                listener.get_or_insert_with(|| Listener::new(engine, field, &Keys::new()));
+            let heard = listening.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
+            if let Some(Heard::Answer(answers)) = &heard {
+                said.add(answers.judge());
+            }
+            if heard.is_some() {
+                listener = None;
+                hearing.listen(Some(ID));
+            }
         }
     }
-    said.add(listener.end().judge());
+    if let Some(mut listener) = listener {
+        said.add(listener.end().judge());
+    }
     said
 }
 
