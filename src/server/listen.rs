@@ -10,16 +10,16 @@ use std::sync::mpsc;
 use serde::Serialize;
 
 use super::clock;
-use crate::media::codec;
-use crate::media::frame::SAMPLES;
 use crate::media::ListenId;
+use crate::media::codec;
 use crate::media::ear::Ear;
+use crate::media::frame::SAMPLES;
 use crate::prompt::clip::{ClipError, Converter};
 use crate::rtp::reorder::Unit;
 use crate::secret::Keys;
 use crate::sip::offer::Law;
 use crate::speech::{
-    self, Answer, Engine, Field, Frame, Heard, Hypothesis, Listener, Outcome, Spoken,
+    self, Answer, Answers, Engine, Field, Frame, Heard, Hypothesis, Listener, Outcome, Spoken,
 };
 
 #[cfg(test)]
@@ -171,10 +171,21 @@ struct Said {
     digits: usize,
 }
 
-/// What was said in mu-law sound, heard as on a call.
+/// What was said in mu-law sound.
 fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
-    const ID: ListenId = ListenId(0);
     let mut said = Said::default();
+    each_answer(codes, field, engine, |answers| said.add(answers.judge()));
+    said
+}
+
+/// Every answer in mu-law sound, heard as on a call: from when speech begins until it ends.
+pub fn each_answer(
+    codes: &[u8],
+    field: Field,
+    engine: &dyn Engine,
+    mut each: impl FnMut(&Answers),
+) {
+    const ID: ListenId = ListenId(0);
     let mut ear = Ear::new(false);
     ear.hear_speech();
     let mut listener: Option<Listener> = None;
@@ -191,7 +202,7 @@ fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
                 listener.get_or_insert_with(|| Listener::new(engine, field, &Keys::new()));
             let heard = listening.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
             if let Some(Heard::Answer(answers)) = &heard {
-                said.add(answers.judge());
+                each(answers);
             }
             if heard.is_some() {
                 listener = None;
@@ -200,9 +211,8 @@ fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
         }
     }
     if let Some(mut listener) = listener {
-        said.add(listener.end().judge());
+        each(&listener.end());
     }
-    said
 }
 
 impl Said {

@@ -17,7 +17,7 @@ pub mod listener; // when an answer is over, and what it was
 
 pub use decode::answer::{Answer, Answers, Hypothesis, Outcome};
 pub use decode::fuse::fuse;
-pub use decode::grammar::{Extent, Meaning, Spoken};
+pub use decode::grammar::{DIGITS_MAX, Extent, Meaning, Spoken};
 pub use listener::{Heard, Listener};
 pub use word::Command;
 
