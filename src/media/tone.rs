@@ -51,6 +51,8 @@ pub struct Detector {
     count: usize,
     /// Position of the oldest of them in the ring.
     oldest: usize,
+    /// How many of them in a row, up to the last, were too quiet for a key.
+    quiet: usize,
     held: Option<Held>,
     last: Option<Released>,
     /// Half hops of time lost since the last hop.
@@ -107,6 +109,7 @@ impl Detector {
             hops: [Hop::SILENT; RING],
             count: 0,
             oldest: 0,
+            quiet: 0,
             held: None,
             last: None,
             lost: 0,
@@ -223,8 +226,15 @@ impl Detector {
         let now = self.hops[newest].start;
         self.oldest = (self.oldest + 1) % RING;
         self.count = (self.count + 1).min(RING);
+        self.quiet = if judge::is_quiet(&self.hops[newest]) { self.quiet + 1 } else { 0 };
         self.watch_held();
-        self.watch_onset();
+        // Half a window, or a whole one, of such hops is as much too quiet.
+        if self.quiet < WINDOW / 2 {
+            self.watch_onset();
+        }
+        if self.quiet >= WINDOW {
+            return None;
+        }
         let window: Window<'_> = std::array::from_fn(|at| self.nth(BEFORE + at));
         let span = now.wrapping_sub(window[0].start);
         if self.count < WINDOW || span >= judge::SPAN_MAX {

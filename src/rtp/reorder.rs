@@ -19,9 +19,12 @@ const MISORDER_MAX: u16 = 100;
 
 pub struct Reorder {
     slots: [Slot; SLOTS],
-    /// The slots' payloads, each of `room` bytes: apart, for there is seldom more than one in use.
-    payloads: Box<[u8]>,
+    /// Payloads of the slots, each with `room` bytes: as many as were ever held at once, which is
+    /// one while none is missing.
+    payloads: Vec<u8>,
     room: usize,
+    /// Which of them no slot uses, bit by place.
+    spare: u16,
     held: usize,
     /// The sequence number due next; `None` before the first packet.
     next: Option<u16>,
@@ -73,6 +76,8 @@ struct Slot {
     /// 0: the number is used up, but its packet carried no audio.
     len: u16,
     payload_type: u8,
+    /// Which payload is its own, unless it is empty.
+    place: u8,
     timestamp: u32,
 }
 
@@ -80,8 +85,9 @@ impl Reorder {
     pub fn new() -> Reorder {
         Reorder {
             slots: std::array::from_fn(|_| Slot::free()),
-            payloads: vec![0; SLOTS * PAYLOAD_USUAL].into(),
+            payloads: Vec::new(),
             room: PAYLOAD_USUAL,
+            spare: u16::MAX,
             held: 0,
             next: None,
             ssrc: 0,
@@ -126,10 +132,12 @@ impl Reorder {
                 if slot.len == 0 {
                     continue;
                 }
+                self.spare |= 1 << slot.place;
+                let start = usize::from(slot.place) * self.room;
                 return Some(Unit::Audio {
                     payload_type: slot.payload_type,
                     timestamp: slot.timestamp,
-                    payload: &self.payloads[at * self.room..][..usize::from(slot.len)],
+                    payload: &self.payloads[start..start + usize::from(slot.len)],
                 });
             }
             if !std::mem::take(&mut self.forced) && now < self.deadline()? {
@@ -164,6 +172,7 @@ impl Reorder {
         self.jumped = 0;
         self.forced = false;
         self.held = 0;
+        self.spare = u16::MAX;
         for slot in &mut self.slots {
             slot.arrived = None;
         }
@@ -193,19 +202,31 @@ impl Reorder {
         slot.payload_type = header.payload_type;
         slot.timestamp = header.timestamp;
         self.held += 1;
-        self.keep(index(header.sequence), payload);
+        if !payload.is_empty() {
+            let place = self.keep(payload);
+            self.slots[index(header.sequence)].place = place;
+        }
         arrival
     }
 
-    fn keep(&mut self, at: usize, payload: &[u8]) {
+    /// Where the payload is kept.
+    fn keep(&mut self, payload: &[u8]) -> u8 {
+        // There are as many places as slots.
+        let place = self.spare.trailing_zeros().min(SLOTS as u32 - 1) as u8;
+        self.spare &= !(1 << place);
         if payload.len() > self.room {
-            let mut larger = vec![0; SLOTS * PAYLOAD_MAX];
+            let mut larger = vec![0; self.payloads.len() / self.room * PAYLOAD_MAX];
             for (to, from) in larger.chunks_mut(PAYLOAD_MAX).zip(self.payloads.chunks(self.room)) {
                 to[..from.len()].copy_from_slice(from);
             }
-            (self.payloads, self.room) = (larger.into(), PAYLOAD_MAX);
+            (self.payloads, self.room) = (larger, PAYLOAD_MAX);
         }
-        self.payloads[at * self.room..][..payload.len()].copy_from_slice(payload);
+        let start = usize::from(place) * self.room;
+        let missing = (start + self.room).saturating_sub(self.payloads.len());
+        self.payloads.reserve_exact(missing);
+        self.payloads.resize(self.payloads.len() + missing, 0);
+        self.payloads[start..start + payload.len()].copy_from_slice(payload);
+        place
     }
 
     /// What to do with a number of the current source.
@@ -248,7 +269,7 @@ impl Default for Reorder {
 
 impl Slot {
     fn free() -> Slot {
-        Slot { arrived: None, len: 0, payload_type: 0, timestamp: 0 }
+        Slot { arrived: None, len: 0, payload_type: 0, place: 0, timestamp: 0 }
     }
 }
 

@@ -12,9 +12,9 @@ pub(super) struct Out {
     pub(super) timestamp: u32,
     /// The next audio packet follows a pause.
     pub(super) marker: bool,
-    /// Audio of turns that do not yet fill a packet of the agreed ptime.
-    payload: [u8; PAYLOAD_MAX],
-    pub(super) filled: usize,
+    /// Audio of turns that do not yet fill a packet of the agreed ptime; room for one, once it is
+    /// longer than a turn.
+    payload: Vec<u8>,
     /// Turns since the last packet of comfort noise.
     quiet: u32,
     /// Of payload, since the beginning.
@@ -61,7 +61,7 @@ impl Stream {
             self.ear.sent(agreed.law, &frame);
         }
         // Who is not known yet by address must hear from us to be heard.
-        let quiet = !sounds && certain && self.out.filled == 0;
+        let quiet = !sounds && certain && self.out.payload.is_empty();
         let len = match (turn, agreed.events_out) {
             _ if !sends => {
                 self.out.pause();
@@ -115,7 +115,7 @@ impl Stream {
         let moment = Moment {
             timestamp: self.out.timestamp,
             events: agreed.events_out.map(|(_, clock)| clock),
-            packet_start: self.out.filled == 0,
+            packet_start: self.out.payload.is_empty(),
         };
         let turn = self.keypad.turn(agreed.law, moment, frame);
         if self.keypad.take_finished() {
@@ -137,15 +137,14 @@ impl Out {
             sequence: setup.sequence,
             timestamp: setup.timestamp,
             marker: true,
-            payload: [0; PAYLOAD_MAX],
-            filled: 0,
+            payload: Vec::new(),
             quiet: 0,
             octets: 0,
         }
     }
 
     pub(super) fn pause(&mut self) {
-        self.filled = 0;
+        self.payload.clear();
         self.marker = true;
     }
 
@@ -179,19 +178,21 @@ impl Out {
         frame: &[u8],
     ) -> Option<usize> {
         let frames = usize::from(ptime_ms) / FRAME_MS as usize;
-        if frames <= 1 && self.filled == 0 {
+        if frames <= 1 && self.payload.is_empty() {
             let marker = std::mem::take(&mut self.marker);
             return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
         }
-        let start = self.timestamp.wrapping_sub(self.filled as u32);
-        self.payload[self.filled..self.filled + frame.len()].copy_from_slice(frame);
-        self.filled += frame.len();
-        let full = self.filled >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
+        let start = self.timestamp.wrapping_sub(self.payload.len() as u32);
+        self.payload.reserve_exact(PAYLOAD_MAX - self.payload.len());
+        self.payload.extend(frame);
+        let full = self.payload.len() >= frames.clamp(1, PAYLOAD_MAX / SAMPLES) * SAMPLES;
         full.then(|| {
-            let len = std::mem::take(&mut self.filled);
             let marker = std::mem::take(&mut self.marker);
-            let payload = self.payload;
-            self.write(packet, marker, payload_type, start, &payload[..len])
+            let mut payload = std::mem::take(&mut self.payload);
+            let len = self.write(packet, marker, payload_type, start, &payload);
+            payload.clear();
+            self.payload = payload;
+            len
         })
     }
 

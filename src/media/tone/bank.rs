@@ -115,19 +115,24 @@ impl Bank {
     /// Writes the full hop to where it is kept.
     pub fn finish(&mut self, hop: &mut Hop) {
         let tables = &*TABLES;
+        // Seen from its middle the hop is an even part, which cosines see, and an odd one.
+        let mut even = [0.0; HOP / 2];
+        let mut odd = [0.0; HOP / 2];
+        for at in 0..HOP / 2 {
+            let (after, before) = (self.samples[HOP / 2 + at], self.samples[HOP / 2 - 1 - at]);
+            (even[at], odd[at]) = (after + before, after - before);
+        }
         let mut sums = Sums::default();
-        let mut energy = 0.0;
-        for (&sample, wave) in self.samples.iter().zip(&tables.waves) {
-            energy += sample * sample;
+        for ((even, odd), wave) in even.iter().zip(&odd).zip(&tables.waves) {
             for tone in 0..LINES {
-                sums.re[tone] += sample * wave.re[tone];
-                sums.im[tone] += sample * wave.im[tone];
+                sums.re[tone] += even * wave.re[tone];
+                sums.im[tone] += odd * wave.im[tone];
             }
         }
         hop.start = self.start;
         hop.samples = self.samples;
         hop.begins = std::mem::take(&mut self.begins);
-        hop.energy = energy;
+        hop.energy = energy(&self.samples);
         hop.sums = product(&sums, &self.phase);
         self.filled = 0;
         self.start = self.start.wrapping_add(HOP as u32);
@@ -158,14 +163,20 @@ impl Sums {
 const EXACT_FOR: u32 = 400;
 
 struct Tables {
-    /// `e^-jwt` of each tone over one hop.
-    waves: [Sums; HOP],
+    /// `e^-jwt` of each tone over the second half of a hop, counted from its middle.
+    waves: [Sums; HOP / 2],
     /// What a phase turns by per hop.
     turn: Sums,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
-    waves: std::array::from_fn(|sample| phases(sample as u32)),
+    waves: std::array::from_fn(|at| {
+        let angle = |tone: usize| -(at as f32 + 0.5) * TONES[tone] * RADIANS;
+        Sums {
+            re: std::array::from_fn(|tone| angle(tone).cos()),
+            im: std::array::from_fn(|tone| angle(tone).sin()),
+        }
+    }),
     turn: phases(HOP as u32),
 });
 
@@ -179,6 +190,17 @@ fn phases(position: u32) -> Sums {
         re: std::array::from_fn(|tone| angle(tone).cos()),
         im: std::array::from_fn(|tone| angle(tone).sin()),
     }
+}
+
+/// Four sums side by side, as the machine likes them.
+fn energy(samples: &[f32; HOP]) -> f32 {
+    let mut sums = [0.0; 4];
+    for samples in samples.as_chunks::<4>().0 {
+        for lane in 0..4 {
+            sums[lane] += samples[lane] * samples[lane];
+        }
+    }
+    sums.iter().sum()
 }
 
 fn product(a: &Sums, b: &Sums) -> Sums {

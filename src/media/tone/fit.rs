@@ -170,24 +170,67 @@ impl Part {
     }
 }
 
-/// One period table of a wave over a hop, counted from the hop's middle.
+/// A wave of amplitude 1 over a hop, counted from the hop's middle.
+#[derive(Clone, Copy)]
 struct Turns {
     cos: [f32; HOP],
     sin: [f32; HOP],
 }
 
 impl Turns {
+    const NONE: Turns = Turns { cos: [0.0; HOP], sin: [0.0; HOP] };
+
     fn new(omega: f32) -> Turns {
-        let (sin, cos) = omega.sin_cos();
-        let (mut im, mut re) = (-omega * (HOP as f32 - 1.0) / 2.0).sin_cos();
-        let mut turns = Turns { cos: [0.0; HOP], sin: [0.0; HOP] };
-        for at in 0..HOP {
-            turns.cos[at] = re;
-            turns.sin[at] = im;
-            (re, im) = (re * cos - im * sin, re * sin + im * cos);
+        let mut turns = Turns::NONE;
+        let half = Phase::new(omega / 2.0);
+        let step = half.turned(half);
+        let mut phase = half;
+        // The second half of the hop, and the first as its mirror image.
+        for after in 0..HOP / 2 {
+            let (at, mirror) = (HOP / 2 + after, HOP / 2 - 1 - after);
+            (turns.cos[at], turns.sin[at]) = (phase.cos, phase.sin);
+            (turns.cos[mirror], turns.sin[mirror]) = (phase.cos, -phase.sin);
+            phase = phase.turned(step);
         }
         turns
     }
+}
+
+/// An angle on the unit circle.
+#[derive(Clone, Copy, Default)]
+struct Phase {
+    cos: f32,
+    sin: f32,
+}
+
+impl Phase {
+    fn new(angle: f32) -> Phase {
+        let (sin, cos) = angle.sin_cos();
+        Phase { cos, sin }
+    }
+
+    fn turned(self, by: Phase) -> Phase {
+        Phase {
+            cos: self.cos * by.cos - self.sin * by.sin,
+            sin: self.cos * by.sin + self.sin * by.cos,
+        }
+    }
+}
+
+/// Where a wave is in the middle of each hop. Hops mostly follow one another: then it is turned by
+/// as much each time.
+fn phases(omega: f32, times: &[f32]) -> [Phase; WINDOW] {
+    let mut phases = [Phase::default(); WINDOW];
+    let step = Phase::new(omega * HOP as f32);
+    let mut last = None;
+    for (phase, &time) in phases.iter_mut().zip(times) {
+        *phase = match last {
+            Some((last, before)) if time - before == HOP as f32 => Phase::turned(last, step),
+            _ => Phase::new(omega * time),
+        };
+        last = Some((*phase, time));
+    }
+    phases
 }
 
 impl Wave {
@@ -196,45 +239,57 @@ impl Wave {
         (self.re * self.re + self.im * self.im) / 2.0
     }
 
-    /// Its complex amplitude at a time.
-    fn at(&self, time: f32) -> (f32, f32) {
-        let (sin, cos) = (self.omega * time).sin_cos();
-        (self.re * cos - self.im * sin, self.re * sin + self.im * cos)
+    /// Its complex amplitude where it has this phase.
+    fn at(&self, phase: Phase) -> (f32, f32) {
+        (self.re * phase.cos - self.im * phase.sin, self.re * phase.sin + self.im * phase.cos)
     }
 }
 
 fn turns(waves: &[Wave]) -> [Turns; SINES_MAX] {
-    std::array::from_fn(|at| Turns::new(waves.get(at).map_or(0.0, |wave| wave.omega)))
+    let mut turns = [Turns::NONE; SINES_MAX];
+    for (turns, wave) in turns.iter_mut().zip(waves) {
+        *turns = Turns::new(wave.omega);
+    }
+    turns
 }
 
 /// A hop as the key's own sines would have it, and as it sounds without the dial tone's.
 fn split(hop: &Hop, waves: &[Wave], turns: &[Turns], time: f32) -> ([f32; HOP], [f32; HOP]) {
-    let key = model(&waves[..2], turns, time);
-    let dial = model(&waves[2..], &turns[2..], time);
-    (key, std::array::from_fn(|at| hop.samples[at] - dial[at]))
-}
-
-/// The waves over the hop whose middle is at `time`.
-fn model(waves: &[Wave], turns: &[Turns], time: f32) -> [f32; HOP] {
-    let mut model = [0.0; HOP];
-    for (wave, turns) in waves.iter().zip(turns) {
-        let (re, im) = wave.at(time);
-        for (value, (cos, sin)) in model.iter_mut().zip(turns.cos.iter().zip(&turns.sin)) {
-            *value += re * cos - im * sin;
+    let mut key = [0.0; HOP];
+    let mut sound = hop.samples;
+    for (nth, (wave, turns)) in waves.iter().zip(turns).enumerate() {
+        let amplitude = wave.at(Phase::new(wave.omega * time));
+        match nth {
+            0 | 1 => add(&mut key, amplitude, turns),
+            _ => add(&mut sound, (-amplitude.0, -amplitude.1), turns),
         }
     }
-    model
+    (key, sound)
+}
+
+/// Adds a wave that has this complex amplitude in the hop's middle.
+fn add(sound: &mut [f32; HOP], (re, im): (f32, f32), turns: &Turns) {
+    for at in 0..HOP {
+        sound[at] += re * turns.cos[at] - im * turns.sin[at];
+    }
 }
 
 fn slopes(hops: &[&Hop], times: &[f32], waves: &[Wave]) -> [Slope; SINES_MAX] {
     let turns = turns(waves);
+    let mut at_hops = [[Phase::default(); WINDOW]; SINES_MAX];
+    for (phases_of, wave) in at_hops.iter_mut().zip(waves) {
+        *phases_of = phases(wave.omega, times);
+    }
     let mut slopes = [Slope::default(); SINES_MAX];
-    for (hop, &time) in hops.iter().zip(times) {
-        let model = model(waves, &turns, time);
-        let left: [f32; HOP] = std::array::from_fn(|at| hop.samples[at] - model[at]);
-        for ((slope, wave), turns) in slopes.iter_mut().zip(waves).zip(&turns) {
+    for (nth, (hop, &time)) in hops.iter().zip(times).enumerate() {
+        let mut left = hop.samples;
+        for ((wave, turns), phases) in waves.iter().zip(&turns).zip(&at_hops) {
+            let (re, im) = wave.at(phases[nth]);
+            add(&mut left, (-re, -im), turns);
+        }
+        for ((slope, turns), phases) in slopes.iter_mut().zip(&turns).zip(&at_hops[..waves.len()]) {
             let (re, im) = (dot(&left, &turns.cos), -dot(&left, &turns.sin));
-            let (sin, cos) = (wave.omega * time).sin_cos();
+            let Phase { cos, sin } = phases[nth];
             let (re, im) = (re * cos + im * sin, im * cos - re * sin);
             slope.re += re;
             slope.im += im;
@@ -260,7 +315,7 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
         }
         for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
             // What is left, relative to the wave's own phase and strength.
-            let (re, im) = wave.at(time);
+            let (re, im) = wave.at(Phase::new(wave.omega * time));
             let (along, across) = (dot(&rest, &turns.cos), -dot(&rest, &turns.sin));
             let third = &mut thirds[usize::from(nth > 2) + usize::from(nth > 6)];
             third.re += along * re + across * im;

@@ -107,13 +107,19 @@ impl Pair {
     }
 }
 
+/// The energy of a hop of two tones of the weakest level.
+static QUIET: LazyLock<f32> = LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * HOP as f32);
+
+/// Whether there is less in a hop than on average in a key's.
+pub fn is_quiet(hop: &Hop) -> bool {
+    hop.energy < *QUIET
+}
+
 /// The gate: the strongest row and column, if they are most of what is heard.
 pub fn candidate(window: &Window<'_>) -> Option<Candidate> {
-    static ENERGY_MIN: LazyLock<f32> =
-        LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * (WINDOW * HOP) as f32);
     let energy: f32 = window.iter().map(|hop| hop.energy).sum();
     let edge = window[0].energy.min(window[WINDOW - 1].energy);
-    if energy < *ENERGY_MIN || edge < GATE_EDGE * energy / WINDOW as f32 {
+    if energy < *QUIET * WINDOW as f32 || edge < GATE_EDGE * energy / WINDOW as f32 {
         return None;
     }
     let halves = [&window[WINDOW / 2 - 1].half, &window[WINDOW - 1].half];
@@ -180,7 +186,7 @@ pub enum Onset {
 /// Looks at the last 12.5 ms. `before` is the hop that ended 2.5 ms before: a key begins at once.
 pub fn onset(half: &[&Hop; WINDOW / 2], before: Option<&Hop>) -> Onset {
     let energy: f32 = half.iter().map(|hop| hop.energy).sum();
-    if energy < power_of(LEVEL_MIN_DBM0) * (WINDOW * HOP) as f32 {
+    if energy < *QUIET * half.len() as f32 {
         return Onset::Nothing;
     }
     let power = half[WINDOW / 2 - 1].half.powers();

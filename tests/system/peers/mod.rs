@@ -132,10 +132,10 @@ pub fn free_port_at(ip: &str) -> u16 {
 }
 
 /// The first of `COUNT` neighbouring ports that nobody has right now, for UDP and TCP alike. Below
-/// those that the kernel gives to sockets without a port of their own, and none is given twice, so
-/// that nobody takes one before the program it is for.
+/// those that the kernel gives to sockets without a port of their own and those of our server's
+/// media, and none is given twice, so that nobody takes one before the program it is for.
 pub fn free_ports_at<const COUNT: u16>(ip: &str) -> u16 {
-    const PORTS: Range<u32> = 10_240..32_000;
+    const PORTS: Range<u32> = 10_240..31_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let ip: IpAddr = ip.parse().expect("an address");
     for _ in PORTS {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Program, free_port_at, payments};
+use super::{Program, free_port_at, free_ports_at, payments};
 use crate::binary::{ACCOUNTS, Binary, expiry, one_at_a_time};
 use crate::sipp;
 
@@ -81,11 +81,13 @@ fn expect_sound(ringtill: &Binary) {
 }
 
 fn sipp(ringtill: &Binary, ip: &str, port: u16, arguments: &[&str]) -> Program {
+    // An even one; it takes neighbours for RTCP and video as well.
+    let media_port = free_ports_at::<5>(ip).next_multiple_of(2);
     let mut command = Command::new("sipp");
     command
         .args(arguments)
         .args(["-i", ip, "-mi", ip, "-p", &port.to_string()])
-        .args(["-mp", &(free_port_at(ip) & !1).to_string()])
+        .args(["-mp", &media_port.to_string()])
         .args(["-nostdin", "-timeout", "80", "-timeout_error"])
         .current_dir(ringtill.folder.path());
     Program::start(command)
