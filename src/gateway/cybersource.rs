@@ -82,7 +82,6 @@ const SHOWN: &[&str] = &[
     "secCode",
     "totalAmount",
     "currency",
-    "name",
     "query",
     "limit",
     "sort",
