@@ -159,6 +159,7 @@ fn on_sockets(count: usize, time: Duration) {
             latch: Latch::Strict,
             networks: vec![],
             events,
+            inlet: None,
         };
         calls.push((media.open(call).unwrap(), inbox));
     }

@@ -103,6 +103,7 @@ impl Ivr {
             latch: Latch::Strict,
             networks: Vec::new(),
             events: sound,
+            inlet: None,
         };
         let session = match self.media.open(call) {
             Ok(session) => session,

@@ -5,12 +5,12 @@
 
 use std::io::BufRead;
 
-use ringtill::media::frame::SAMPLES;
-use ringtill::media::voice::Line;
+use ringtill::media::codec;
 use ringtill::prompt::clip::Converter;
-use ringtill::secret::Keys;
+use ringtill::server::listen::each_answer;
+use ringtill::sip::offer::Law;
 use ringtill::speech::decode::confidence;
-use ringtill::speech::{self, Answers, Engine, Field, Frame, Heard, Listener, Spoken};
+use ringtill::speech::{self, Answers, Field, Spoken};
 
 fn main() {
     let engine = speech::open("digits", None).unwrap();
@@ -19,13 +19,14 @@ fn main() {
         let line = line.unwrap();
         let Some((field, label, file)) = parts(&line) else { continue };
         let sound = converter.sound(std::fs::read(file).unwrap().into(), 900).unwrap();
-        for answers in hear(&*engine, field, &sound) {
-            let right = value(&answers).is_some_and(|value| value == label);
+        let codes: Vec<u8> = sound.iter().map(|sample| codec::encode(Law::Mu, *sample)).collect();
+        each_answer(&codes, field, &*engine, |answers| {
+            let right = value(answers).is_some_and(|value| value == label);
             let [margin, behind, word] = confidence::features(&answers.evidence());
             if !answers.list().is_empty() {
                 println!("{line}\t{}\t{margin}\t{behind}\t{word}", u8::from(right));
             }
-        }
+        });
     }
 }
 
@@ -43,19 +44,6 @@ fn parts(line: &str) -> Option<(Field, &str, &str)> {
         _ => return None,
     };
     Some((field, label, file))
-}
-
-fn hear(engine: &dyn Engine, field: Field, sound: &[i16]) -> Vec<Answers> {
-    let listen = || Listener::new(engine, field, &Keys::new());
-    let (mut listener, mut all) = (listen(), vec![]);
-    for frame in sound.as_chunks::<SAMPLES>().0 {
-        if let Some(Heard::Answer(answers)) = listener.hear(Frame::Sound(frame), Line::default()) {
-            all.push(answers);
-            listener = listen();
-        }
-    }
-    all.push(listener.end());
-    all
 }
 
 fn value(answers: &Answers) -> Option<String> {

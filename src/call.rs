@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::account::{Account, Caller, Query};
-use crate::dialogue::{self, Dialogue, Heard, Hold};
+use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::instrument::FingerprintKey;
 use crate::ledger::{Entry, Recorded, Screened, Screening};
-use crate::media::{self, Clip, PlayId};
+use crate::media::{self, Clip, ListenId, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
+use crate::secret::Keys;
 use crate::sip::offer::Local;
 use crate::sip::profile::Profile;
 use crate::sip::{self, Invitation, Leg, Transport};
+use crate::speech;
 
 use self::transfer::{Passing, Second, Summary};
 
@@ -49,6 +51,8 @@ pub struct Policy {
     pub fingerprints: Arc<FingerprintKey>,
     /// SIP URI callers are transferred to; `None`: nobody is there.
     pub agent: Option<String>,
+    /// Callers may say what they are asked for.
+    pub speech: bool,
     /// A call longer than this is ended.
     pub duration_max: Duration,
 }
@@ -60,6 +64,8 @@ pub struct Serial(u64);
 pub enum Input {
     Sip(sip::Event),
     Media(media::Event),
+    /// What a recognizer made of what is listened for.
+    Told(ListenId, Told),
     Found(Serial, Vec<Account>),
     Screened(Serial, Option<Screened>),
     Recorded(Serial, Recorded),
@@ -74,6 +80,14 @@ pub enum Input {
 pub enum Output {
     Sip(sip::Command),
     Media(media::Command),
+    /// Recognize what the media hears as [`media::Command::Listen`] of the same number; it follows.
+    Listen {
+        id: ListenId,
+        field: speech::Field,
+        keyed: Keys,
+    },
+    /// Recognize no more.
+    Deaf,
     Lookup(Serial, Query),
     Screen(Serial, Screening),
     Record(Serial, Entry),
@@ -100,8 +114,14 @@ pub enum Telling {
         field: &'static str,
         shown: String,
         rejected: bool,
+        /// Said, not keyed.
+        spoken: bool,
     },
     Silence {
+        field: &'static str,
+    },
+    /// Something was said that was not understood.
+    NotUnderstood {
         field: &'static str,
     },
     Note(Note),
@@ -198,6 +218,11 @@ impl Call {
         };
         let settings = policy.payment.clone();
         let agent = policy.agent.is_some();
+        let mut dialogue = Dialogue::new(policy.dialogue.clone());
+        dialogue.has_agent(agent);
+        if policy.speech {
+            dialogue.offer_voice();
+        }
         let desk = Desk {
             settings,
             gateway,
@@ -216,7 +241,7 @@ impl Call {
             local,
             library,
             flow: Flow::new(seed, |line| payment::script(line, desk)),
-            dialogue: Dialogue::new(policy.dialogue.clone()),
+            dialogue,
             pending: Pending::Nothing,
             playing: None,
             audible: false,
@@ -247,6 +272,7 @@ impl Call {
             Input::Second(event) => self.second(now, wall_ms, event),
             Input::Way(serial, way) => self.way_found(now, wall_ms, serial, way),
             Input::Media(event) => self.media(now, wall_ms, event),
+            Input::Told(id, told) => self.dialogue.told(now, id, told),
             Input::Found(serial, accounts) => {
                 if matches!(self.pending, Pending::Lookup(asked, _) if asked == serial) {
                     self.resume(now, wall_ms, Reply::Lookup(accounts));
@@ -366,11 +392,23 @@ impl Call {
                     let play = media::Command::Play { id, clips, barge_in };
                     self.outputs.push_back(Output::Media(play));
                 }
+                dialogue::Output::Listen { id, field, keyed, stops } => {
+                    self.outputs.push_back(Output::Listen { id, field, keyed });
+                    let listen = media::Command::Listen { id, stops };
+                    self.outputs.push_back(Output::Media(listen));
+                }
+                dialogue::Output::Deaf => {
+                    self.outputs.push_back(Output::Media(media::Command::Deaf));
+                    self.outputs.push_back(Output::Deaf);
+                }
+                dialogue::Output::NoMatch { field } => {
+                    self.outputs.push_back(Output::Tell(Telling::NotUnderstood { field }));
+                }
                 dialogue::Output::Sensitive(on) => {
                     self.outputs.push_back(Output::Media(media::Command::Sensitive(on)));
                 }
-                dialogue::Output::Entered { field, shown, rejected } => {
-                    let keyed = Telling::Keyed { field, shown, rejected };
+                dialogue::Output::Entered { field, shown, rejected, spoken } => {
+                    let keyed = Telling::Keyed { field, shown, rejected, spoken };
                     self.outputs.push_back(Output::Tell(keyed));
                 }
                 dialogue::Output::NoInput { field } => {

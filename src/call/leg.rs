@@ -138,6 +138,7 @@ impl Call {
                 self.dialogue.play_ended(now, id);
             }
             media::Event::Silent => self.drop_leg(now, wall_ms, "no media from the caller"),
+            media::Event::Speech(id) => self.dialogue.speech_begun(now, id),
             media::Event::Pressed | media::Event::Heard(_) => {}
         }
     }

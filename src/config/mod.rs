@@ -1,7 +1,7 @@
 //! `ringtill.toml`: each module's own settings, put together. Every key has a default.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -32,6 +32,7 @@ pub struct Config {
     pub payment: payment::Settings,
     pub gateway: Gateway,
     pub agent: Agent,
+    pub speech: Speech,
     pub log: Log,
     /// In the order of the file: the first that takes a call for its own serves it.
     pub trunks: Vec<Profile>,
@@ -240,6 +241,33 @@ impl Default for Gateway {
 pub struct Agent {
     /// SIP URI callers are transferred to.
     pub uri: Option<String>,
+}
+
+/// `[speech]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Speech {
+    /// What understands callers who say what they are asked for; `off`: they key it.
+    pub engine: String,
+    /// Threads it runs on.
+    pub threads: usize,
+}
+
+impl Default for Speech {
+    fn default() -> Speech {
+        Speech { engine: "off".into(), threads: 1 }
+    }
+}
+
+impl Speech {
+    /// Name of the engine and the file of its model; `None`: callers only key.
+    pub fn engine(&self) -> Option<(&str, Option<&Path>)> {
+        match self.engine.split_once(':') {
+            _ if self.engine == "off" => None,
+            Some((name, model)) => Some((name, Some(Path::new(model)))),
+            None => Some((&self.engine, None)),
+        }
+    }
 }
 
 /// `[log]`

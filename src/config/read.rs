@@ -11,10 +11,11 @@ use super::{Config, LOOPBACK, Listen, Problem, Sip};
 use crate::gateway;
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
+use crate::speech;
 
 mod trunks; // what trunks ask of the rest
 
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "sip",
     "media",
     "recording",
@@ -26,6 +27,7 @@ const SECTIONS: [&str; 13] = [
     "payment",
     "gateway",
     "agent",
+    "speech",
     "log",
     "trunk",
 ];
@@ -56,6 +58,7 @@ pub(super) fn config(
         payment: reader.section("payment"),
         gateway: reader.section("gateway"),
         agent: reader.section("agent"),
+        speech: reader.section("speech"),
         log: reader.section("log"),
         trunks: reader.trunks(profile),
     };
@@ -224,6 +227,10 @@ impl<'t> Reader<'t> {
             let message = format!("prompts.synthesis.{key}: {what}");
             self.note("prompts", "synthesis", &message, "see `ringtill prompts check`");
         }
+        if config.speech.engine().is_some_and(|(name, _)| !speech::NAMES.contains(&name)) {
+            let remedy = "use \"off\", \"digits\" or \"whisper:PATH\"";
+            self.note("speech", "engine", "no such engine", remedy);
+        }
         if config.agent.uri.as_deref().is_some_and(|uri| !is_sip_uri(uri)) {
             self.note(
                 "agent",
@@ -253,6 +260,7 @@ impl<'t> Reader<'t> {
             ("sip", "connections_max", whole(sip.connections_max), 1..=65_000),
             ("sip", "connections_per_source", whole(sip.connections_per_source), 1..=65_000),
             ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
+            ("speech", "threads", whole(config.speech.threads), 1..=64),
             ("media", "threads", whole(media.threads.unwrap_or(1)), 1..=64),
             ("posting", "interval_s", posting.interval_s, 1..=86_400),
             ("dialogue", "first_key_ms", dialogue.first_key_ms, 1_000..=60_000),

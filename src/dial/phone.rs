@@ -15,7 +15,8 @@ use super::listen::{Heard, Index, Listener, SoundId};
 use super::run::{Action, Failure, Run};
 use super::script::{Keying, Script, masked};
 use crate::media::stream::PACKET_MAX;
-use crate::media::{self, Digit, Method, Stream};
+use crate::media::{self, Clip, Digit, Method, Stream};
+use crate::secret::Keys;
 use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
 use crate::sip::offer::{self, Law, Local, Negotiated, Silence, SrtpPolicy, SrtpSeed};
 use crate::sip::profile::Latch;
@@ -85,6 +86,10 @@ pub enum Report {
         shown: String,
         method: Method,
     },
+    /// We say what is called so.
+    Says {
+        name: String,
+    },
     HungUp,
     TheyHungUp,
 }
@@ -106,6 +111,7 @@ impl fmt::Display for Report {
             }
             Report::Keys { shown, method: Method::Events } => write!(f, "keys {shown}"),
             Report::Keys { shown, method: Method::InBand } => write!(f, "keys {shown} as tones"),
+            Report::Says { name } => write!(f, "says {name}"),
             Report::HungUp => f.write_str("we hung up"),
             Report::TheyHungUp => f.write_str("the other side hung up"),
         }
@@ -229,6 +235,28 @@ impl Phone {
         self.settle(now);
     }
 
+    /// Says something that is not in the script.
+    pub fn say(&mut self, now: Instant, name: &str, sound: Clip) {
+        self.report(Report::Says { name: name.to_string() });
+        let (id, clips) = (media::PlayId(0), vec![sound]);
+        self.stream.command(now, media::Command::Play { id, clips, barge_in: false });
+        self.settle(now);
+    }
+
+    /// Presses keys that are not in the script.
+    pub fn press(&mut self, now: Instant, keys: Keys) {
+        self.send_keys(now, &keys);
+        self.settle(now);
+    }
+
+    fn send_keys(&mut self, now: Instant, keys: &Keys) {
+        let Keying { method, on_ms, off_ms } = self.setup.keying;
+        self.report(Report::Keys { shown: masked(keys), method });
+        let digits = keys.expose().chars().filter_map(Digit::from_key).collect();
+        let press = media::Command::Press { keys: digits, method, on_ms, off_ms };
+        self.stream.command(now, press);
+    }
+
     /// Ends the call although the script has not ended.
     pub fn hang_up_early(&mut self, now: Instant) {
         if self.result.is_none() {
@@ -278,9 +306,10 @@ impl Phone {
             match event {
                 media::Event::Heard(frame) => self.listener.hear(&*frame),
                 media::Event::Pressed => self.run.pressed(),
-                // Nobody keys to us, and what we play is nothing but keys.
-                media::Event::Key { .. } | media::Event::PlayEnded { .. } => {}
-                media::Event::Silent => {}
+                // Nobody keys to us.
+                media::Event::PlayEnded { .. } => self.run.pressed(),
+                media::Event::Key { .. } => {}
+                media::Event::Silent | media::Event::Speech(_) => {}
             }
         }
         self.take_heard(now);
@@ -313,11 +342,15 @@ impl Phone {
                 Action::Press(keys) => {
                     let said = self.transcript.said(true);
                     said.into_iter().for_each(|report| self.report(report));
-                    let Keying { method, on_ms, off_ms } = self.setup.keying;
-                    self.report(Report::Keys { shown: masked(&keys), method });
-                    let digits = keys.expose().chars().filter_map(Digit::from_key).collect();
-                    let press = media::Command::Press { keys: digits, method, on_ms, off_ms };
-                    self.stream.command(now, press);
+                    self.send_keys(now, &keys);
+                }
+                Action::Say(said) => {
+                    let heard = self.transcript.said(true);
+                    heard.into_iter().for_each(|report| self.report(report));
+                    self.report(Report::Says { name: said.name });
+                    let clips = said.sound.into_iter().collect();
+                    let id = media::PlayId(0);
+                    self.stream.command(now, media::Command::Play { id, clips, barge_in: false });
                 }
                 Action::Hangup => {
                     self.result = Some(Ok(()));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::listen::{Heard, Index, SoundId};
-use super::script::{Expected, Script, Step, masked};
+use super::script::{Expected, Script, Step, Utterance, masked};
 use crate::secret::Keys;
 
 /// Sounds kept in mind between two steps.
@@ -56,6 +56,7 @@ impl std::error::Error for Failure {}
 #[derive(Debug)]
 pub enum Action {
     Press(Keys),
+    Say(Utterance),
     Hangup,
     Fail(Failure),
 }
@@ -120,7 +121,8 @@ impl Run {
         (self.stale, self.playing, self.last) = (None, None, None);
     }
 
-    /// The keys of the last [`Action::Press`] are on the wire.
+    /// The keys of the last [`Action::Press`], or the sound of the last [`Action::Say`], are on the
+    /// wire.
     pub fn pressed(&mut self) {
         if matches!(self.begun, Some(Begun::Pressing)) {
             self.done();
@@ -143,6 +145,13 @@ impl Run {
                     self.remembered.clear();
                     self.stale = self.playing;
                     return Some(Action::Press(keys));
+                }
+                Step::Say(said) => {
+                    self.begun = Some(Begun::Pressing);
+                    let said = std::mem::take(said);
+                    self.remembered.clear();
+                    self.stale = self.playing;
+                    return Some(Action::Say(said));
                 }
                 Step::Hangup => return Some(Action::Hangup),
                 Step::Pause(pause) => *pause,
@@ -200,6 +209,7 @@ impl Run {
             Some(Action::Press(keys)) => {
                 Err(Failure::HungUp { step: format!("key {}", masked(&keys)) })
             }
+            Some(Action::Say(said)) => Err(Failure::HungUp { step: format!("say {}", said.name) }),
             None => match self.steps.front() {
                 None | Some(Step::WaitEnd { .. }) => Ok(()),
                 Some(step) => Err(Failure::HungUp { step: step.to_string() }),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::media::{Digit, Method};
+use crate::media::{Clip, Digit, Method};
 use crate::secret::{KEYS_MAX, Keys};
 
 /// How long a step waits for what it expects, unless it says otherwise.
@@ -36,6 +36,8 @@ pub enum Step {
     },
     /// Presses keys one after the other.
     Key(Keys),
+    /// Says something.
+    Say(Utterance),
     Pause(Duration),
     /// Ends the call.
     Hangup,
@@ -43,6 +45,20 @@ pub enum Step {
     WaitEnd {
         patience: Duration,
     },
+}
+
+/// Sound that a caller makes: what it is called, and once it has been [loaded](Script::load), how
+/// it sounds.
+#[derive(Default)]
+pub struct Utterance {
+    pub name: String,
+    pub sound: Option<Clip>,
+}
+
+impl fmt::Debug for Utterance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +104,7 @@ impl fmt::Display for ScriptError {
 impl std::error::Error for ScriptError {}
 
 const VERBS: &str = "hear PHRASE [SECONDS], hear-start PHRASE [SECONDS], key KEYS, \
-                     pause MILLISECONDS, hangup, or wait-end [SECONDS]";
+                     say FILE, pause MILLISECONDS, hangup, or wait-end [SECONDS]";
 
 impl Script {
     /// Reads steps separated by commas or line ends; a line that begins with `#` is a comment.
@@ -116,6 +132,16 @@ impl Script {
         }
         Ok(script)
     }
+
+    /// Gives every `say` its sound.
+    pub fn load<E>(&mut self, mut sound: impl FnMut(&str) -> Result<Clip, E>) -> Result<(), E> {
+        for step in &mut self.steps {
+            if let Step::Say(said) = step {
+                said.sound = Some(sound(&said.name)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn step(text: &str, known: &dyn Fn(&str) -> bool) -> Result<Step, String> {
@@ -127,6 +153,8 @@ fn step(text: &str, known: &dyn Fn(&str) -> bool) -> Result<Step, String> {
             hear(rest, known).map(|(what, patience)| Step::HearStart { what, patience })
         }
         "key" => keys(rest).map(Step::Key),
+        "say" if rest.is_empty() => Err("what should be said? Write the name of a file".into()),
+        "say" => Ok(Step::Say(Utterance { name: rest.to_string(), sound: None })),
         "pause" => pause(rest).map(Step::Pause),
         "hangup" if rest.is_empty() => Ok(Step::Hangup),
         "hangup" => Err("`hangup` takes nothing after it".into()),
@@ -226,6 +254,7 @@ impl fmt::Display for Step {
                 write!(f, "hear-start {what} {}s", patience.as_secs())
             }
             Step::Key(keys) => write!(f, "key {}", masked(keys)),
+            Step::Say(said) => write!(f, "say {}", said.name),
             Step::Pause(pause) => write!(f, "pause {}", pause.as_millis()),
             Step::Hangup => f.write_str("hangup"),
             Step::WaitEnd { patience } => write!(f, "wait-end {}s", patience.as_secs()),
@@ -295,6 +324,7 @@ mod tests {
             ("hear card.ask soon", 1, 1, "such as `20s`"),
             ("wait-end 0", 1, 1, "1 to 600 seconds"),
             ("key", 1, 1, "which keys"),
+            ("say", 1, 1, "the name of a file"),
             ("key 41x1", 1, 1, "0 to 9, *, # or A to D"),
             ("pause long", 1, 1, "milliseconds"),
             ("hangup now", 1, 1, "nothing after it"),

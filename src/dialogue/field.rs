@@ -1,6 +1,7 @@
 //! One question as the script writes it, and the same question as the dialogue runs it.
 
 use super::grammar::{Check, Grammar};
+use super::voice::Voice;
 use crate::prompt::Prompt;
 
 /// A question with a typed answer.
@@ -19,6 +20,8 @@ pub struct Field<G> {
     pub style: Style,
     /// Tries at this question; `None`: as the settings say.
     pub attempts: Option<u8>,
+    /// May be said instead of keyed, where callers may do so at all.
+    pub voice: Option<Voice>,
 }
 
 /// What `0` and `9` mean, which differs between menus and numbers.
@@ -53,6 +56,7 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
             secrecy: Secrecy::Open,
             style: Style::Menu,
             attempts: None,
+            voice: None,
         }
     }
 
@@ -71,6 +75,10 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
     /// Silence or a wrong key is an answer too: nobody is asked twice.
     pub fn once(self) -> Field<G> {
         Field { attempts: Some(1), ..self }
+    }
+
+    pub fn spoken(self, voice: Voice) -> Field<G> {
+        Field { voice: Some(voice), ..self }
     }
 
     pub fn masked(self) -> Field<G> {
@@ -92,6 +100,7 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
             secrecy: self.secrecy,
             style: self.style,
             attempts: self.attempts,
+            voice: self.voice,
         }
     }
 }
@@ -107,4 +116,6 @@ pub struct Question {
     pub style: Style,
     /// Tries at this question; `None`: as the settings say.
     pub attempts: Option<u8>,
+    /// May be said instead of keyed.
+    pub voice: Option<Voice>,
 }

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::media::{Digit, PlayId};
+use crate::media::{Digit, ListenId, PlayId};
 use crate::prompt::Prompt;
 use crate::secret::Keys;
+use crate::speech;
 
 pub mod field; // a question with its prompts and grammar
 pub mod grammar; // what counts as an answer
 pub mod hold; // what is said while the gateway thinks
+pub mod voice; // the answer said instead of keyed
 
 pub use field::{Field, Question, Secrecy, Style};
 pub use grammar::{Check, Extent, Grammar, Reject};
 pub use hold::Hold;
+pub use voice::{ReadBack, Told, Voice};
 
 /// Timers and attempts, `[dialogue]` in the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,14 +62,29 @@ pub enum Output {
         prompts: Vec<Prompt>,
         barge_in: bool,
     },
+    /// Listen for an answer by voice that continues what was keyed; with `stops`, speech ends the
+    /// prompt. [`Dialogue::speech_begun`] and [`Dialogue::told`] follow.
+    Listen {
+        id: ListenId,
+        field: speech::Field,
+        keyed: Keys,
+        stops: bool,
+    },
+    /// Nothing is listened for any more.
+    Deaf,
     /// The recording must be silent from here on, or may go on.
     Sensitive(bool),
-    /// The caller keyed an entry; `rejected` says it was not taken. `shown` is what may be shown
+    /// The caller keyed an entry, or said it; `rejected` says it was not taken. `shown` is what may be shown
     /// of it: the keys of a menu or an amount that was taken, otherwise one `•` a key.
     Entered {
         field: &'static str,
         shown: String,
         rejected: bool,
+        spoken: bool,
+    },
+    /// The caller said something that was not understood, or that was not so.
+    NoMatch {
+        field: &'static str,
     },
     NoInput {
         field: &'static str,
@@ -84,6 +102,13 @@ pub struct Dialogue {
     /// Keys pressed before their question was asked.
     ahead: Keys,
     plays: u64,
+    /// Callers may answer by voice.
+    voice: bool,
+    /// Questions whose answer by voice came to nothing.
+    voice_lost: u8,
+    /// Somebody takes callers over.
+    agent: bool,
+    listens: u64,
     outputs: VecDeque<Output>,
 }
 
@@ -98,6 +123,9 @@ struct Asking {
     phase: Phase,
     entry: Keys,
     attempt: u8,
+    /// The entry was said.
+    spoken: bool,
+    hearing: voice::Hearing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,12 +135,32 @@ enum Phase {
     Prompt(PlayId),
     /// Nothing plays; the timer runs to this instant.
     Waiting(Instant),
+    /// The caller speaks, until this instant at most; `over`: when the timer that ran would end.
+    Speaking {
+        until: Instant,
+        over: Option<Instant>,
+    },
 }
 
 impl Dialogue {
     pub fn new(settings: Settings) -> Dialogue {
         let outputs = VecDeque::new();
-        Dialogue { settings, state: State::Idle, ahead: Keys::new(), plays: 0, outputs }
+        Dialogue {
+            settings,
+            state: State::Idle,
+            ahead: Keys::new(),
+            plays: 0,
+            voice: false,
+            voice_lost: 0,
+            agent: false,
+            listens: 0,
+            outputs,
+        }
+    }
+
+    /// Somebody takes callers over whose attempts are used up.
+    pub fn has_agent(&mut self, agent: bool) {
+        self.agent = agent;
     }
 
     /// Asks; ends with [`Output::Heard`]. Whatever ran before is dropped.
@@ -120,8 +168,14 @@ impl Dialogue {
         if question.secrecy == Secrecy::Sensitive {
             self.outputs.push_back(Output::Sensitive(true));
         }
-        let asking =
-            Asking { question, phase: Phase::Waiting(now), entry: Keys::new(), attempt: 1 };
+        let asking = Asking {
+            question,
+            phase: Phase::Waiting(now),
+            entry: Keys::new(),
+            attempt: 1,
+            spoken: false,
+            hearing: voice::Hearing::default(),
+        };
         self.state = State::Asking(Box::new(asking));
         self.present(now, Vec::new());
     }
@@ -143,6 +197,7 @@ impl Dialogue {
 
     /// Drops the question or announcement that runs, without an output: the caller is gone.
     pub fn cancel(&mut self) {
+        self.deafen();
         self.state = State::Idle;
         self.ahead.clear();
     }
@@ -163,7 +218,8 @@ impl Dialogue {
             }
             State::Asking(asking) => match asking.phase {
                 Phase::Notice(_) => {}
-                Phase::Prompt(_) | Phase::Waiting(_) => self.take(now, digit.expose()),
+                _ if asking.hearing.is_confirming() => self.confirm_key(now, digit.expose()),
+                _ => self.take(now, digit.expose()),
             },
         }
     }
@@ -176,9 +232,9 @@ impl Dialogue {
             }
             State::Asking(asking) if asking.phase == Phase::Notice(id) => {
                 self.ahead.clear();
-                let prompts = asking.question.prompt.clone();
-                let id = self.play(prompts, true);
+                let id = self.play(self.wording(), true);
                 self.set_phase(Phase::Prompt(id));
+                self.listen();
             }
             State::Asking(asking) if asking.phase == Phase::Prompt(id) => {
                 // A key that stopped the prompt has its own timer running already.
@@ -191,11 +247,18 @@ impl Dialogue {
 
     pub fn timeout(&mut self, now: Instant) {
         let State::Asking(asking) = &mut self.state else { return };
-        let Phase::Waiting(until) = asking.phase else { return };
+        let until = match asking.phase {
+            Phase::Waiting(until) | Phase::Speaking { until, .. } => until,
+            Phase::Notice(_) | Phase::Prompt(_) => return,
+        };
         if now < until {
             return;
         }
-        if asking.entry.is_empty() {
+        if matches!(asking.phase, Phase::Speaking { .. }) {
+            self.give_up_speech(now);
+        } else if asking.hearing.is_confirming() {
+            self.unconfirmed(now);
+        } else if asking.entry.is_empty() {
             let field = asking.question.name;
             self.outputs.push_back(Output::NoInput { field });
             const NOINPUT: [&str; 3] = ["error.noinput1", "error.noinput2", "error.noinput3"];
@@ -209,8 +272,8 @@ impl Dialogue {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Asking(asking) => match asking.phase {
-                Phase::Waiting(until) => Some(until),
-                _ => None,
+                Phase::Waiting(until) | Phase::Speaking { until, .. } => Some(until),
+                Phase::Notice(_) | Phase::Prompt(_) => None,
             },
             _ => None,
         }
@@ -235,14 +298,15 @@ impl Dialogue {
         if !self.ahead.is_empty() {
             let first_key = Duration::from_millis(self.settings.first_key_ms);
             self.set_phase(Phase::Waiting(now + first_key));
+            self.listen();
             self.drain_ahead(now);
             return;
         }
-        let again = !first && !question.help.is_empty();
         let mut prompts = before;
-        prompts.extend(if again { question.help.clone() } else { question.prompt.clone() });
+        prompts.extend(self.wording());
         let id = self.play(prompts, true);
         self.set_phase(Phase::Prompt(id));
+        self.listen();
     }
 
     fn drain_ahead(&mut self, now: Instant) {
@@ -262,7 +326,8 @@ impl Dialogue {
             b'*' => {
                 asking.entry.clear();
                 let id = self.play(vec![Prompt::Phrase("error.star_cleared")], true);
-                return self.set_phase(Phase::Prompt(id));
+                self.set_phase(Phase::Prompt(id));
+                return self.listen();
             }
             // The pound of an entry that had ended by itself has cut this prompt short.
             b'#' if asking.entry.is_empty() => return self.repeat(),
@@ -272,12 +337,13 @@ impl Dialogue {
             b'9' if menu && asking.entry.is_empty() && !own("9") => return self.repeat(),
             b'0'..=b'9' => {
                 asking.entry.push(key);
+                asking.spoken = false;
             }
             // A-D exist on few phones and mean nothing to us.
             _ => return,
         }
         match asking.question.grammar.extent(asking.entry.expose()) {
-            Extent::Full => self.finish(now),
+            Extent::Full => return self.finish(now),
             Extent::Enough if asking.question.grammar.check(asking.entry.expose()).is_ok() => {
                 let soon = asking.question.secrecy == Secrecy::Sensitive;
                 let Settings { complete_ms, inter_key_ms, .. } = self.settings;
@@ -285,6 +351,7 @@ impl Dialogue {
             }
             _ => self.wait_ms(now, self.settings.inter_key_ms),
         }
+        self.listen_after_key();
     }
 
     /// The entry is over: taken, or one attempt less.
@@ -293,7 +360,8 @@ impl Dialogue {
         let checked = asking.question.grammar.check(asking.entry.expose());
         let (field, rejected) = (asking.question.name, checked.is_err());
         let shown = shown(asking, rejected);
-        self.outputs.push_back(Output::Entered { field, shown, rejected });
+        let spoken = asking.spoken;
+        self.outputs.push_back(Output::Entered { field, shown, rejected, spoken });
         match checked {
             Ok(()) => {
                 let entry = std::mem::take(&mut asking.entry);
@@ -306,6 +374,7 @@ impl Dialogue {
             Err(reject) => {
                 let why = asking.question.grammar.explain(reject);
                 asking.entry.clear();
+                asking.spoken = false;
                 // Keys after a wrong entry were meant for questions that will not come now.
                 self.ahead.clear();
                 self.again(now, why);
@@ -325,13 +394,17 @@ impl Dialogue {
     /// Notice and question from the start, without counting an attempt.
     fn repeat(&mut self) {
         let State::Asking(asking) = &mut self.state else { return };
-        let prompts = [asking.question.notice.clone(), asking.question.prompt.clone()].concat();
+        asking.entry.clear();
+        let mut prompts = asking.question.notice.clone();
+        prompts.extend(self.wording());
         self.ahead.clear();
         let id = self.play(prompts, true);
         self.set_phase(Phase::Prompt(id));
+        self.listen();
     }
 
     fn end(&mut self, heard: Heard) {
+        self.deafen();
         if let State::Asking(asking) = &self.state
             && asking.question.secrecy == Secrecy::Sensitive
         {

@@ -4,6 +4,7 @@ use super::Digit;
 use super::codec;
 use super::echo::{self, Canceller};
 use super::frame::{Cutter, Frame, SAMPLES};
+use super::hearing::{Hearing, ListenId};
 use super::recording::Recorder;
 use super::tone::{Detector, amplitudes};
 use crate::rtp::reorder::{PAYLOAD_MAX, Unit};
@@ -18,6 +19,8 @@ pub struct Ear {
     canceller: Option<Box<Canceller>>,
     cutter: Cutter,
     listen: bool,
+    /// Where callers may answer by voice.
+    hearing: Option<Box<Hearing>>,
     /// RTP timestamp due next.
     due: Option<u32>,
     /// Packets were lost since the last that came.
@@ -30,6 +33,8 @@ pub enum Sound<'a> {
     Tone { digit: Digit, start: u32 },
     /// A tone seems to begin. If it is a key, `Tone` follows; if not, nothing does.
     Begun,
+    /// Speech begins that answers this.
+    Speech(ListenId),
     /// 20 ms in the negotiated law (only for who listens).
     Frame(&'a Frame),
 }
@@ -41,6 +46,7 @@ impl Ear {
             canceller: None,
             cutter: Cutter::new(),
             listen,
+            hearing: None,
             due: None,
             lost: false,
         }
@@ -48,7 +54,25 @@ impl Ear {
 
     /// Another source speaks: nothing of the last one's sound goes on.
     pub fn reset(&mut self) {
-        *self = Ear::new(self.listen);
+        let mut hearing = self.hearing.take();
+        hearing.iter_mut().for_each(|hearing| hearing.reset());
+        *self = Ear { hearing, ..Ear::new(self.listen) };
+    }
+
+    /// Callers may answer by voice from here on.
+    pub fn hear_speech(&mut self) {
+        self.hearing.get_or_insert_default();
+    }
+
+    /// What is said by callers who may answer by voice.
+    pub fn hearing(&mut self) -> Option<&mut Hearing> {
+        self.hearing.as_deref_mut()
+    }
+
+    /// Whether the frames we send must be [told](Ear::sent): something is listened for in their
+    /// echo.
+    pub fn wants_sent(&self, wants_tones: bool) -> bool {
+        wants_tones || self.hearing.is_some()
     }
 
     /// Whether a key sounds at the end of what was heard.
@@ -64,6 +88,9 @@ impl Ear {
     /// The frame we send in this turn: its echo is removed from what comes back. Every turn has
     /// one, silent or not.
     pub fn sent(&mut self, law: Law, frame: &Frame) {
+        if let Some(hearing) = &mut self.hearing {
+            hearing.sent(power(law, frame));
+        }
         match &mut self.canceller {
             Some(canceller) => canceller.sent(law, frame),
             None if echo::is_silent(law, frame) => {}
@@ -89,10 +116,10 @@ impl Ear {
         if let Some(recorder) = recorder {
             payload.iter().for_each(|&code| recorder.hear(codec::transcode(code, from, Law::Mu)));
         }
-        if wants_tones {
+        if wants_tones || self.hearing.is_some() {
             for (nth, codes) in payload.chunks(SAMPLES).enumerate() {
                 let start = timestamp.wrapping_add((nth * SAMPLES) as u32);
-                self.hear_tones(from, start, codes, &mut each);
+                self.hear_sound(from, start, codes, wants_tones, &mut each);
             }
         }
         if self.listen {
@@ -106,8 +133,15 @@ impl Ear {
         self.due = Some(timestamp.wrapping_add(payload.len() as u32));
     }
 
-    /// Looks for keys in at most 20 ms that began at `start`.
-    fn hear_tones(&mut self, law: Law, start: u32, codes: &[u8], each: &mut impl FnMut(Sound<'_>)) {
+    /// Looks for keys and speech in at most 20 ms that began at `start`.
+    fn hear_sound(
+        &mut self,
+        law: Law,
+        start: u32,
+        codes: &[u8],
+        wants_tones: bool,
+        each: &mut impl FnMut(Sound<'_>),
+    ) {
         let mut room = [0.0; SAMPLES];
         let sound = amplitudes(law, codes, &mut room);
         if let Some(canceller) = &mut self.canceller {
@@ -117,13 +151,19 @@ impl Ear {
         if let Some(canceller) = &mut self.canceller {
             canceller.learn(self.detector.suspects());
         }
+        let tone = self.detector.suspects() || self.detector.is_held();
+        let speech = self.hearing.as_mut().and_then(|hearing| hearing.hear(sound, tone));
         match hit {
+            _ if !wants_tones => {}
             Some(hit) => {
                 let end = start.wrapping_add(codes.len() as u32);
                 each(Sound::Tone { digit: hit.digit, start: end.wrapping_sub(hit.ago) });
             }
             None if self.detector.begins() => each(Sound::Begun),
             None => {}
+        }
+        if let Some(id) = speech {
+            each(Sound::Speech(id));
         }
     }
 
@@ -146,6 +186,10 @@ impl Ear {
         if wants_tones && lost {
             self.detector.lose(hole);
         }
+        if let Some(hearing) = &mut self.hearing {
+            // Without packets lost there was nothing to say: silence sounds no other than a hole.
+            hearing.lose(hole as usize);
+        }
         let mut left = hole as usize;
         while left > 0 {
             let codes = &silence[..left.min(SAMPLES)];
@@ -159,6 +203,16 @@ impl Ear {
             left -= codes.len();
         }
     }
+}
+
+/// Mean square of a frame, full scale is 1.
+fn power(law: Law, frame: &Frame) -> f32 {
+    if echo::is_silent(law, frame) {
+        return 0.0;
+    }
+    let mut room = [0.0; SAMPLES];
+    let sound = amplitudes(law, frame, &mut room);
+    echo::dot(sound, sound) / SAMPLES as f32
 }
 
 #[cfg(test)]

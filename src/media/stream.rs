@@ -10,6 +10,7 @@ use super::codec::Transcoder;
 use super::digit::Merger;
 use super::ear::{Ear, Sound};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
+use super::hearing::{ListenId, Spoken};
 use super::playout::{Keypad, Moment, Playout, Turn};
 use super::recording::{Recorded, Recorder, SegmentId};
 use super::relay::{Kind, Relay};
@@ -67,6 +68,13 @@ pub enum Command {
         on_ms: u16,
         off_ms: u16,
     },
+    /// Listens for what the caller says until `Deaf`, or the next of these. With `stops` speech
+    /// ends a prompt that lets itself be interrupted, as a key does.
+    Listen {
+        id: ListenId,
+        stops: bool,
+    },
+    Deaf,
     /// A key that signalling reported.
     Signalled(Digit),
     /// While true, and 500 ms beyond, both directions of the recording are silenced.
@@ -90,6 +98,8 @@ pub enum Event {
     Key { digit: Digit, source: Source },
     /// `completed` is false when barge-in, `Stop` or another `Play` cut it short.
     PlayEnded { id: PlayId, completed: bool },
+    /// The caller began to speak while it was listened for this.
+    Speech(ListenId),
     /// All keys of the last `Press` are on the wire.
     Pressed,
     /// 20 ms of received audio in order, in the negotiated law (only with `Setup::listen`).
@@ -156,6 +166,8 @@ pub struct Stream {
     /// Unless G.711 was agreed on.
     transcoder: Option<Transcoder>,
     playout: Playout,
+    /// Speech ends a prompt.
+    speech_stops: bool,
     keypad: Keypad,
     recorder: Option<Recorder>,
     /// The script is in a sensitive window.
@@ -208,6 +220,7 @@ impl Stream {
             ear: Ear::new(setup.listen),
             transcoder: None,
             playout: Playout::default(),
+            speech_stops: false,
             keypad: Keypad::new(),
             recorder: setup.record.then(|| Recorder::new(true)),
             sensitive: false,
@@ -241,6 +254,11 @@ impl Stream {
                 let refused = self.keypad.press(&keys, method, on_ms, off_ms);
                 self.outbox.dropped += refused as u64;
             }
+            Command::Listen { id, stops } => {
+                self.speech_stops = stops;
+                self.listen(Some(id));
+            }
+            Command::Deaf => self.listen(None),
             Command::Signalled(digit) => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.key();
@@ -265,6 +283,16 @@ impl Stream {
         self.gate.admit_only(networks);
     }
 
+    /// The caller may answer by voice: take what is said with [`Stream::spoken`].
+    pub fn hear_speech(&mut self) {
+        self.ear.hear_speech();
+    }
+
+    /// The next 20 ms of an answer by voice.
+    pub fn spoken(&mut self) -> Option<Spoken> {
+        self.ear.hearing()?.take()
+    }
+
     pub fn poll(&mut self) -> Option<Event> {
         self.outbox.events.pop_front()
     }
@@ -276,6 +304,13 @@ impl Stream {
 
     pub fn counters(&self) -> Counters {
         Counters { dropped: self.outbox.dropped, ..self.counters }
+    }
+
+    fn listen(&mut self, id: Option<ListenId>) {
+        let joined = self.is_joined();
+        if let Some(hearing) = self.ear.hearing() {
+            hearing.listen(id.filter(|_| !joined));
+        }
     }
 
     fn negotiate(&mut self, now: Instant, negotiated: Negotiated) {

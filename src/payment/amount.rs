@@ -2,10 +2,11 @@
 
 use super::{Desk, Leave, Line, phrases};
 use crate::account::Account;
-use crate::dialogue::Field;
 use crate::dialogue::grammar::{self, Amount, Grammar, Menu};
+use crate::dialogue::{Field, ReadBack, Voice};
 use crate::money::Money;
 use crate::prompt::Prompt;
+use crate::speech;
 
 #[derive(Clone, Copy)]
 pub(super) enum Choice {
@@ -37,6 +38,11 @@ pub(super) async fn choose(
     prompt.push(Prompt::Phrase("menu.amount"));
     let wishes = [('1', Wish::Full), ('2', Wish::Other), ('3', Wish::OtherAccount)];
     let menu = Field::menu("choice", prompt, Menu(wishes.to_vec())).help("menu.amount");
+    let menu = menu.spoken(Voice {
+        field: speech::Field::Digit,
+        read_back: ReadBack::Never,
+        prompt: "menu.amount_say",
+    });
     loop {
         match line.ask(&menu).await? {
             Wish::OtherAccount => return Ok(Choice::OtherAccount),
@@ -62,7 +68,11 @@ fn bounds(desk: &Desk, account: &Account) -> Amount {
 }
 
 async fn other(line: &mut Line, bounds: Amount) -> Result<Money, Leave> {
-    let ask = Field::number("amount", "amount.ask", bounds);
+    let ask = Field::number("amount", "amount.ask", bounds).spoken(Voice {
+        field: speech::Field::Amount,
+        read_back: ReadBack::Later,
+        prompt: "amount.say",
+    });
     loop {
         let amount = line.ask(&ask).await?;
         let read_back = vec![
@@ -71,6 +81,11 @@ async fn other(line: &mut Line, bounds: Amount) -> Result<Money, Leave> {
             Prompt::Phrase("confirm.yes_no"),
         ];
         let right = Field::menu("confirm", read_back, Menu(vec![('1', true), ('2', false)]));
+        let right = right.spoken(Voice {
+            field: speech::Field::YesNo,
+            read_back: ReadBack::Never,
+            prompt: "speech.yes_no",
+        });
         match line.ask(&right).await {
             Ok(true) => return Ok(amount),
             Ok(false) | Err(Leave::Back) => {}

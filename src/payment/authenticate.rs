@@ -2,8 +2,9 @@
 
 use super::{Desk, Leave, Line, Note, phrases};
 use crate::account::{Account, Query};
-use crate::dialogue::Field;
 use crate::dialogue::grammar::{AccountNumber, ZipCode};
+use crate::dialogue::{Field, ReadBack, Voice};
+use crate::speech;
 
 /// Authenticates a caller we do not know; the account number may have come with the call.
 pub(super) async fn caller(line: &mut Line, desk: &Desk) -> Result<Account, Leave> {
@@ -15,6 +16,10 @@ pub(super) async fn other_account(line: &mut Line, desk: &Desk) -> Result<Accoun
     authenticate(line, desk, None).await
 }
 
+/// Digits of an account number that is said: fewer are heard in any noise, more in none.
+const SPOKEN_MIN: u8 = 3;
+const SPOKEN_MAX: usize = speech::DIGITS_MAX;
+
 async fn authenticate(
     line: &mut Line,
     desk: &Desk,
@@ -23,8 +28,16 @@ async fn authenticate(
     line.note(Note::Step("authenticate"));
     let len_max = desk.settings.account_len_max;
     let account = Field::number("account", "account.ask", AccountNumber { len_max });
-    let account = account.help("account.ask_help").masked();
-    let zip = Field::number("verify", "zip.verify_ask", ZipCode).masked();
+    let account = account.help("account.ask_help").masked().spoken(Voice {
+        field: speech::Field::Digits { min: SPOKEN_MIN, max: len_max.min(SPOKEN_MAX) as u8 },
+        read_back: ReadBack::Always,
+        prompt: "account.say",
+    });
+    let zip = Field::number("verify", "zip.verify_ask", ZipCode).masked().spoken(Voice {
+        field: speech::Field::Zip,
+        read_back: ReadBack::Always,
+        prompt: "zip.verify_say",
+    });
     let mut tries = 0;
     while tries < desk.settings.authentications_max {
         let number = match known.take() {

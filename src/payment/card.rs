@@ -3,10 +3,11 @@
 use zeroize::Zeroizing;
 
 use super::{Desk, Leave, Line, Settings, today};
-use crate::dialogue::Field;
 use crate::dialogue::grammar::{CardNumber, ExpiryDate, SecurityCode, ZipCode};
+use crate::dialogue::{Field, ReadBack, Voice};
 use crate::gateway::Fixable;
 use crate::instrument::{Card, Cvv, Expiry, Pan};
+use crate::speech;
 
 /// What is known of a card so far.
 #[derive(Default)]
@@ -103,23 +104,52 @@ async fn ask_next(line: &mut Line, desk: &Desk, draft: &mut Draft) -> Result<boo
         Some(Fixable::Number) => {
             let grammar = CardNumber { accepted: settings.cards.clone() };
             let field = Field::number("card", "card.ask", grammar).help("card.ask_help");
+            let field = field.spoken(Voice {
+                field: speech::Field::Card,
+                read_back: ReadBack::LastFour,
+                prompt: "card.say",
+            });
             draft.pan = Some(line.ask(&field.sensitive()).await?);
         }
         Some(Fixable::Expiry) => {
-            let grammar = ExpiryDate { today: today(line.wall_ms()) };
+            let today = today(line.wall_ms());
+            let grammar = ExpiryDate { today };
             let field = Field::number("expiry", "expiry.ask", grammar).help("expiry.ask_help");
+            let field = field.spoken(Voice {
+                field: speech::Field::Expiry(years_from(today.year())),
+                read_back: ReadBack::Always,
+                prompt: "expiry.say",
+            });
             draft.expiry = Some(line.ask(&field.sensitive()).await?);
         }
         Some(Fixable::Cvv) => {
             let brand = draft.pan.as_ref().ok_or(Leave::Failed)?.brand();
             let ask = if brand.cvv_len() == 4 { "cvv.ask_four" } else { "cvv.ask_three" };
-            let field = Field::number("cvv", ask, SecurityCode { brand }).sensitive();
-            draft.cvv = Some(line.ask(&field).await?);
+            let say = if brand.cvv_len() == 4 { "cvv.say_four" } else { "cvv.say_three" };
+            let len = brand.cvv_len() as u8;
+            let field = Field::number("cvv", ask, SecurityCode { brand }).spoken(Voice {
+                field: speech::Field::Cvv((len, len)),
+                read_back: ReadBack::Never,
+                prompt: say,
+            });
+            draft.cvv = Some(line.ask(&field.sensitive()).await?);
         }
         Some(Fixable::Zip) => {
-            let field = Field::number("zip", "zip.ask", ZipCode).sensitive();
-            draft.zip = Some(line.ask(&field).await?);
+            let field = Field::number("zip", "zip.ask", ZipCode).spoken(Voice {
+                field: speech::Field::Zip,
+                read_back: ReadBack::Always,
+                prompt: "zip.say",
+            });
+            draft.zip = Some(line.ask(&field.sensitive()).await?);
         }
     }
     Ok(true)
+}
+
+/// Years in which a card that is good now may end, two digits each.
+fn years_from(year: i16) -> (u8, u8) {
+    /// Issuers print at most 20 years.
+    const YEARS_MAX: i16 = 20;
+    let digits = |year: i16| year.rem_euclid(100) as u8;
+    (digits(year), digits(year + YEARS_MAX))
 }

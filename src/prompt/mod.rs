@@ -1,9 +1,11 @@
 //! What we say: prompts without a language, turned into words for people and clips for the wire.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use jiff::civil::Date;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::money::Money;
 
@@ -44,6 +46,8 @@ pub enum Prompt {
     Number(u32),
     /// Digits one by one: `1 1 1 1`. Never more than eight: see [`Prompt::digits`].
     Digits(String),
+    /// The same for the caller's ears only: shown as dots, wiped when dropped.
+    Private(Private),
     /// A reference in groups of three with pauses: `482, 915, 037`. `slow` when repeated.
     Groups {
         digits: String,
@@ -56,6 +60,27 @@ pub enum Prompt {
     Pause {
         ms: u16,
     },
+}
+
+/// Digits that are said and not shown.
+#[derive(Clone, PartialEq)]
+pub struct Private(Zeroizing<String>);
+
+impl Private {
+    pub fn new(digits: &str) -> Private {
+        Private(Zeroizing::new(digits.to_string()))
+    }
+
+    /// Every use is a place to review: it must end in what is played.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 impl Prompt {

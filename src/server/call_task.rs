@@ -11,16 +11,20 @@ use tracing::{error, info, warn};
 
 use super::clock;
 use super::media::{OpenCall, Session};
+use super::recognizer::{Pool, Reply, Seat};
 use super::sip::{Commands, Offer};
 use super::{Shared, Watched};
 use crate::call::{self, Call, Input, Output, Telling};
+use crate::dialogue::Told;
 use crate::gateway::Exchange;
 use crate::ledger::Recorded;
-use crate::media;
+use crate::media::{self, ListenId};
 use crate::payment::{Note, Outcome};
+use crate::secret::Keys;
 use crate::sip::offer::{Local, Silence, SrtpSeed};
 use crate::sip::profile::Profile;
 use crate::sip::{Command, Leg, Peer};
+use crate::speech::Field;
 
 use self::agent_leg::AgentLeg;
 
@@ -30,6 +34,8 @@ mod agent_leg; // the leg to an agent
 const MEDIA_EVENTS_MAX: usize = 256;
 /// A call has one request to the world at a time; room for late replies.
 const REPLIES_MAX: usize = 8;
+/// It listens to one answer at a time; room for words about earlier ones.
+const TOLD_MAX: usize = 8;
 
 /// Serves one offered call to its end.
 pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
@@ -38,12 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
     let (media_events, media_inbox) = mpsc::channel(MEDIA_EVENTS_MAX);
     let setup = media_setup(shared.config.recording.directory.is_some());
     let name = recording_name(&id);
+    let seat = shared.recognizers.as_ref().and_then(Pool::seat);
     let opened = OpenCall {
         name: name.clone(),
         setup,
         latch: profile.latch,
         networks: profile.media_sources.clone(),
         events: media_events,
+        inlet: seat.as_ref().map(Seat::inlet),
     };
     let session = match shared.media.open(opened) {
         Ok(session) => session,
@@ -54,7 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
         }
     };
     info!(call = id, trunk = profile.name, %source, "call offered");
-    let task = Task::new(shared, id, offer, profile, session);
+    let task = Task::new(shared, id, offer, profile, session, seat);
     task.serve(media_inbox).await;
 }
 
@@ -75,6 +83,9 @@ struct Task {
     id: String,
     call: Call,
     session: Session,
+    seat: Option<Seat>,
+    /// What recognizers tell.
+    told: (Reply, mpsc::Receiver<(ListenId, Told)>),
     /// Hangs the leg up if the task ends otherwise than by its call, in a panic above all.
     guard: LegGuard,
     leg_events: mpsc::Receiver<crate::sip::Event>,
@@ -110,6 +121,7 @@ impl Task {
         offer: Offer,
         profile: Arc<Profile>,
         session: Session,
+        seat: Option<Seat>,
     ) -> Task {
         let (source, us) = (offer.invitation.source, offer.invitation.local);
         let address = shared.config.media_address_for(source.address.ip(), us.ip());
@@ -146,6 +158,8 @@ impl Task {
             id,
             call,
             session,
+            seat,
+            told: mpsc::channel(TOLD_MAX),
             guard,
             leg_events,
             replies,
@@ -182,6 +196,7 @@ impl Task {
                     Some(Input::Media(event.unwrap_or(media::Event::Silent)))
                 }
                 Some(reply) = self.replies.1.recv() => Some(reply),
+                Some((id, told)) = self.told.1.recv() => Some(Input::Told(id, told)),
                 event = next_of(&mut self.agent) => Some(Input::Second(event)),
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
@@ -202,6 +217,8 @@ impl Task {
                     let _ = self.shared.commands.send(command).await;
                 }
                 Output::Media(command) => self.session.command(command),
+                Output::Listen { id, field, keyed } => self.listen(id, field, keyed),
+                Output::Deaf => self.seat.iter().for_each(Seat::deaf),
                 Output::Lookup(serial, query) => {
                     let found = self.shared.directory.load().answer(&query);
                     self.reply(async move { Input::Found(serial, found) });
@@ -245,6 +262,15 @@ impl Task {
             }
         }
         None
+    }
+
+    /// Without room nothing is heard, and the caller is asked to key.
+    fn listen(&self, id: ListenId, field: Field, keyed: Keys) {
+        let reply = || self.told.0.clone();
+        let taken = self.seat.as_ref().is_some_and(|seat| seat.listen(id, field, keyed, reply()));
+        if !taken {
+            let _ = reply().try_send((id, Told::Late));
+        }
     }
 
     /// Runs a request to the world beside the call. Its reply may find the call gone: a charge

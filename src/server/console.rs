@@ -33,11 +33,15 @@ impl Console {
                 (Who::Note, format!("call from {caller} by trunk `{trunk}`, {negotiated}"))
             }
             Telling::Said(words) => (Who::Ringtill, words.clone()),
-            Telling::Keyed { field, shown, rejected } => {
+            Telling::Keyed { field, shown, rejected, spoken } => {
+                let how = if *spoken { "says" } else { "keys" };
                 let verdict = if *rejected { "  (not accepted)" } else { "" };
-                (Who::Caller, format!("keys {shown}  [{field}]{verdict}"))
+                (Who::Caller, format!("{how} {shown}  [{field}]{verdict}"))
             }
             Telling::Silence { field } => (Who::Caller, format!("says nothing  [{field}]")),
+            Telling::NotUnderstood { field } => {
+                (Who::Caller, format!("says something  [{field}]  (not understood)"))
+            }
             Telling::Connected => (Who::Note, "caller and agent are connected".into()),
             Telling::CallerHungUp => (Who::Caller, "hangs up".into()),
             Telling::Dropped(why) => (Who::Ringtill, format!("hangs up: {why}")),

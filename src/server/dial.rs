@@ -19,6 +19,8 @@ use crate::dial::listen::Index;
 use crate::dial::phone::{Output, Report, Setup};
 use crate::dial::run::Failure;
 use crate::dial::script::{Keying, Script};
+use crate::media::Clip;
+use crate::prompt::clip::{ClipError, Converter, encode};
 use crate::prompt::{self, Library};
 use crate::sip::model::Uri;
 use crate::sip::offer::{Law, SrtpPolicy};
@@ -98,13 +100,17 @@ pub async fn dial(options: Options, out: &mut (dyn Write + Send)) -> ExitCode {
         }
     };
     let steps = if options.script.trim().is_empty() { "wait-end 600" } else { &options.script };
-    let script = match Script::parse(steps, &|id| knows(&library, id)) {
+    let mut script = match Script::parse(steps, &|id| knows(&library, id)) {
         Ok(script) => script,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };
+    if let Err(why) = script.load(sound_file) {
+        eprintln!("error: {why}");
+        return ExitCode::from(2);
+    }
     let call = Call {
         target: options.target,
         from: options.from,
@@ -131,6 +137,19 @@ pub async fn dial(options: Options, out: &mut (dyn Write + Send)) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What a caller says, from a file.
+fn sound_file(name: &str) -> Result<Clip, String> {
+    let bytes = std::fs::read(name).map_err(|error| format!("{name}: {error}"))?;
+    sound(bytes.into()).map_err(|error| format!("{name}: {error}"))
+}
+
+/// What a caller says, from FLAC or WAV.
+pub fn sound(bytes: std::borrow::Cow<'static, [u8]>) -> Result<Clip, ClipError> {
+    /// Nobody says more in one go.
+    const SECONDS_MAX: usize = 60;
+    Ok(encode(&Converter::default().sound(bytes, SECONDS_MAX)?))
 }
 
 /// Whether a script may wait for this id.

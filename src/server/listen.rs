@@ -10,15 +10,16 @@ use std::sync::mpsc;
 use serde::Serialize;
 
 use super::clock;
+use crate::media::ListenId;
 use crate::media::codec;
+use crate::media::ear::Ear;
 use crate::media::frame::SAMPLES;
-use crate::media::tone::{Detector, amplitudes};
-use crate::media::voice::Line;
 use crate::prompt::clip::{ClipError, Converter};
+use crate::rtp::reorder::Unit;
 use crate::secret::Keys;
 use crate::sip::offer::Law;
 use crate::speech::{
-    self, Answer, Engine, Field, Frame, Heard, Hypothesis, Listener, Outcome, Spoken,
+    self, Answer, Answers, Engine, Field, Frame, Heard, Hypothesis, Listener, Outcome, Spoken,
 };
 
 #[cfg(test)]
@@ -173,25 +174,45 @@ struct Said {
 /// What was said in mu-law sound.
 fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
     let mut said = Said::default();
-    let mut detector = Detector::new();
-    let listen = || Listener::new(engine, field, &Keys::new());
-    let mut listener = listen();
-    for codes in codes.chunks(SAMPLES) {
-        let mut frame = [0; SAMPLES];
-        let mut room = [0.0; SAMPLES];
-        frame
-            .iter_mut()
-            .zip(codes)
-            .for_each(|(sample, &code)| *sample = codec::decode(Law::Mu, code));
-        detector.hear(amplitudes(Law::Mu, codes, &mut room));
-        let line = Line { tone: detector.is_held(), sent: 0.0 };
-        if let Some(Heard::Answer(answers)) = listener.hear(Frame::Sound(&frame), line) {
-            said.add(answers.judge());
-            listener = listen();
+    each_answer(codes, field, engine, |answers| said.add(answers.judge()));
+    said
+}
+
+/// Every answer in mu-law sound, heard as on a call: from when speech begins until it ends.
+pub fn each_answer(
+    codes: &[u8],
+    field: Field,
+    engine: &dyn Engine,
+    mut each: impl FnMut(&Answers),
+) {
+    const ID: ListenId = ListenId(0);
+    let mut ear = Ear::new(false);
+    ear.hear_speech();
+    let mut listener: Option<Listener> = None;
+    if let Some(hearing) = ear.hearing() {
+        hearing.listen(Some(ID));
+    }
+    for (nth, codes) in codes.chunks(SAMPLES).enumerate() {
+        let timestamp = (nth * SAMPLES) as u32;
+        let unit = Unit::Audio { payload_type: 0, timestamp, payload: codes };
+        ear.hear(unit, Law::Mu, true, None, |_| ());
+        let Some(hearing) = ear.hearing() else { continue };
+        while let Some(spoken) = hearing.take() {
+            let listening =
+                listener.get_or_insert_with(|| Listener::new(engine, field, &Keys::new()));
+            let heard = listening.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
+            if let Some(Heard::Answer(answers)) = &heard {
+                each(answers);
+            }
+            if heard.is_some() {
+                listener = None;
+                hearing.listen(Some(ID));
+            }
         }
     }
-    said.add(listener.end().judge());
-    said
+    if let Some(mut listener) = listener {
+        each(&listener.end());
+    }
 }
 
 impl Said {

@@ -17,6 +17,7 @@ use rand::rngs::SysRng;
 use tokio::sync::mpsc;
 
 use super::clock;
+use super::recognizer::Inlet;
 use crate::media::{Command, Event, Setup, Stream};
 use crate::sip::profile::Latch;
 
@@ -60,6 +61,8 @@ pub struct OpenCall {
     pub networks: Vec<IpNet>,
     /// Where the call's events go. A key that finds it full waits; received audio is dropped.
     pub events: mpsc::Sender<Event>,
+    /// Where what the caller says goes; `None`: nobody listens.
+    pub inlet: Option<Inlet>,
 }
 
 /// Why a call gets no media.
@@ -184,6 +187,9 @@ impl Media {
         let setup = Setup { record, ..call.setup };
         let mut stream = Stream::new(setup, call.latch, now);
         stream.admit_only(call.networks);
+        if call.inlet.is_some() {
+            stream.hear_speech();
+        }
         let call = Box::new(Call {
             id,
             name: call.name,
@@ -197,6 +203,7 @@ impl Media {
             events: call.events,
             waiting: None,
             recording,
+            inlet: call.inlet,
             joined: None,
             open: Arc::clone(&open),
         });

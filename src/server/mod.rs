@@ -32,6 +32,7 @@ pub mod listen; // what is said in a recording
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
 pub mod payments; // `ringtill payments`
+pub mod recognizer; // what callers say, on threads of its own
 pub mod prompts; // the voice: bundled and own files, the synthesis command
 pub mod routes; // where requests of ours go
 pub mod reconcile; // `ringtill reconcile`
@@ -70,6 +71,8 @@ struct Shared {
     http: http_client::HttpClient,
     store: Arc<store::Store>,
     media: media::Media,
+    /// Where callers may say what they are asked for.
+    recognizers: Option<recognizer::Pool>,
     commands: sip::Commands,
     routes: routes::Routes,
     tls: Option<Arc<sip::tls::Tls>>,
@@ -124,6 +127,11 @@ impl Server {
 
     pub fn store(&self) -> &store::Store {
         &self.shared.store
+    }
+
+    /// What has been made of callers who spoke.
+    pub fn recognized(&self) -> Option<recognizer::Totals> {
+        self.shared.recognizers.as_ref().map(recognizer::Pool::totals)
     }
 
     pub fn library(&self) -> &Arc<Library> {

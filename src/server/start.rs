@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Counters, Shared, Watched, accounts, bogus, clock, dns, fingerprint, gateway, media, prompts,
-    routes, sip, store,
+    recognizer, routes, sip, store,
 };
 use crate::call::Policy;
 use crate::config::Config;
 use crate::prompt::Library;
 use crate::sip::transport::Listener;
+use crate::speech;
 
 /// Why the server does not start, in words for the person who starts it.
 #[derive(Debug)]
@@ -80,6 +81,7 @@ pub(super) async fn open(
     let store = open_store(&config).await?;
     let fingerprints = fingerprint::open(&config).map_err(StartError::configuration)?;
     let media = start_media(&config)?;
+    let recognizers = start_recognizers(&config)?;
     let tls = config.sip.tls.clone().map(sip::tls::Tls::open).transpose();
     let tls = tls.map_err(StartError::configuration)?.map(Arc::new);
     let (sip, offers) = start_sip(&config, tls.clone()).await?;
@@ -89,6 +91,7 @@ pub(super) async fn open(
         dialogue: config.dialogue.clone(),
         fingerprints: Arc::new(fingerprints),
         agent: config.agent.uri.clone(),
+        speech: recognizers.is_some(),
         duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
     };
     let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
@@ -100,6 +103,7 @@ pub(super) async fn open(
         http: opened.http,
         store: Arc::new(store),
         media,
+        recognizers,
         commands: sip.commands(),
         routes: routes.clone(),
         tls,
@@ -174,6 +178,21 @@ fn start_media(config: &Config) -> Result<media::Media, StartError> {
         };
         StartError::machine(format!("media cannot start on {address}: {error}{remedy}"))
     })
+}
+
+fn start_recognizers(config: &Config) -> Result<Option<recognizer::Pool>, StartError> {
+    let Some((name, path)) = config.speech.engine() else { return Ok(None) };
+    let failed =
+        |why: &dyn fmt::Display| StartError::configuration(format!("[speech] engine: {why}"));
+    let model = path.map(std::fs::read).transpose().map_err(|error| {
+        let path = path.unwrap_or(Path::new("")).display();
+        failed(&format!("{path}: {error}"))
+    })?;
+    let engine = speech::open(name, model).map_err(|error| failed(&error))?;
+    let pool = recognizer::Pool::start(engine, config.speech.threads);
+    let pool = pool.map_err(|error| StartError::machine(format!("recognizer: {error}")))?;
+    info!(engine = pool.engine(), "callers may say what they are asked for");
+    Ok(Some(pool))
 }
 
 const PRODUCT: &str = concat!("ringtill/", env!("CARGO_PKG_VERSION"));

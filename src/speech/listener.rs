@@ -1,102 +1,73 @@
-//! One answer from its first sound to the silence after it: voice activity and the recognizer
-//! together say when it has begun, which stops a prompt, and when it is over.
+//! One answer from its first sound to the silence after it: what is said goes to the recognizer,
+//! and how far that has come says how long a silence ends it.
 
 use super::decode::answer::Answers;
 use super::{Engine, Extent, Field, Frame, Progress, Recognizer};
 use crate::media::frame::FRAME_MS;
-use crate::media::voice::{Line, Voice};
 use crate::secret::Keys;
 
-/// Listens for the answer to one question.
+/// Listens to an answer that has begun.
 pub struct Listener {
     field: Field,
-    voice: Voice,
     recognizer: Box<dyn Recognizer>,
-    state: State,
+    /// Milliseconds of it; `None` once it is over.
+    lasts_ms: Option<u32>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting,
-    /// For so many milliseconds.
-    Speaking(u32),
-    Over,
-}
-
-/// What a listener tells.
+/// How an answer ended.
 pub enum Heard {
-    /// The caller has begun to speak: what we say should stop.
-    Begun,
-    /// What began was no answer: a cough, a word to someone else. It goes on listening.
+    /// What began was no answer: a cough, a word to someone else.
     Nothing,
-    /// The answer is over.
     Answer(Answers),
 }
 
 /// An answer is over after so much, whatever goes on.
-const ANSWER_MAX_MS: u32 = 30_000;
+pub const ANSWER_MAX_MS: u32 = 30_000;
 /// Speech without a word that means something ends after this pause.
 const NOTHING_MS: u32 = 1_500;
 /// A voice goes on, or a noise does: so long after the last word, that is as good as silence.
 const NO_WORD_MS: u32 = 1_500;
+/// The same before the first word: music, a television.
+const NO_FIRST_WORD_MS: u32 = 6_000;
 /// A word is told at most so long after it.
 const TOLD_AFTER_MS: u32 = 240;
 
 impl Listener {
     /// Listens for what continues the digits that were keyed.
     pub fn new(engine: &dyn Engine, field: Field, keyed: &Keys) -> Listener {
-        let recognizer = engine.recognizer(field, keyed);
-        Listener { field, voice: Voice::new(), recognizer, state: State::Waiting }
+        Listener { field, recognizer: engine.recognizer(field, keyed), lasts_ms: Some(0) }
     }
 
-    /// Takes the next 20 ms.
-    pub fn hear(&mut self, frame: Frame<'_>, line: Line) -> Option<Heard> {
-        if self.state == State::Over {
-            return None;
-        }
-        match frame {
-            Frame::Sound(sound) => self.voice.hear(sound, line),
-            Frame::Lost => self.voice.lose(),
-        }
+    /// Takes the next 20 ms; `quiet_ms`: how long nobody has spoken.
+    pub fn hear(&mut self, frame: Frame<'_>, quiet_ms: u32) -> Option<Heard> {
+        let lasts_ms = self.lasts_ms.as_mut()?;
+        *lasts_ms += FRAME_MS;
+        let lasts_ms = *lasts_ms;
         self.recognizer.take(frame);
-        let progress = self.recognizer.progress();
-        match &mut self.state {
-            State::Over => None,
-            State::Waiting => {
-                let begun = self.voice.has_begun() || progress.words > 0;
-                begun.then(|| {
-                    self.state = State::Speaking(0);
-                    Heard::Begun
-                })
-            }
-            State::Speaking(ms) => {
-                *ms += FRAME_MS;
-                let over = *ms >= ANSWER_MAX_MS;
-                self.watch_end(progress, over)
-            }
-        }
+        let heard = self.watch_end(lasts_ms, quiet_ms)?;
+        self.lasts_ms = None;
+        Some(heard)
     }
 
     /// The caller went over to keys, or is gone: what was said until now.
     pub fn end(&mut self) -> Answers {
-        self.state = State::Over;
+        self.lasts_ms = None;
         self.recognizer.answers()
     }
 
-    fn watch_end(&mut self, progress: Progress, over: bool) -> Option<Heard> {
-        let quiet_ms = self.voice.quiet_ms();
-        let Some(since_word_ms) = progress.quiet_ms else {
-            let nothing = over || quiet_ms >= NOTHING_MS;
-            return nothing.then(|| {
-                self.state = State::Waiting;
-                Heard::Nothing
-            });
+    fn watch_end(&mut self, lasts_ms: u32, quiet_ms: u32) -> Option<Heard> {
+        let Progress { extent, quiet_ms: since_word_ms, .. } = self.recognizer.progress();
+        let over = lasts_ms >= ANSWER_MAX_MS;
+        let Some(since_word_ms) = since_word_ms else {
+            // What is kept from before speech began is no pause.
+            let paused = quiet_ms >= NOTHING_MS && lasts_ms >= NOTHING_MS;
+            return (over || paused || lasts_ms >= NO_FIRST_WORD_MS).then_some(Heard::Nothing);
         };
         // A voice too low to be told from noise still says words.
         let quiet_ms = quiet_ms.min(since_word_ms + TOLD_AFTER_MS);
         let quiet_ms = quiet_ms.max(since_word_ms.saturating_sub(NO_WORD_MS));
-        let ended = over || quiet_ms >= pause_ms(self.field, progress.extent);
-        ended.then(|| Heard::Answer(self.end()))
+        let ended = over || quiet_ms >= pause_ms(self.field, extent);
+        ended.then(|| Heard::Answer(self.recognizer.answers()))
     }
 }
 
@@ -161,7 +132,7 @@ mod tests {
     fn over_ms(field: Field, extent: Extent) -> Option<u32> {
         let mut listener = Listener::new(&Fake(extent), field, &Keys::new());
         (1..600u32).find_map(|nth| {
-            let heard = listener.hear(Frame::Sound(&[0; SAMPLES]), Line::default());
+            let heard = listener.hear(Frame::Sound(&[0; SAMPLES]), u32::MAX);
             matches!(heard, Some(Heard::Answer(_))).then_some(nth * FRAME_MS)
         })
     }
@@ -181,7 +152,7 @@ mod tests {
         let mut listener = Listener::new(&Fake(Extent::Full), Field::Zip, &Keys::new());
         listener.end();
         for _ in 0..200 {
-            assert!(listener.hear(Frame::Lost, Line::default()).is_none());
+            assert!(listener.hear(Frame::Lost, 0).is_none());
         }
     }
 }

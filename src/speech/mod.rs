@@ -1,22 +1,23 @@
 //! What the caller said: sound in, the likeliest answers to one question out, with how sure it is.
 //!
-//! A [`Listener`] is what a call uses: it hears when speech begins and ends and asks a
-//! [`Recognizer`] what was said. Nothing here shows or keeps what it heard: audio, features,
+//! A [`Listener`] is what a call uses: it hears when an answer ends and asks a [`Recognizer`]
+//! what was said. Nothing here shows or keeps what it heard: audio, features,
 //! posteriors and answers are wiped when dropped, and have no `Debug`.
 
 use std::sync::Arc;
 
 use crate::media::frame::SAMPLES;
+use crate::media::hearing::Sound;
 use crate::secret::Keys;
 
 pub mod word; // what a word means, whatever the language
 pub mod decode; // words that make an answer of a field
 pub mod digits; // the built-in engine: front-end, network
-pub mod listener; // when speech begins and ends, and what it was
+pub mod listener; // when an answer is over, and what it was
 
 pub use decode::answer::{Answer, Answers, Hypothesis, Outcome};
 pub use decode::fuse::fuse;
-pub use decode::grammar::{Extent, Meaning, Spoken};
+pub use decode::grammar::{DIGITS_MAX, Extent, Meaning, Spoken};
 pub use listener::{Heard, Listener};
 pub use word::Command;
 
@@ -47,6 +48,13 @@ pub enum Frame<'a> {
     Sound(&'a [i16; SAMPLES]),
     /// The packet never came.
     Lost,
+}
+
+impl Frame<'_> {
+    /// What came of a packet.
+    pub fn of(sound: &Option<Sound>) -> Frame<'_> {
+        sound.as_ref().map_or(Frame::Lost, |sound| Frame::Sound(sound))
+    }
 }
 
 /// Something that understands speech, one for each question.

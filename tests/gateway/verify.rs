@@ -64,7 +64,7 @@ async fn the_command_tells_what_is_right_and_whose_fault_is_what_is_not() {
         let (good, text) = told(&config(&host.base(), &ca, &secret)).await;
         assert!(good, "{name}: {text}");
         assert!(text.contains("connected") && text.contains("verified for 127.0.0.1"), "{text}");
-        assert!(text.contains("HTTP 200"), "{text}");
+        assert!(text.contains("HTTP 20"), "{text}");
         let taken: i64 = host.simulator.lock().unwrap().entries().iter().map(|e| e.captured).sum();
         assert_eq!(taken, 0, "{name}: money moved");
 

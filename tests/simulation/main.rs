@@ -22,6 +22,7 @@ use ringtill::sip::offer::{Law, SrtpPolicy};
 
 mod network;
 mod routing;
+mod spoken; // callers who say what they are asked for
 mod transfer; // a caller passed on to an agent
 mod server;
 

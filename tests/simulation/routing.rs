@@ -79,6 +79,7 @@ impl World {
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             agent: agent.map(String::from),
+            speech: false,
             duration_max: Duration::from_secs(600),
         };
         let setup = Setup {
@@ -129,7 +130,7 @@ impl World {
                     let ended = media::Event::PlayEnded { id, completed: true };
                     self.plays_end.then_some(Input::Media(ended))
                 }
-                Output::Media(_) => None,
+                Output::Media(_) | Output::Listen { .. } | Output::Deaf => None,
                 Output::Lookup(serial, query) => {
                     let found: Vec<Account> = self.directory.answer(&query);
                     Some(Input::Found(serial, found))

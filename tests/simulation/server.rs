@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use ringtill::account::Directory;
 use ringtill::account::csv;
 use ringtill::call::{Call, Input, Output, Policy, Setup, Telling};
-use ringtill::dialogue;
+use ringtill::dialogue::{self, Told};
 use ringtill::gateway::bogus::Simulator;
 use ringtill::gateway::{self, Gateway};
 use ringtill::instrument::FingerprintKey;
 use ringtill::ledger::journal::Journal;
-use ringtill::media::{self, Stream};
+use ringtill::media::{self, ListenId, Stream};
 use ringtill::money::Money;
 use ringtill::payment::{self, Outcome};
 use ringtill::prompt::Library;
 use ringtill::sip::offer::{Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{self, Agent, Leg};
+use ringtill::speech::{Engine, Frame, Heard, Listener};
 
 use crate::network::{Datagram, Network};
 
@@ -52,6 +53,8 @@ pub struct Server {
     pub tellings: Vec<Telling>,
     /// Keys as the call was given them.
     pub keys: String,
+    /// Callers may answer by voice.
+    pub speech: Option<Arc<dyn Engine>>,
     seed: [u8; 32],
 }
 
@@ -59,6 +62,7 @@ struct Running {
     call: Call,
     stream: Stream,
     tick: Instant,
+    listening: Option<(ListenId, Listener)>,
 }
 
 impl Server {
@@ -86,6 +90,7 @@ impl Server {
             outcome: None,
             tellings: Vec::new(),
             keys: String::new(),
+            speech: None,
             seed: bytes,
         }
     }
@@ -128,6 +133,19 @@ impl Server {
                     let bytes = packet[..len].to_vec();
                     network.send(now, Datagram { source: self.rtp_address, destination, bytes });
                 }
+            }
+            while let Some(spoken) = running.stream.spoken() {
+                let listening = running.listening.as_mut().filter(|(id, _)| *id == spoken.id);
+                let Some((id, listener)) = listening else { continue };
+                let heard = listener.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
+                let told = match heard {
+                    None => continue,
+                    Some(Heard::Nothing) => Told::Nothing,
+                    Some(Heard::Answer(answers)) => Told::Answer(answers),
+                };
+                let id = *id;
+                running.listening = None;
+                running.call.handle(now, wall_ms, Input::Told(id, told));
             }
             while let Some(event) = running.stream.poll() {
                 if let media::Event::Key { digit, .. } = &event {
@@ -194,9 +212,13 @@ impl Server {
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             agent: None,
+            speech: self.speech.is_some(),
             duration_max: Duration::from_secs(600),
         };
-        let stream = Stream::new(setup, profile.latch, now);
+        let mut stream = Stream::new(setup, profile.latch, now);
+        if self.speech.is_some() {
+            stream.hear_speech();
+        }
         let local = Local {
             address: self.rtp_address.ip(),
             port: self.rtp_address.port(),
@@ -222,7 +244,7 @@ impl Server {
                 seed: self.seed,
             },
         );
-        Running { call, stream, tick: now }
+        Running { call, stream, tick: now, listening: None }
     }
 
     /// Carries out what the call asks; false when there was nothing.
@@ -236,6 +258,11 @@ impl Server {
             match output {
                 Output::Sip(command) => self.agent.handle(now, sip::Input::Command(command)),
                 Output::Media(command) => running.stream.command(now, command),
+                Output::Listen { id, field, keyed } => {
+                    let engine = self.speech.as_deref().expect("nobody listens");
+                    running.listening = Some((id, Listener::new(engine, field, &keyed)));
+                }
+                Output::Deaf => running.listening = None,
                 Output::Lookup(serial, query) => {
                     let found = self.directory.answer(&query);
                     self.reply(now + STORE_TIME, Input::Found(serial, found));

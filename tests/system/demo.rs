@@ -7,7 +7,7 @@ use ringtill::ledger::reconcile;
 use crate::binary::{RINGTILL, files, one_at_a_time};
 
 #[test]
-fn both_calls_end_paid_and_nothing_secret_is_shown() {
+fn all_calls_end_paid_and_nothing_secret_is_shown() {
     let _turn = one_at_a_time();
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new(RINGTILL)
@@ -24,6 +24,10 @@ fn both_calls_end_paid_and_nothing_secret_is_shown() {
         "keys ••••••••••••••••  [card]  (not accepted)",
         "approved, code",
         "$45.00 + $2.00 fee = $47.00 on visa ending 1111",
+        "says 2000  [amount]",
+        "says ••••••••••••••••  [card]",
+        "I heard ••••.",
+        "$20.00 + $2.00 fee = $22.00 on visa ending 1111",
         "Your confirmation number is",
         "approved, posted and reconciled",
         "serve -c",
@@ -36,11 +40,11 @@ fn both_calls_end_paid_and_nothing_secret_is_shown() {
     let all = files(folder.path());
     let ends =
         |end: &str| all.iter().filter(|(path, _)| path.to_string_lossy().ends_with(end)).count();
-    assert_eq!((ends(".wav"), ends(".part")), (2, 0), "two whole recordings");
+    assert_eq!((ends(".wav"), ends(".part")), (3, 0), "whole recordings");
     let posted = all.iter().filter(|(path, _)| {
         path.parent().is_some_and(|p| p.ends_with("posting"))
             && path.extension().is_some_and(|e| e == "csv")
     });
     let rows: usize = posted.map(|(_, csv)| reconcile::read(csv).expect("whole").rows.len()).sum();
-    assert_eq!(rows, 2);
+    assert_eq!(rows, 3);
 }

@@ -9,6 +9,7 @@ use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
 use crate::caller::{JAMES, MARIA, Sip, library};
 
 mod scan;
+mod spoken; // by voice
 
 use scan::{Card, findings, keys_in};
 

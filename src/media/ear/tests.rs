@@ -53,7 +53,7 @@ fn heard(sent: Option<&[u8]>, sound: &[u8]) -> (String, usize) {
         ear.hear(unit, Law::Mu, true, None, |sound| match sound {
             Sound::Tone { digit, .. } => keys.push(char::from(digit.expose())),
             Sound::Begun => begun += 1,
-            Sound::Frame(_) => {}
+            Sound::Frame(_) | Sound::Speech(_) => {}
         });
     }
     (keys, begun)

@@ -142,7 +142,16 @@ impl Stream {
             return self.drain_joined(now, law, agreed.listens());
         }
         let Stream {
-            transcoder, reorder, ear, merger, recorder, outbox, playout, counters, ..
+            transcoder,
+            reorder,
+            ear,
+            merger,
+            recorder,
+            outbox,
+            playout,
+            counters,
+            speech_stops,
+            ..
         } = self;
         while let Some(unit) = reorder.take(now) {
             let unit = inside(transcoder, unit);
@@ -157,6 +166,12 @@ impl Stream {
                     }
                 }
                 Sound::Begun => outbox.ended(playout.barge_in(), false),
+                Sound::Speech(id) => {
+                    outbox.push(Event::Speech(id));
+                    if *speech_stops {
+                        outbox.ended(playout.barge_in(), false);
+                    }
+                }
                 Sound::Frame(frame) => outbox.heard(frame),
             });
             if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {

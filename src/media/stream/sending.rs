@@ -34,6 +34,9 @@ impl Stream {
     /// missed is skipped on the RTP clock, never sent in a burst.
     pub fn transmit(&mut self, now: Instant, packet: &mut [u8; PACKET_MAX]) -> Option<usize> {
         self.drain(now);
+        if let Some(hearing) = self.ear.hearing() {
+            hearing.turn();
+        }
         let agreed = self.agreed?;
         self.skip_missed(now);
         self.watch_silence(now, agreed);
@@ -54,7 +57,7 @@ impl Stream {
                 _ => [codec::silence(Law::Mu); SAMPLES],
             });
         }
-        if self.merger.wants_tones() {
+        if self.ear.wants_sent(self.merger.wants_tones()) {
             self.ear.sent(agreed.law, &frame);
         }
         // Who is not known yet by address must hear from us to be heard.
@@ -100,7 +103,8 @@ impl Stream {
         if let Some(recorder) = &mut self.recorder {
             recorder.pass(missed);
         }
-        if let (Some(agreed), true) = (self.agreed, self.merger.wants_tones()) {
+        let wanted = self.ear.wants_sent(self.merger.wants_tones());
+        if let (Some(agreed), true) = (self.agreed, wanted) {
             let silence = [codec::silence(agreed.law); SAMPLES];
             (0..missed.min(MISSED_MAX)).for_each(|_| self.ear.sent(agreed.law, &silence));
         }

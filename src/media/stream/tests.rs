@@ -25,6 +25,7 @@ struct End {
     pressed: usize,
     silent: usize,
     heard: Vec<u8>,
+    speech: Vec<ListenId>,
     recorded: Vec<Stereo>,
     /// What of it is in segments, and where one ended.
     segments: Vec<Recorded>,
@@ -77,6 +78,7 @@ impl End {
             pressed: 0,
             silent: 0,
             heard: vec![],
+            speech: vec![],
             recorded: vec![],
             segments: vec![],
         }
@@ -93,6 +95,7 @@ impl End {
                 Event::Pressed => self.pressed += 1,
                 Event::Silent => self.silent += 1,
                 Event::Heard(frame) => self.heard.extend_from_slice(&frame[..]),
+                Event::Speech(id) => self.speech.push(id),
             }
         }
         while let Some(recorded) = self.stream.recorded() {

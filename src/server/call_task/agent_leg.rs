@@ -40,7 +40,7 @@ impl Task {
         let setup = media_setup(false);
         let (name, latch) = (format!("{}-agent", self.id), self.trunk.latch);
         let networks = self.trunk.media_sources.clone();
-        let opened = OpenCall { name, setup, latch, networks, events };
+        let opened = OpenCall { name, setup, latch, networks, events, inlet: None };
         let session = match self.shared.media.open_beside(&self.session, opened) {
             Ok(session) => session,
             Err(full) => {

@@ -1,5 +1,5 @@
-//! `ringtill demo`: a server on loopback and a scripted caller that pays two bills over real SIP
-//! and RTP, shown as it happens.
+//! `ringtill demo`: a server on loopback and scripted callers who pay three bills over real SIP and
+//! RTP, by keys and by voice, shown as it happens.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use crate::dial::script::{Keying, Script};
 use crate::gateway::bogus;
 use crate::ledger::reconcile::{self, Status};
 use crate::ledger::{Intent, State};
-use crate::media::Method;
+use crate::media::{Clip, Method};
 use crate::money::Money;
 use crate::sip::offer::{Law, SrtpPolicy};
 
 /// Options of `ringtill demo`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Keep serving after the two calls, until Ctrl-C
+    /// Keep serving after the calls, until Ctrl-C
     #[arg(long)]
     stay: bool,
     /// Where configuration, accounts, ledger, recordings and reconciliation files are left
@@ -38,6 +38,17 @@ const SIP_PORT: u16 = 5060;
 const ACCOUNTS: &str = include_str!("accounts.csv");
 const JAMES: &str = include_str!("james.script");
 const STRANGER: &str = include_str!("stranger.script");
+const AIKO: &str = include_str!("aiko.script");
+
+/// What Aiko says: a synthetic voice, see `voice/render`.
+const VOICE: [(&str, &[u8]); 6] = [
+    ("two", include_bytes!("voice/two.flac")),
+    ("amount", include_bytes!("voice/amount.flac")),
+    ("yes", include_bytes!("voice/yes.flac")),
+    ("card", include_bytes!("voice/card.flac")),
+    ("expiry", include_bytes!("voice/expiry.flac")),
+    ("zip", include_bytes!("voice/zip.flac")),
+];
 
 /// One call of the demo and what must come of it.
 struct Scene {
@@ -49,7 +60,7 @@ struct Scene {
     amount: Money,
 }
 
-fn scenes() -> [Scene; 2] {
+fn scenes() -> [Scene; 3] {
     let keys = |method| Keying { method, on_ms: 80, off_ms: 80 };
     [
         Scene {
@@ -68,10 +79,18 @@ fn scenes() -> [Scene; 2] {
             account: "1002",
             amount: Money::usd(4_500),
         },
+        Scene {
+            title: "3. Aiko says what she is asked for, and keys what nobody around her should hear",
+            from: "+13175550167",
+            script: AIKO,
+            keying: keys(Method::Events),
+            account: "1003",
+            amount: Money::usd(2_000),
+        },
     ]
 }
 
-/// Runs the demo; success only if both payments were approved, posted and reconciled.
+/// Runs the demo; success only if all payments were approved, posted and reconciled.
 pub async fn run(options: Options) -> ExitCode {
     match Box::pin(play(&options)).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,12 +167,14 @@ async fn show(mut watched: mpsc::Receiver<Watched>, console: Console) {
 async fn place(server: &Server, scene: Scene) -> Result<(), String> {
     let library = server.library();
     let script = Script::parse(scene.script, &|id| dial::knows(library, id));
+    let mut script = script.map_err(|error| error.to_string())?;
+    script.load(said)?;
     let call = Call {
         target: format!("sip:pay@{}", server.sip_address()),
         from: Some(scene.from.into()),
         headers: Vec::new(),
         prompts: dial::indexes(library, &[Law::Mu]),
-        script: script.map_err(|error| error.to_string())?,
+        script,
         keying: scene.keying,
         srtp: SrtpPolicy::Off,
         local: None,
@@ -166,6 +187,13 @@ async fn place(server: &Server, scene: Scene) -> Result<(), String> {
         return Err("the call did not end".into());
     }
     Ok(())
+}
+
+/// A sound of the demo's voice.
+fn said(name: &str) -> Result<Clip, String> {
+    let found = VOICE.iter().find(|(known, _)| *known == name);
+    let (_, bytes) = found.ok_or_else(|| format!("nobody says `{name}`"))?;
+    dial::sound((*bytes).into()).map_err(|error| format!("{name}: {error}"))
 }
 
 /// Posts what is left; all files of the folder.
@@ -227,7 +255,7 @@ fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &
     let shown = folder.display();
     // As it was called: `cargo run` does not put it on the path.
     let ringtill = std::env::args().next().unwrap_or_else(|| "ringtill".into());
-    println!("{}", console.heading("Both payments approved, posted and reconciled."));
+    println!("{}", console.heading("All payments approved, posted and reconciled."));
     println!("  recordings      {shown}/recordings   (card data is silence)");
     for file in posted {
         println!("  reconciliation  {}", file.display());

@@ -42,8 +42,8 @@ fn leg_beside(media: &Media, name: &str, room: usize, beside: Option<&Leg>) -> L
     let (events, inbox) = mpsc::channel(room);
     let setup =
         Setup { ssrc: 7, sequence: 1, timestamp: 99, chance: 1, record: true, listen: false };
-    let call =
-        OpenCall { name: name.into(), setup, latch: Latch::Strict, networks: vec![], events };
+    let (latch, networks) = (Latch::Strict, vec![]);
+    let call = OpenCall { name: name.into(), setup, latch, networks, events, inlet: None };
     let session = match beside {
         None => media.open(call),
         Some(other) => media.open_beside(&other.session, call),
@@ -346,7 +346,8 @@ fn a_call_without_a_port_is_refused_and_ports_rest() {
     let (events, _inbox) = mpsc::channel(1);
     let setup =
         Setup { ssrc: 7, sequence: 1, timestamp: 99, chance: 1, record: false, listen: false };
-    let call = OpenCall { name: "c".into(), setup, latch: Latch::Strict, networks: vec![], events };
+    let (latch, networks) = (Latch::Strict, vec![]);
+    let call = OpenCall { name: "c".into(), setup, latch, networks, events, inlet: None };
     assert_eq!(media.open(call).err(), Some(Full::Ports));
 }
 

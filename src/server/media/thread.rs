@@ -23,6 +23,7 @@ use super::recorder::Recording;
 use crate::media::stream::PACKET_MAX;
 use crate::media::{Command, Event, Stream};
 use crate::server::clock;
+use crate::server::recognizer::Inlet;
 use crate::sip::offer::Rtcp;
 use crate::sip::profile::Latch;
 
@@ -75,6 +76,8 @@ pub struct Call {
     /// An event that found `events` full.
     pub waiting: Option<Event>,
     pub recording: Option<Recording>,
+    /// Where what the caller says goes.
+    pub inlet: Option<Inlet>,
     /// The call of the same slot that it is joined to.
     pub joined: Option<u64>,
     /// False once the session is dropped, should there be no room for the order that says so.
@@ -365,6 +368,7 @@ impl Call {
             self.send_control(&packet[..len], way);
         }
         self.tell();
+        self.hand_over_speech(now);
         self.record(counts);
     }
 
@@ -414,6 +418,13 @@ impl Call {
                 // The call is over; the session will be dropped.
                 Err(Refused::Closed(_)) => {}
             }
+        }
+    }
+
+    fn hand_over_speech(&mut self, now: Instant) {
+        let Some(inlet) = &mut self.inlet else { return };
+        while let Some(spoken) = self.stream.spoken() {
+            inlet.hear(now, spoken);
         }
     }
 

@@ -134,6 +134,11 @@ impl Answers {
         }
     }
 
+    /// The caller says it is not this one.
+    pub fn exclude(&mut self, keys: &Keys) {
+        self.list.retain(|known| known.keys().expose() != keys.expose());
+    }
+
     /// Puts the answers in order once all have been added.
     pub fn finish(&mut self, evidence: Evidence) {
         self.list.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -146,6 +151,26 @@ impl Answers {
             // The answer is one of the sequences there are.
             anything: evidence.anything.max(best.score),
         };
+    }
+
+    /// One answer that is judged so, or as nearly so as the field allows.
+    #[cfg(test)]
+    pub(crate) fn judged(field: Field, meaning: Meaning, outcome: Outcome) -> Answers {
+        let words = 4;
+        let mut nearest: Option<Answers> = None;
+        for margin in [12.0, 8.0, 4.0, 3.0, 2.0, 1.0, 0.0] {
+            for word in [0.01, 0.1, 0.2, 0.3, 1.0, 3.0] {
+                let best = -word * words as f32;
+                let mut answers = Answers::none(field);
+                answers.add(Hypothesis::new(meaning, best, words, (1..5).map(|n| 400 * n)));
+                answers.evidence = Evidence { best, margin, anything: best, words };
+                if answers.judge().outcome == outcome {
+                    return answers;
+                }
+                nearest.get_or_insert(answers);
+            }
+        }
+        nearest.unwrap_or_else(|| Answers::none(field))
     }
 
     /// What to do with the likeliest of them.

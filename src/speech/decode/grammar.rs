@@ -70,6 +70,13 @@ impl Meaning {
         (higher == 0 || self.push_number(higher)) && self.push((number % 10) as u8)
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(keys: &str, word: Option<Spoken>) -> Meaning {
+        let mut meaning = Meaning { word, ..Meaning::default() };
+        assert!(keys.bytes().all(|key| meaning.push(key - b'0')));
+        meaning
+    }
+
     fn clear(&mut self) {
         self.zeroize();
         self.word = None;

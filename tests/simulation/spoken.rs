@@ -1,0 +1,290 @@
+//! Callers who say what they are asked for, in noise, with the echo of our prompts on the line.
+//! They key what is not understood twice. Whatever is heard: nobody pays with a card that is not
+//! his.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use ringtill::call::Telling;
+use ringtill::dial::phone::Report;
+use ringtill::media::{Clip, codec};
+use ringtill::server::dial;
+
+use super::*;
+
+const CALLS: u64 = 8;
+/// Decibels between speech and noise; the first is a quiet line.
+const LEVELS: [Option<f32>; 4] = [None, Some(25.0), Some(15.0), Some(8.0)];
+/// What of our prompts comes back, and how late.
+const ECHO_DB: f32 = -24.0;
+const ECHO_FRAMES: usize = 4;
+/// Of speech in the clips: -16 dBm0, full scale is +3.17.
+const SPEECH_DB: f32 = -19.2;
+const SPOKEN_CALL_MAX: Duration = Duration::from_secs(300);
+
+const VOICE: [(&str, &[u8]); 8] = [
+    ("one", include_bytes!("../../src/server/demo/voice/one.flac")),
+    ("yes", include_bytes!("../../src/server/demo/voice/yes.flac")),
+    ("no", include_bytes!("../../src/server/demo/voice/no.flac")),
+    ("card", include_bytes!("../../src/server/demo/voice/card.flac")),
+    ("card_amex", include_bytes!("../../src/server/demo/voice/card_amex.flac")),
+    ("expiry", include_bytes!("../../src/server/demo/voice/expiry.flac")),
+    ("cvv", include_bytes!("../../src/server/demo/voice/cvv.flac")),
+    ("zip", include_bytes!("../../src/server/demo/voice/zip.flac")),
+];
+
+fn clip(name: &str) -> Clip {
+    let (_, bytes) = VOICE.iter().find(|(known, _)| *known == name).unwrap();
+    dial::sound((*bytes).into()).unwrap()
+}
+
+/// A question by its last words, what the caller says to it, and what he keys if he must.
+fn answers(amex: bool) -> [(&'static str, &'static str, &'static str); 5] {
+    let (card, keys) =
+        if amex { ("card_amex", "378282246310005") } else { ("card", "4111111111111111#") };
+    [
+        ("say or press 3.", "one", "1"),
+        ("your card number", card, keys),
+        ("the year.", "expiry", "0930"),
+        ("of your card.", "cvv", if amex { "3491" } else { "349" }),
+        ("billing ZIP code of your card.", "zip", "75201"),
+    ]
+}
+
+/// What the caller hears of the line, and what the line does to what he says.
+struct Line {
+    noise: Option<f32>,
+    rng: StdRng,
+    /// Our last frames, decoded, the newest last.
+    ours: Vec<[i16; 160]>,
+}
+
+impl Line {
+    fn heard(&mut self, packet: &[u8]) {
+        if let Some(frame) = frame(packet) {
+            self.ours.push(frame);
+        }
+        let old = self.ours.len().saturating_sub(ECHO_FRAMES);
+        self.ours.drain(..old);
+    }
+
+    /// Adds noise and echo to a packet of the caller's.
+    fn spoil(&mut self, packet: &mut [u8]) {
+        let Some(frame) = frame(packet) else { return };
+        let echo = if self.ours.len() == ECHO_FRAMES { self.ours.remove(0) } else { [0; 160] };
+        let echo_gain = 10f32.powf(ECHO_DB / 20.0);
+        let peak = self.noise.map_or(0.0, |snr| {
+            // Even noise has a third of its peak's power.
+            32768.0 * (3.0 * 10f32.powf((SPEECH_DB - snr) / 10.0)).sqrt()
+        });
+        let law = if packet[1] & 0x7f == 8 { Law::A } else { Law::Mu };
+        for (n, code) in packet[12..].iter_mut().enumerate() {
+            let noise = peak * self.rng.random_range(-1.0..1.0f32);
+            let sum = f32::from(frame[n]) + noise + echo_gain * f32::from(echo[n]);
+            *code = codec::encode(law, sum.clamp(-32000.0, 32000.0) as i16);
+        }
+    }
+}
+
+/// The sound of a packet of G.711.
+fn frame(packet: &[u8]) -> Option<[i16; 160]> {
+    let law = match packet.get(1)? & 0x7f {
+        0 => Law::Mu,
+        8 => Law::A,
+        _ => return None,
+    };
+    let codes: &[u8; 160] = packet.get(12..)?.try_into().ok()?;
+    Some(codes.map(|code| codec::decode(law, code)))
+}
+
+#[derive(Default)]
+struct Figures {
+    paid: u32,
+    spoken: u32,
+    keyed: u32,
+    not_understood: u32,
+    questions: u32,
+}
+
+#[test]
+fn callers_who_speak_pay_with_their_own_card_or_none() {
+    let mut table = String::new();
+    for noise in LEVELS {
+        let mut figures = Figures::default();
+        for seed in 0..CALLS {
+            pay_by_voice(seed, noise, &mut figures);
+        }
+        let Figures { paid, spoken, keyed, not_understood, questions } = figures;
+        let line = noise.map_or("quiet".to_string(), |snr| format!("{snr} dB"));
+        let _ = writeln!(
+            table,
+            "  {line:>6}: {paid} of {CALLS} paid; {questions} questions, {spoken} answered by \
+             voice, {keyed} by keys, {not_understood} not understood"
+        );
+        // A quiet line and a voice it knows: then it is no toy.
+        assert!(noise.is_some() || (paid == CALLS as u32 && keyed == 0), "\n{table}");
+    }
+    println!("spoken calls, a synthetic voice, echo {ECHO_DB} dB, seeds 0-{}:\n{table}", CALLS - 1);
+}
+
+fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
+    let amex = seed % 4 == 3;
+    let now = start();
+    let mut server = Server::new(now, library().clone(), seed);
+    server.speech = Some(ringtill::speech::open("digits", None).unwrap());
+    let mut network = Network::new(CLEAR, seed);
+    let scenario = Scenario {
+        name: "says everything",
+        from: JAMES,
+        script: "wait-end 600".into(),
+        fault: None,
+        expected: Expected::Paid { account: "1001", total: 32_372 },
+    };
+    let setup = phone(&scenario, &server, seed, Method::Events);
+    let setup = Setup { call_max: SPOKEN_CALL_MAX, ..setup };
+    let mut line = Line { noise, rng: StdRng::seed_from_u64(seed), ours: vec![] };
+    let mut call = Simulation { now, server, network: &mut network, phone: Phone::new(setup, now) };
+    let reports = converse(&mut call, &mut line, amex);
+    let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
+    let sales = call.server.simulator.sales();
+    let last4 = if amex { "0005" } else { "1111" };
+    for sale in sales {
+        assert_eq!(
+            sale.last4.as_ref().map(|four| four.as_str()),
+            Some(last4),
+            "a card that is not the caller's\n{context}"
+        );
+        assert_eq!(sale.total.minor, 32_372, "{context}");
+    }
+    figures.paid += u32::from(matches!(call.server.outcome, Some(Outcome::Paid { .. })));
+    for telling in &call.server.tellings {
+        match telling {
+            Telling::Keyed { field, spoken, rejected: false, .. } if *field != "consent" => {
+                figures.questions += 1;
+                figures.spoken += u32::from(*spoken);
+                figures.keyed += u32::from(!spoken);
+            }
+            Telling::NotUnderstood { .. } => figures.not_understood += 1,
+            _ => {}
+        }
+    }
+    if noise.is_none() {
+        println!("{context}");
+    }
+}
+
+/// The caller answers what she hears, until the call is over.
+fn converse(call: &mut Simulation<'_>, line: &mut Line, amex: bool) -> Vec<String> {
+    let (begin, mut reports, mut heard) = (call.now, Vec::new(), String::new());
+    let mut due: Option<(Instant, Act)> = None;
+    loop {
+        while let Some(output) = call.phone.poll() {
+            let (source, destination, bytes) = match output {
+                Output::Sip { destination, bytes } => {
+                    ("192.0.2.9:5060", destination, bytes.to_vec())
+                }
+                Output::Rtp { destination, bytes } => {
+                    let mut bytes = bytes.to_vec();
+                    line.spoil(&mut bytes);
+                    ("192.0.2.9:30000", destination, bytes)
+                }
+                Output::Report(report) => {
+                    let at = call.now.duration_since(begin).as_secs_f32();
+                    reports.push(format!("{at:7.2} {report}"));
+                    if let Report::Heard { words, .. } = &report {
+                        heard = format!("{heard} {words}");
+                        if let Some(act) = reaction(&heard, amex) {
+                            due = Some((call.now + Duration::from_millis(400), act));
+                            heard.clear();
+                        }
+                    }
+                    continue;
+                }
+            };
+            let source: SocketAddr = source.parse().unwrap();
+            call.network.send(call.now, Datagram { source, destination, bytes });
+        }
+        call.server.run(call.now, call.network);
+        if call.phone.finished().is_some() && call.server.outcome.is_some() {
+            return reports;
+        }
+        let act_at = due.as_ref().map(|(at, _)| *at);
+        let next = [call.network.deadline(), call.phone.deadline(), call.server.deadline(), act_at];
+        call.now = next.into_iter().flatten().min().unwrap().max(call.now);
+        assert!(call.now < begin + 2 * SPOKEN_CALL_MAX, "no end:\n{}", reports.join("\n"));
+        while let Some(datagram) = call.network.arrived(call.now) {
+            match datagram.destination.to_string().as_str() {
+                "192.0.2.9:5060" => {
+                    call.phone.sip(call.now, datagram.source, datagram.bytes.into());
+                }
+                "192.0.2.9:30000" => {
+                    line.heard(&datagram.bytes);
+                    call.phone.rtp(call.now, datagram.source, &datagram.bytes);
+                }
+                _ => call.server.receive(call.now, &datagram),
+            }
+        }
+        if call.phone.deadline().is_some_and(|at| at <= call.now) {
+            call.phone.tick(call.now);
+        }
+        if let Some((_, act)) = due.take_if(|(at, _)| *at <= call.now) {
+            match act {
+                Act::Say(name) => call.phone.say(call.now, name, clip(name)),
+                Act::Key(keys) => call.phone.press(call.now, keys.bytes().collect()),
+            }
+        }
+    }
+}
+
+enum Act {
+    Say(&'static str),
+    Key(&'static str),
+}
+
+/// What a caller does about the words she has just heard.
+fn reaction(heard: &str, amex: bool) -> Option<Act> {
+    let heard = heard.trim_end();
+    if heard.ends_with("say no or press 2.") {
+        // After "I heard", digits as they are read back.
+        let read = heard.rsplit("I heard").next().unwrap_or_default();
+        let digits: String = read.split(".").next().unwrap_or_default().to_string();
+        let number = |word: &str| {
+            let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"];
+            match word.trim_matches(',') {
+                "nine" => Some('9'),
+                word => names.iter().position(|n| *n == word).map(|n| char::from(b'0' + n as u8)),
+            }
+        };
+        let digits: String = digits.split_whitespace().filter_map(number).collect();
+        let right = ["0930", "930", "75201", "1111", "0005"].contains(&&*digits);
+        return Some(Act::Say(if right { "yes" } else { "no" }));
+    }
+    if heard.ends_with("To cancel, press 2.") {
+        return Some(Act::Key("1"));
+    }
+    let keypad = heard.contains("Please use the keys") || heard.contains("Enter ");
+    let menu = heard.ends_with("press 3.");
+    if menu && heard.contains("To pay the full balance, press 1.") {
+        return Some(Act::Key("1"));
+    }
+    let asked = match heard {
+        _ if menu => 0,
+        _ if heard.ends_with("digit by digit.")
+            || heard.ends_with("start the entry again, press star.") =>
+        {
+            1
+        }
+        _ if heard.contains("card number, then press pound.") => 1,
+        _ if heard.ends_with("for the year.") || heard.ends_with("0 9 3 0.") => 2,
+        _ if heard.contains("security code") && heard.ends_with("of your card.") => 3,
+        _ if heard.ends_with("billing ZIP code of your card.") => 4,
+        _ => return None,
+    };
+    let (_, said, keyed) = answers(amex)[asked];
+    // Four digits were never recorded.
+    let keypad = keypad || (amex && said == "cvv");
+    Some(if keypad { Act::Key(keyed) } else { Act::Say(said) })
+}
