@@ -151,7 +151,7 @@ fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
     let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
     let sales = call.server.simulator.sales();
     let last4 = if amex { "0005" } else { "1111" };
-    for sale in &sales {
+    for sale in sales {
         assert_eq!(
             sale.last4.as_ref().map(|four| four.as_str()),
             Some(last4),

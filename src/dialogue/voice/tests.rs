@@ -246,7 +246,8 @@ impl Caller {
     fn check(&self) {
         let Some(Heard::Keyed(keys)) = &self.heard else { return };
         assert!(self.kind.question().grammar.check(keys.expose()).is_ok(), "{:?}", self.path);
-        if self.keyed && !self.confirmed || self.kind == Kind::Menu && self.keyed {
+        // Keyed, and not as an answer to what was read back.
+        if self.keyed && (!self.confirmed || self.kind == Kind::Menu) {
             return;
         }
         let Some((said, sure)) = self.said else { panic!("out of nothing: {:?}", self.path) };
