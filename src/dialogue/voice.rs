@@ -126,9 +126,8 @@ impl Dialogue {
         match question.voice.filter(|_| self.may_listen()) {
             // What comes before it stays: balance and date.
             Some(voice) => {
-                let (_, before) =
-                    question.prompt.split_last().unwrap_or((&Prompt::Phrase(""), &[]));
-                let mut prompts = before.to_vec();
+                let mut prompts = question.prompt.clone();
+                prompts.pop();
                 prompts.push(Prompt::Phrase(voice.prompt));
                 prompts
             }
