@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringtill::account::{Query, csv};
-use ringtill::instrument::{Brand, Last4};
-use ringtill::ledger::{Entry, Intent, Recorded, State};
+use ringtill::instrument::{Brand, Last4, Means};
+use ringtill::ledger::{Entry, Intent, Origin, Recorded, State};
 use ringtill::money::Money;
 use ringtill::prompt;
 use ringtill::server::{prompts, store::Store};
@@ -128,10 +128,12 @@ async fn ledger(payments: u32) {
             account_id: format!("account-{n}"),
             amount: Money::usd(10_000),
             fee: Money::usd(200),
-            brand: Brand::Visa,
+            means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
+            fingerprint: None,
             gateway: "bogus".into(),
             call_id: "bench".into(),
+            origin: Origin::default(),
             created_ms: i64::from(n),
         };
         let id = intent.id.clone();

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange, Gateway};
-use crate::ledger::{Entry, Recorded};
+use crate::instrument::FingerprintKey;
+use crate::ledger::{Entry, Recorded, Screened, Screening};
 use crate::media::{self, Clip, ListenId, PlayId};
 use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
@@ -47,6 +48,7 @@ pub struct Setup {
 pub struct Policy {
     pub payment: Arc<payment::Settings>,
     pub dialogue: dialogue::Settings,
+    pub fingerprints: Arc<FingerprintKey>,
     /// SIP URI callers are transferred to; `None`: nobody is there.
     pub agent: Option<String>,
     /// Callers may say what they are asked for.
@@ -65,6 +67,7 @@ pub enum Input {
     /// What a recognizer made of what is listened for.
     Told(ListenId, Told),
     Found(Serial, Vec<Account>),
+    Screened(Serial, Option<Screened>),
     Recorded(Serial, Recorded),
     Exchanged(Serial, Exchange),
     Named(Serial, Option<Clip>),
@@ -86,6 +89,7 @@ pub enum Output {
     /// Recognize no more.
     Deaf,
     Lookup(Serial, Query),
+    Screen(Serial, Screening),
     Record(Serial, Entry),
     Send(Serial, gateway::Request, Duration),
     Synthesize(Serial, String),
@@ -169,6 +173,7 @@ enum Pending {
     Say,
     Lookup(Serial, Instant),
     Name(Serial, Instant, String),
+    Screen(Serial, Instant),
     Record(Serial, Instant),
     Send(Serial, Instant, Hold),
     Wait(Instant, Hold),
@@ -218,7 +223,15 @@ impl Call {
         if policy.speech {
             dialogue.offer_voice();
         }
-        let desk = Desk { settings, gateway, caller: caller.clone(), call_id: id.clone(), agent };
+        let desk = Desk {
+            settings,
+            gateway,
+            fingerprints: policy.fingerprints.clone(),
+            caller: caller.clone(),
+            trunk: profile.name.clone(),
+            call_id: id.clone(),
+            agent,
+        };
         let mut call = Call {
             id,
             leg,
@@ -265,6 +278,11 @@ impl Call {
                     self.resume(now, wall_ms, Reply::Lookup(accounts));
                 }
             }
+            Input::Screened(serial, found) => {
+                if matches!(self.pending, Pending::Screen(asked, _) if asked == serial) {
+                    self.resume(now, wall_ms, Reply::Screen(found));
+                }
+            }
             Input::Recorded(serial, recorded) => {
                 if matches!(self.pending, Pending::Record(asked, _) if asked == serial) {
                     self.resume(now, wall_ms, Reply::Record(recorded));
@@ -304,6 +322,7 @@ impl Call {
         let late = match &mut self.pending {
             Pending::Lookup(_, until) if now >= *until => Some(Reply::Lookup(Vec::new())),
             Pending::Name(_, until, _) if now >= *until => Some(Reply::Name(false)),
+            Pending::Screen(_, until) if now >= *until => Some(Reply::Screen(None)),
             Pending::Record(_, until) if now >= *until => {
                 Some(Reply::Record(Recorded::Failed("the store did not answer".into())))
             }
@@ -337,9 +356,8 @@ impl Call {
         let pending = match &self.pending {
             Pending::Nothing => None,
             Pending::Ask | Pending::Say => self.dialogue.deadline(),
-            Pending::Lookup(_, until) | Pending::Name(_, until, _) | Pending::Record(_, until) => {
-                Some(*until)
-            }
+            Pending::Lookup(_, until) | Pending::Name(_, until, _) => Some(*until),
+            Pending::Screen(_, until) | Pending::Record(_, until) => Some(*until),
             Pending::Send(_, until, hold) | Pending::Wait(until, hold) => {
                 Some((*until).min(hold.deadline()))
             }
@@ -455,6 +473,11 @@ impl Call {
                 let serial = self.next_serial();
                 self.outputs.push_back(Output::Synthesize(serial, name.clone()));
                 self.pending = Pending::Name(serial, now + NAME_LIMIT, name);
+            }
+            Request::Screen(screening) => {
+                let serial = self.next_serial();
+                self.outputs.push_back(Output::Screen(serial, screening));
+                self.pending = Pending::Screen(serial, now + RECORD_LIMIT);
             }
             Request::Record(entry) => {
                 let serial = self.next_serial();

@@ -7,6 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+mod fingerprint; // the same card or account again, without its number
+
+pub use fingerprint::{Fingerprint, FingerprintKey};
+
 /// Card brands with the lengths and security-code rules of their issuers (ISO/IEC 7812 ranges).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Brand {
@@ -255,10 +259,22 @@ impl RoutingNumber {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccountKind {
     Checking,
     Savings,
+}
+
+impl AccountKind {
+    pub const ALL: [AccountKind; 2] = [AccountKind::Checking, AccountKind::Savings];
+
+    /// The name used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            AccountKind::Checking => "checking",
+            AccountKind::Savings => "savings",
+        }
+    }
 }
 
 /// A bank account a debit can be drawn on (ACH).
@@ -345,6 +361,41 @@ pub struct Saved {
 pub enum Method {
     Card,
     Bank,
+}
+
+/// What a payment was made with, as far as it may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Means {
+    Card(Brand),
+    Bank(AccountKind),
+}
+
+impl Means {
+    pub fn method(self) -> Method {
+        match self {
+            Means::Card(_) => Method::Card,
+            Means::Bank(_) => Method::Bank,
+        }
+    }
+
+    /// The card's brand, or the kind of account, as in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Means::Card(brand) => brand.name(),
+            Means::Bank(kind) => kind.name(),
+        }
+    }
+
+    /// Reads what [`Means::method`] and [`Means::name`] gave.
+    pub fn parse(method: &str, name: &str) -> Option<Means> {
+        let card = || Brand::ALL.into_iter().find(|brand| brand.name() == name).map(Means::Card);
+        let bank = || AccountKind::ALL.into_iter().find(|kind| kind.name() == name);
+        match method {
+            "card" => card(),
+            "bank" => bank().map(Means::Bank),
+            _ => None,
+        }
+    }
 }
 
 impl Method {

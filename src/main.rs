@@ -7,8 +7,12 @@ use clap::{Parser, Subcommand};
 
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
+use ringtill::gateway::Act;
 use ringtill::media::Method;
-use ringtill::server::{self, Server, demo, dial, dtmf, explain, listen, prompts};
+use ringtill::server::store::Filter;
+use ringtill::server::{
+    self, Server, demo, dial, dtmf, explain, listen, payments, prompts, reconcile,
+};
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
@@ -60,6 +64,24 @@ enum Command {
     Gateway {
         #[command(subcommand)]
         command: GatewayCommand,
+    },
+    /// The payments in the ledger: list, show, void, refund
+    ///
+    /// Exit code 0: done; 1: there is no such payment, or the money does not go back.
+    Payments {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: PaymentsCommand,
+    },
+    /// Compares the payments of a day: ledger, gateway, reconciliation files
+    ///
+    /// Prints each difference with what to do about it. Exit code 1: there are differences.
+    Reconcile {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Day the payments were begun, in UTC, such as 2026-11-28; today unless given
+        date: Option<jiff::civil::Date>,
     },
     /// The trunks: why a request is taken or refused, and the profiles that come with Ringtill
     Trunk {
@@ -122,6 +144,101 @@ enum GatewayCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
+}
+
+#[derive(Subcommand)]
+enum PaymentsCommand {
+    /// Lists payments, newest first
+    List {
+        /// Of this account alone
+        #[arg(long)]
+        account: Option<String>,
+        /// In this state alone, such as approved, posted, declined, unknown, held, manual
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Shows one payment with all its steps, voids and refunds
+    Show {
+        /// Confirmation number or reference
+        payment: String,
+    },
+    /// Undoes a payment that has not settled
+    Void {
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Pays back a payment that has settled, or a part of it
+    Refund {
+        #[command(flatten)]
+        reason: Reason,
+        /// Part to pay back, such as 12.50; all that is left unless given
+        #[arg(long)]
+        amount: Option<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Reason {
+    /// Confirmation number or reference
+    payment: String,
+    /// Why; kept in the ledger
+    #[arg(long)]
+    why: String,
+    /// Who asks for it; kept in the ledger. The user of this machine unless given
+    #[arg(long)]
+    by: Option<String>,
+}
+
+impl Reason {
+    fn wish(self, act: Act, amount: Option<String>) -> payments::Wish {
+        let user = || {
+            let names = ["SUDO_USER", "USER", "LOGNAME"];
+            names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
+        };
+        let who = self.by.or_else(user).unwrap_or_else(|| "unknown".into());
+        payments::Wish { act, payment: self.payment, amount, who, why: self.why }
+    }
+}
+
+async fn on_payments(path: &Path, command: PaymentsCommand) -> ExitCode {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let mut out = std::io::stdout();
+    let done = match command {
+        PaymentsCommand::List { account, state, limit } => {
+            let limit = Some(limit);
+            let filter = Filter { account, state, limit, ..Filter::default() };
+            payments::list(&config, &filter, &mut out).await
+        }
+        PaymentsCommand::Show { payment } => payments::show(&config, &payment, &mut out).await,
+        PaymentsCommand::Void { reason } => {
+            payments::undo(&config, reason.wish(Act::Void, None), &mut out).await
+        }
+        PaymentsCommand::Refund { reason, amount } => {
+            payments::undo(&config, reason.wish(Act::Refund, amount), &mut out).await
+        }
+    };
+    exit(done)
+}
+
+fn exit(done: Result<bool, String>) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => fail(&why),
+    }
+}
+
+async fn reconcile_day(path: &Path, date: Option<jiff::civil::Date>) -> ExitCode {
+    match read_config(path) {
+        Ok(config) => exit(reconcile::run(&config, date, &mut std::io::stdout()).await),
+        Err(code) => code,
+    }
 }
 
 #[derive(Subcommand)]
@@ -280,6 +397,10 @@ fn main() -> ExitCode {
             Command::Gateway { command: GatewayCommand::Test { file } } => {
                 Box::pin(verify(&file.config)).await
             }
+            Command::Payments { file, command } => {
+                Box::pin(on_payments(&file.config, command)).await
+            }
+            Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),
         }
     })

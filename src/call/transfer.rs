@@ -83,7 +83,7 @@ impl Summary {
                 let refused = ["declined", "refused", "not sent", "gateway set-up"];
                 self.open = !refused.iter().any(|word| text.starts_with(word));
             }
-            Note::Step(_) | Note::Consent { .. } => {}
+            Note::Step(_) | Note::Again { .. } | Note::Consent { .. } => {}
         }
     }
 

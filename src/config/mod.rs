@@ -174,11 +174,21 @@ pub struct Recording {
 pub struct Store {
     /// SQLite file of the ledger.
     pub file: PathBuf,
+    /// Key of the fingerprints that stand for cards and accounts in the ledger. Unset: one is
+    /// made in `<file>.key`.
+    pub fingerprint_key: Option<KeyFile>,
+}
+
+/// A secret in a file of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFile {
+    pub file: PathBuf,
 }
 
 impl Default for Store {
     fn default() -> Store {
-        Store { file: "ringtill.db".into() }
+        Store { file: "ringtill.db".into(), fingerprint_key: None }
     }
 }
 

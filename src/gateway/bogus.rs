@@ -10,6 +10,8 @@
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
 //!
+//! Void and refund have an `Idempotency-Key` too: what took effect is answered as it was.
+//!
 //! A sale: `id, reference, status, amount, currency, last4`, and by status
 //! `approved` (auth_code, avs, cvv), `declined` (code, retry: `never`, `other` or `fix`; with `fix`
 //! the field: `number`, `expiry`, `cvv`, `zip`), `held` (code), `processing`, `voided`, `refunded`.
@@ -173,7 +175,7 @@ impl Gateway for Bogus {
     fn modify(&self, change: &Modification<'_>) -> Result<Request, Cannot> {
         self.capabilities().allow_operation(change.act.into())?;
         let sale = encoded(change.original);
-        Ok(match change.act {
+        let mut request = match change.act {
             Act::Refund => {
                 let body = RefundBody {
                     amount: change.amount.minor,
@@ -185,7 +187,11 @@ impl Gateway for Bogus {
                 let path = format!("/v1/sales/{sale}/void");
                 self.request(Method::POST, &path, Zeroizing::new(b"{}".to_vec()))
             }
-        })
+        };
+        if let Ok(key) = HeaderValue::from_str(&encoded(change.reference)) {
+            request.head.headers.insert("idempotency-key", key);
+        }
+        Ok(request)
     }
 
     fn modified(&self, _: &Modification<'_>, exchange: &Exchange) -> Modified {

@@ -73,6 +73,7 @@ pub mod nmi; // NMI and what is sold on its platform
 pub mod stripe; // Stripe
 pub mod adyen; // Adyen
 pub mod worldpay_cnp; // Worldpay's cnpAPI, once Vantiv and Litle
+pub mod cybersource; // CyberSource, Visa's own
 
 pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
@@ -90,6 +91,7 @@ gateways! {
     "stripe" => stripe::Stripe,
     "adyen" => adyen::Adyen,
     "worldpay_cnp" => worldpay_cnp::WorldpayCnp,
+    "cybersource" => cybersource::CyberSource,
 }
 
 /// One processor's dialect: a request for each thing asked, and a reading of each answer. The

@@ -216,8 +216,9 @@ impl Gateway for WorldpayCnp {
         let Ok(root) = answer(exchange) else { return Found::NotYet };
         let Some(said) = root.child("queryTransactionResponse") else { return Found::NotYet };
         match said.at("response") {
-            Some("151") if said.child("results_max10").is_none() => Found::Absent,
             Some("000" | "150") => found(lookup, said),
+            // 151 says that no transaction was found. Nothing we have read says that this proves
+            // there is none, so absence is never believed here: a person decides in the end.
             _ => Found::NotYet,
         }
     }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Intent, Recorded, State};
+use super::{Entry, Intent, Recorded, Screened, Screening, State};
 use crate::gateway::Approval;
+use crate::instrument::Fingerprint;
 
 /// Names of the states `to` may follow; a new intent follows nothing and must be `Consented`.
 ///
@@ -15,7 +16,7 @@ pub fn predecessors(to: &State) -> &'static [&'static str] {
         State::Consented => &[],
         State::Sending => &["consented"],
         State::Unknown(_) => &["sending"],
-        State::Held(_) => &["sending", "unknown", "manual"],
+        State::Held(..) => &["sending", "unknown", "manual"],
         State::Approved(_) | State::Declined(_) => &["sending", "unknown", "held", "manual"],
         State::NotCharged(_) => &["consented", "sending", "unknown", "manual"],
         State::Manual => &["unknown"],
@@ -70,7 +71,7 @@ pub fn kept(state: State) -> State {
         State::Approved(approval) => State::Approved(kept_approval(approval)),
         State::Posted(approval) => State::Posted(kept_approval(approval)),
         State::Declined(why) => State::Declined(masked(&why)),
-        State::Held(why) => State::Held(masked(&why)),
+        State::Held(why, approval) => State::Held(masked(&why), approval.map(kept_approval)),
         State::Unknown(why) => State::Unknown(masked(&why)),
         State::NotCharged(why) => State::NotCharged(masked(&why)),
         other => other,
@@ -94,11 +95,18 @@ pub const CALL_LOST: &str = "the call was lost before an outcome was recorded";
 #[derive(Default)]
 pub struct Journal {
     intents: BTreeMap<String, (Intent, State)>,
-    /// (biller, account) of every open intent.
-    open: BTreeSet<(String, String)>,
+    /// Of every open intent.
+    open: BTreeSet<Open>,
     confirmations: BTreeSet<String>,
     history: Vec<(String, State)>,
     fault: Option<Fault>,
+}
+
+/// Biller, account and what is paid with: one payment at a time.
+type Open = (String, String, Option<Fingerprint>);
+
+fn open(intent: &Intent) -> Open {
+    (intent.biller.clone(), intent.account_id.clone(), intent.fingerprint)
 }
 
 #[derive(Clone, Copy)]
@@ -147,17 +155,17 @@ impl Journal {
     }
 
     fn consent(&mut self, intent: Intent) -> Recorded {
-        let account = (intent.biller.clone(), intent.account_id.clone());
+        let open = open(&intent);
         if self.intents.contains_key(&intent.id)
             || self.confirmations.contains(&intent.confirmation)
-            || self.open.contains(&account)
+            || self.open.contains(&open)
         {
             return Recorded::Conflict;
         }
         if self.intents.len() >= INTENTS_MAX {
             return Recorded::Failed("the journal is full".into());
         }
-        self.open.insert(account);
+        self.open.insert(open);
         self.confirmations.insert(intent.confirmation.clone());
         self.history.push((intent.id.clone(), State::Consented));
         self.intents.insert(intent.id.clone(), (intent, State::Consented));
@@ -174,7 +182,7 @@ impl Journal {
             return Recorded::Illegal;
         }
         if state.is_open() && !to.is_open() {
-            self.open.remove(&(intent.biller.clone(), intent.account_id.clone()));
+            self.open.remove(&open(intent));
         }
         *state = to.clone();
         self.history.push((id.to_string(), to));
@@ -190,6 +198,16 @@ impl Journal {
         let mut all: Vec<_> = self.intents.values().cloned().collect();
         all.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
         all
+    }
+
+    /// What is known against a payment; `None` while the disk fails.
+    pub fn screen(&self, screening: &Screening) -> Option<Screened> {
+        if self.fault.is_some_and(|fault| fault.writes_left == 0) {
+            return None;
+        }
+        let all = self.intents().into_iter().rev();
+        let earlier = all.filter_map(|(intent, state)| screening.earlier(&intent, &state)).next();
+        Some(Screened { earlier })
     }
 
     /// Every step ever taken, in order.

@@ -1,14 +1,20 @@
 //! What was intended and what happened: the payment states, durable before anything leaves us.
 
 use crate::gateway::{Approval, Verdict};
-use crate::instrument::{Brand, Last4};
+use crate::instrument::{Fingerprint, Last4, Means};
 use crate::money::Money;
 
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
+pub mod change; // voids and refunds
+pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
-/// One payment, from consent to its end. No card data: brand and last four only.
+pub use change::{Change, Progress};
+pub use screen::{Earlier, Screened, Screening};
+
+/// One payment, from consent to its end. No card data: what kind it was, the last four digits, and
+/// fingerprints that mean nothing without their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
     /// Our reference at the gateway and its idempotency key; minted once.
@@ -18,12 +24,25 @@ pub struct Intent {
     pub account_id: String,
     pub amount: Money,
     pub fee: Money,
-    pub brand: Brand,
+    pub means: Means,
     pub last4: Last4,
+    /// Of the card or account; `None` in payments of before there were any.
+    pub fingerprint: Option<Fingerprint>,
     pub gateway: String,
     pub call_id: String,
+    pub origin: Origin,
     /// Unix milliseconds, UTC.
     pub created_ms: i64,
+}
+
+/// Where a payment came from, so that attempts can be counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Of the caller's number.
+    pub caller: Option<Fingerprint>,
+    /// Of whoever issued the card.
+    pub issuer: Option<Fingerprint>,
+    pub trunk: String,
 }
 
 /// `Consented -> Sending -> Approved | Declined | Held | Unknown -> ... -> Posted`.
@@ -35,7 +54,8 @@ pub enum State {
     Sending,
     Approved(Approval),
     Declined(String),
-    Held(String),
+    /// For a person to decide: why, and what was approved if anything was.
+    Held(String, Option<Approval>),
     /// No definitive answer; being looked up.
     Unknown(String),
     /// Proven never processed (not sent, or absent at the gateway).
@@ -54,7 +74,7 @@ impl State {
             State::Sending => "sending",
             State::Approved(_) => "approved",
             State::Declined(_) => "declined",
-            State::Held(_) => "held",
+            State::Held(..) => "held",
             State::Unknown(_) => "unknown",
             State::NotCharged(_) => "not_charged",
             State::Manual => "manual",
@@ -81,15 +101,16 @@ impl From<&Verdict> for State {
     /// Where a sale's verdict leads from `Sending`.
     fn from(verdict: &Verdict) -> State {
         match verdict {
-            Verdict::Approved(Approval { partial: Some(part), gateway_reference, .. }) => {
+            Verdict::Approved(approval @ Approval { partial: Some(part), .. }) => {
                 // Nobody was asked whether less will do: a person takes the rest or voids it.
-                State::Held(format!("approved for {part} only, as {gateway_reference}"))
+                let why = format!("approved for {part} only, as {}", approval.gateway_reference);
+                State::Held(why, Some(approval.clone()))
             }
             Verdict::Approved(approval) => State::Approved(approval.clone()),
             Verdict::DeclinedHard => State::Declined("declined for good".into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
-            Verdict::Held(why) => State::Held(why.clone()),
+            Verdict::Held(why) => State::Held(why.clone(), None),
             Verdict::Unknown(why) => State::Unknown(why.clone()),
             Verdict::Duplicate { .. } => State::Unknown("the gateway has had the same".into()),
             // Both say for certain that nothing was processed.
@@ -131,8 +152,9 @@ mod tests {
     #[test]
     fn less_than_the_total_is_no_payment() {
         let part = Approval { partial: Some(Money::usd(5_000)), ..sample::approval() };
-        let state = State::from(&Verdict::Approved(part));
-        assert_eq!(state, State::Held("approved for $50.00 only, as sale_000001".into()));
+        let state = State::from(&Verdict::Approved(part.clone()));
+        let why = "approved for $50.00 only, as sale_000001".to_string();
+        assert_eq!(state, State::Held(why, Some(part)));
         let whole = State::from(&Verdict::Approved(sample::approval()));
         assert_eq!(whole, State::Approved(sample::approval()));
     }
@@ -141,10 +163,15 @@ mod tests {
 /// Intents and states for the tests of this crate.
 #[cfg(test)]
 pub(crate) mod sample {
-    use super::{Intent, State};
+    use super::{Intent, Origin, State};
     use crate::gateway::Approval;
-    use crate::instrument::{Brand, Last4, luhn_check_digit};
+    use crate::instrument::{Brand, Fingerprint, Last4, Means, luhn_check_digit};
     use crate::money::Money;
+
+    /// One of each card of the samples.
+    pub fn fingerprint(letter: &str) -> Option<Fingerprint> {
+        Fingerprint::parse(&letter.repeat(32))
+    }
 
     pub fn intent(n: u64, account: &str) -> Intent {
         let stem = (10_000_000 + n).to_string();
@@ -155,10 +182,16 @@ pub(crate) mod sample {
             account_id: account.into(),
             amount: Money::usd(32_172),
             fee: Money::usd(200),
-            brand: Brand::Visa,
+            means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
+            fingerprint: fingerprint("a"),
             gateway: "bogus".into(),
             call_id: format!("call-{n}@example.invalid"),
+            origin: Origin {
+                caller: fingerprint("b"),
+                issuer: fingerprint("c"),
+                trunk: "carrier".into(),
+            },
             created_ms: 1_780_000_000_000 + n as i64,
         }
     }
@@ -180,7 +213,7 @@ pub(crate) mod sample {
             State::Sending,
             State::Approved(approval()),
             State::Declined("insufficient funds".into()),
-            State::Held("under review".into()),
+            State::Held("under review".into(), None),
             State::Unknown("no answer".into()),
             State::NotCharged("absent".into()),
             State::Manual,

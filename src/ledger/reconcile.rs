@@ -4,14 +4,17 @@
 //! CSV (RFC 4180, LF), UTF-8, times RFC 3339 UTC, amounts decimal:
 //!
 //! ```text
-//! HDR,1,<biller>,<created>,<sequence>
+//! HDR,2,<biller>,<created>,<sequence>
 //! PMT,<confirmation>,<intent_id>,<account_id>,<amount>,<fee>,<total>,<currency>,<method>,<brand>,
 //!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>
-//! TRL,<number of PMT rows>,<sum of the totals of approved rows>,<SHA-256 of all rows above>
+//! TRL,<number of PMT rows>,<sum of totals>,<SHA-256 of all rows above>
 //! ```
 //!
-//! Only rows with status `approved` are money received; `declined` and `not_charged` rows tell how
-//! an attempt ended.
+//! Rows with status `approved` are money received, rows `voided` and `refunded` money given back:
+//! the sum is of the one less the other. A payment that was given back has rows of both, in this
+//! or different files, with the same intent; a refund's amount is what was paid back, fee and all.
+//! `declined` and `not_charged` rows tell how an attempt ended. `<brand>` of method `bank` is
+//! `checking` or `savings`. Version 1 knew no `voided` and `refunded`.
 
 use std::fmt;
 
@@ -20,9 +23,9 @@ use csv::{ByteRecord, StringRecord};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Intent, State};
-use crate::gateway::Approval;
-use crate::instrument::{Brand, Last4};
+use super::{Change, Intent, Origin, Progress, State};
+use crate::gateway::{Act, Approval};
+use crate::instrument::{Last4, Means};
 use crate::money::{Currency, Money};
 
 /// One file: `sequence` counts a biller's files from 1 without gaps.
@@ -35,12 +38,12 @@ pub struct Posting {
     pub rows: Vec<Row>,
 }
 
-/// One payment that became final.
+/// One payment that became final; fingerprints and origin stay in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub intent: Intent,
     pub status: Status,
-    /// Present if, and only if, `status` is `Approved`.
+    /// Present if, and only if, money moved; of a void or refund only the gateway's reference.
     pub approval: Option<Approval>,
 }
 
@@ -49,16 +52,25 @@ pub enum Status {
     Approved,
     Declined,
     NotCharged,
+    Voided,
+    Refunded,
 }
 
 impl Status {
-    const ALL: [Status; 3] = [Status::Approved, Status::Declined, Status::NotCharged];
+    const ALL: [Status; 5] =
+        [Status::Approved, Status::Declined, Status::NotCharged, Status::Voided, Status::Refunded];
+
+    fn moves_money(self) -> bool {
+        !matches!(self, Status::Declined | Status::NotCharged)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Status::Approved => "approved",
             Status::Declined => "declined",
             Status::NotCharged => "not_charged",
+            Status::Voided => "voided",
+            Status::Refunded => "refunded",
         }
     }
 }
@@ -72,12 +84,44 @@ impl Row {
             State::NotCharged(_) => Status::NotCharged,
             _ => return None,
         };
-        Some(Row { intent: intent.clone(), status, approval: state.approval().cloned() })
+        let intent = Intent { fingerprint: None, origin: Origin::default(), ..intent.clone() };
+        let approval = state.approval().cloned().map(|all| Approval { token: None, ..all });
+        Some(Row { intent, status, approval })
     }
 
-    /// The money received by this row.
+    /// The row of a void or refund that took effect.
+    pub fn of_change(intent: &Intent, change: &Change, progress: &Progress) -> Option<Row> {
+        let (Progress::Done(reference) | Progress::Accepted(reference)) = progress else {
+            return None;
+        };
+        let (status, amount, fee) = match change.act {
+            Act::Void => (Status::Voided, intent.amount, intent.fee),
+            _ => (Status::Refunded, change.amount, Money::new(0, change.amount.currency)),
+        };
+        let intent = Intent {
+            amount,
+            fee,
+            fingerprint: None,
+            origin: Origin::default(),
+            created_ms: change.created_ms,
+            ..intent.clone()
+        };
+        let gateway_reference = reference.clone();
+        Some(Row {
+            intent,
+            status,
+            approval: Some(Approval { gateway_reference, ..Approval::default() }),
+        })
+    }
+
+    /// The money received by this row; less than nothing if it went back.
     pub fn received(&self) -> Option<Money> {
-        self.intent.total().filter(|_| self.status == Status::Approved)
+        let total = self.intent.total()?;
+        match self.status {
+            Status::Approved => Some(total),
+            Status::Voided | Status::Refunded => Some(Money::new(-total.minor, total.currency)),
+            Status::Declined | Status::NotCharged => None,
+        }
     }
 }
 
@@ -115,8 +159,8 @@ pub fn write(posting: &Posting) -> Vec<u8> {
             &intent.fee.decimal(),
             &intent.total().map(Money::decimal).unwrap_or_default(),
             intent.amount.currency.code(),
-            "card",
-            intent.brand.name(),
+            intent.means.method().name(),
+            intent.means.name(),
             intent.last4.as_str(),
             status.name(),
             text(|approval| Some(&approval.auth_code)),
@@ -136,7 +180,9 @@ pub fn write(posting: &Posting) -> Vec<u8> {
     file
 }
 
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// Versions that are read.
+const VERSIONS: [&str; 2] = ["1", VERSION];
 const PMT_CELLS: usize = 20;
 
 /// What is wrong with a file; it must not be posted.
@@ -201,8 +247,8 @@ fn header(record: &StringRecord) -> Result<Posting, String> {
     else {
         return Err("HDR must have five cells".into());
     };
-    if version != VERSION {
-        return Err(format!("version {version} is not known, only {VERSION}"));
+    if !VERSIONS.contains(&version) {
+        return Err(format!("version {version} is not known, only {}", VERSIONS.join(" and ")));
     }
     Ok(Posting {
         biller: biller.into(),
@@ -218,7 +264,7 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
     }
     let currency = Currency::from_code(&record[7]).ok_or("unknown currency")?;
     let money = |at: usize| Money::parse(&record[at], currency).map_err(|_| "no amount");
-    let brand = Brand::ALL.into_iter().find(|brand| brand.name() == &record[9]);
+    let means = Means::parse(&record[8], &record[9]);
     let status = Status::ALL.into_iter().find(|status| status.name() == &record[11]);
     let status = status.ok_or("unknown status")?;
     let some = |at: usize| Some(record[at].to_string()).filter(|text| !text.is_empty());
@@ -229,16 +275,18 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
         account_id: record[3].into(),
         amount: money(4)?,
         fee: money(5)?,
-        brand: brand.ok_or("unknown brand")?,
+        means: means.ok_or("unknown method or brand")?,
         last4: Last4::parse(&record[10]).ok_or("last4 must be four digits")?,
+        fingerprint: None,
         gateway: record[13].into(),
         call_id: record[17].into(),
+        origin: Origin::default(),
         created_ms: millis(&record[19]).ok_or("the start is no RFC 3339 time")?,
     };
     if intent.total() != Some(money(6)?) {
         return Err("total is not amount plus fee".into());
     }
-    let approval = (status == Status::Approved).then(|| Approval {
+    let approval = status.moves_money().then(|| Approval {
         gateway_reference: record[14].into(),
         auth_code: record[12].into(),
         avs: some(15),
@@ -248,7 +296,7 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
     Ok(Row { intent, status, approval })
 }
 
-/// The decimal sum of approved totals; a file holds one currency.
+/// The decimal sum of what was received; a file holds one currency.
 fn sum(rows: &[Row]) -> String {
     let mut all = rows.iter().filter_map(Row::received);
     let zero = rows.first().map_or(Money::usd(0), |row| Money { minor: 0, ..row.intent.amount });
@@ -295,7 +343,7 @@ mod tests {
         posting.rows[0].intent.call_id = "c1@h".into();
         let text = String::from_utf8(write(&posting)).unwrap();
         let rows = "\
-HDR,1,acme-water,2026-06-01T00:00:00.123Z,7
+HDR,2,acme-water,2026-06-01T00:00:00.123Z,7
 PMT,100000017,intent-1,\"A, \"\"1\"\"\",321.72,2.00,323.72,USD,card,visa,1111,approved,A00001,bogus,\
 sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z
 PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
@@ -316,6 +364,36 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
     }
 
     #[test]
+    fn what_was_given_back_has_a_row_of_its_own() {
+        let intent = sample::intent(1, "A1");
+        let change = |act, minor| Change {
+            id: "change-1".into(),
+            intent_id: intent.id.clone(),
+            act,
+            amount: Money::usd(minor),
+            who: "ann".into(),
+            why: "paid twice".into(),
+            created_ms: intent.created_ms + 5,
+        };
+        let done = Progress::Done("void_1".into());
+        let row = |act, minor, progress: &Progress| {
+            Row::of_change(&intent, &change(act, minor), progress)
+        };
+        let void = row(Act::Void, 32_372, &done).unwrap();
+        let refund = row(Act::Refund, 1_000, &Progress::Accepted("ref_1".into())).unwrap();
+        assert_eq!(row(Act::Void, 32_372, &Progress::Refused("late".into())), None);
+        let approved = Row::of(&intent, &State::Posted(sample::approval())).unwrap();
+        let rows = vec![approved, void, refund];
+        let posting = Posting { rows, ..posting() };
+        let file = write(&posting);
+        assert_eq!(read(&file), Ok(posting));
+        let text = String::from_utf8(file).unwrap();
+        assert!(text.contains("TRL,3,-10.00,"), "{text}");
+        let want = ",10.00,0.00,10.00,USD,card,visa,1111,refunded,,bogus,ref_1,,,";
+        assert!(text.contains(want), "{text}");
+    }
+
+    #[test]
     fn every_changed_byte_is_noticed() {
         let file = write(&posting());
         for at in 0..file.len() {
@@ -333,7 +411,7 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
     fn open_payments_have_no_row() {
         for state in sample::states() {
             let row = Row::of(&sample::intent(1, "A1"), &state);
-            let last = !state.is_open() && !matches!(state, State::Held(_) | State::Manual);
+            let last = !state.is_open() && !matches!(state, State::Held(..) | State::Manual);
             assert_eq!(row.is_some(), last, "{}", state.name());
         }
     }

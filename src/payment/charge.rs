@@ -3,36 +3,49 @@
 
 use std::time::Duration;
 
+use super::again::{self, Told};
 use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
-use crate::instrument::{Brand, Card, Instrument, Method};
+use crate::instrument::{Brand, Card, Fingerprint, Instrument, Last4, Means};
 use crate::ledger::journal::masked;
-use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
+use crate::ledger::{Entry, Intent, Origin, Recorded, State, confirmation};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
-/// What is to be paid with a card of one brand.
+/// What is to be paid, and what with.
 pub(super) struct Order {
     account_id: String,
     amount: Money,
     fee: Money,
     total: Money,
+    means: Means,
+    last4: Last4,
+    fingerprint: Fingerprint,
+    issuer: Option<Fingerprint>,
 }
 
 impl Order {
     /// `None` when amount and fee cannot be added.
-    pub(super) fn new(
-        desk: &Desk,
-        account: &Account,
-        amount: Money,
-        brand: Brand,
-    ) -> Option<Order> {
-        let fee = desk.settings.fee(brand, amount)?;
-        let total = amount.checked_add(fee)?;
-        Some(Order { account_id: account.id.clone(), amount, fee, total })
+    pub(super) fn new(desk: &Desk, account: &Account, amount: Money, card: &Card) -> Option<Order> {
+        let pan = &card.pan;
+        let fee = desk.settings.fee(pan.brand(), amount)?;
+        Some(Order {
+            account_id: account.id.clone(),
+            amount,
+            fee,
+            total: amount.checked_add(fee)?,
+            means: Means::Card(pan.brand()),
+            last4: pan.last4(),
+            fingerprint: desk.fingerprints.card(pan),
+            issuer: Some(desk.fingerprints.issuer(pan)),
+        })
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
@@ -45,6 +58,7 @@ pub(super) enum Settled {
     Held { confirmation: String },
     NotCharged,
     OpenPayment,
+    PaidMeanwhile,
     Pending { confirmation: String },
 }
 
@@ -78,8 +92,21 @@ pub(super) async fn consent(line: &mut Line, order: &Order, card: &Card) -> Resu
 }
 
 /// Charges once. Hang-up does not interrupt it.
-pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &Card) -> Settled {
-    let (id, confirmation, recorded) = journal(line, desk, order, card).await;
+pub(super) async fn charge(
+    line: &mut Line,
+    desk: &Desk,
+    told: &Told,
+    order: &Order,
+    card: &Card,
+) -> Settled {
+    let payment = (order.account_id.as_str(), order.amount);
+    match again::meanwhile(line, desk, told, payment, order.fingerprint).await {
+        Some(None) => {}
+        Some(Some(earlier)) if earlier.open => return Settled::OpenPayment,
+        Some(Some(_)) => return Settled::PaidMeanwhile,
+        None => return Settled::NotCharged,
+    }
+    let (id, confirmation, recorded) = journal(line, desk, order).await;
     match recorded {
         Recorded::Stored => {}
         Recorded::Conflict => return Settled::OpenPayment,
@@ -105,16 +132,11 @@ pub(super) async fn charge(line: &mut Line, desk: &Desk, order: &Order, card: &C
 
 /// Writes the intent down; its reference, its confirmation number and what the ledger said. A
 /// conflict may be a confirmation number drawn before: another is drawn before it is believed.
-async fn journal(
-    line: &mut Line,
-    desk: &Desk,
-    order: &Order,
-    card: &Card,
-) -> (String, String, Recorded) {
+async fn journal(line: &mut Line, desk: &Desk, order: &Order) -> (String, String, Recorded) {
     const TRIES: usize = 3;
     let mut last = (String::new(), String::new(), Recorded::Conflict);
     for _ in 0..TRIES {
-        let intent = intent(line, desk, order, card);
+        let intent = intent(line, desk, order);
         let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
         let recorded = line.record(Entry::Consent(Box::new(intent))).await;
         last = (id, confirmation, recorded);
@@ -177,7 +199,7 @@ async fn look_up(
             purpose: Purpose::Sale,
             reference: id,
             total: order.total,
-            method: Method::Card,
+            method: order.means.method(),
             started_ms,
             at_ms: line.wall_ms(),
             step: String::new(),
@@ -234,7 +256,7 @@ async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
     line.record(Entry::Move { id: id.to_string(), to }).await
 }
 
-fn intent(line: &mut Line, desk: &Desk, order: &Order, card: &Card) -> Intent {
+fn intent(line: &mut Line, desk: &Desk, order: &Order) -> Intent {
     let created_ms = line.wall_ms();
     Intent {
         id: reference(line, created_ms),
@@ -243,10 +265,16 @@ fn intent(line: &mut Line, desk: &Desk, order: &Order, card: &Card) -> Intent {
         account_id: order.account_id.clone(),
         amount: order.amount,
         fee: order.fee,
-        brand: card.pan.brand(),
-        last4: card.pan.last4(),
+        means: order.means,
+        last4: order.last4,
+        fingerprint: Some(order.fingerprint),
         gateway: desk.gateway.name().to_string(),
         call_id: desk.call_id.clone(),
+        origin: Origin {
+            caller: desk.caller.number.as_deref().map(|number| desk.fingerprints.caller(number)),
+            issuer: order.issuer,
+            trunk: desk.trunk.clone(),
+        },
         created_ms,
     }
 }

@@ -15,7 +15,7 @@ use super::{Note, Outcome, phrases};
 use crate::account::{Account, Query};
 use crate::dialogue::{Field, Grammar, Heard, Question};
 use crate::gateway::{self, Exchange};
-use crate::ledger::{Entry, Recorded};
+use crate::ledger::{Entry, Recorded, Screened, Screening};
 use crate::prompt::Prompt;
 
 /// What the script wants next; each is answered by the [`Reply`] of the same name.
@@ -28,6 +28,8 @@ pub enum Request {
     Lookup(Query),
     /// Have this name ready to be spoken.
     Name(String),
+    /// What the ledger knows against a payment.
+    Screen(Screening),
     Record(Entry),
     /// Send to the gateway; no answer within `limit` is [`Exchange::NoAnswer`].
     Send {
@@ -45,6 +47,8 @@ pub enum Reply {
     Lookup(Vec<Account>),
     /// Whether the name can be spoken.
     Name(bool),
+    /// `None`: the ledger could not be read.
+    Screen(Option<Screened>),
     Record(Recorded),
     Send(Exchange),
     Wait,
@@ -160,6 +164,14 @@ impl Line {
             mismatch()
         };
         ready
+    }
+
+    /// `None`: the ledger could not be read, and nothing may be paid.
+    pub async fn screen(&mut self, screening: Screening) -> Option<Screened> {
+        let Reply::Screen(found) = self.exchange(Request::Screen(screening)).await else {
+            mismatch()
+        };
+        found
     }
 
     /// Durable when this returns [`Recorded::Stored`].

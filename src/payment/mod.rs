@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
 use crate::gateway::Gateway;
-use crate::instrument::{Brand, Last4};
+use crate::instrument::{Brand, FingerprintKey, Last4};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -17,14 +17,16 @@ pub mod settings; // what the biller accepts and charges
 mod greet;
 mod authenticate;
 mod amount;
+mod again;
 mod card;
 mod charge;
 mod receipt;
 
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
-pub use settings::Settings;
+pub use settings::{DuplicateMatch, Settings};
 
+use again::Told;
 use amount::Choice;
 use charge::Settled;
 
@@ -32,7 +34,10 @@ use charge::Settled;
 pub struct Desk {
     pub settings: Arc<Settings>,
     pub gateway: Arc<dyn Gateway>,
+    pub fingerprints: Arc<FingerprintKey>,
     pub caller: Caller,
+    /// The trunk the call came by.
+    pub trunk: String,
     /// Our id of this call, kept with its payments.
     pub call_id: String,
     /// Somebody can take callers over.
@@ -66,6 +71,11 @@ pub enum Note {
     Identified {
         account: String,
         by: &'static str,
+    },
+    /// The caller was told of a payment like theirs; whether they pay again.
+    Again {
+        confirmation: String,
+        again: bool,
     },
     Consent {
         amount: Money,
@@ -110,6 +120,7 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
         },
     };
     let mut charges_left = desk.settings.declines_max;
+    let mut told = Told::default();
     loop {
         line.note(Note::Step("amount"));
         let amount = match amount::choose(line, desk, &account).await {
@@ -123,7 +134,13 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
             }
             Err(leave) => return Err(leave),
         };
-        match pay(line, desk, &account, amount, &mut charges_left).await {
+        match again::wanted(line, desk, &mut told, (&account, amount), None).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(stopped(line).await),
+            Err(Leave::Back) => continue,
+            Err(leave) => return Err(leave),
+        }
+        match pay(line, desk, &mut told, (&account, amount), &mut charges_left).await {
             Err(Leave::Back) => continue,
             ended => return ended,
         }
@@ -134,8 +151,8 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
 async fn pay(
     line: &mut Line,
     desk: &Desk,
-    account: &Account,
-    amount: Money,
+    told: &mut Told,
+    (account, amount): (&Account, Money),
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
     let mut draft = card::Draft::default();
@@ -144,7 +161,12 @@ async fn pay(
         line.note(Note::Step("card"));
         let card = card::take(line, desk, draft).await?;
         let this = (card.pan.brand(), card.pan.last4());
-        let order = charge::Order::new(desk, account, amount, this.0).ok_or(Leave::Failed)?;
+        let order = charge::Order::new(desk, account, amount, &card).ok_or(Leave::Failed)?;
+        let fingerprint = Some(order.fingerprint());
+        if !again::wanted(line, desk, told, (account, amount), fingerprint).await? {
+            drop(card);
+            return Ok(stopped(line).await);
+        }
         if consented != Some(this) {
             match charge::consent(line, &order, &card).await {
                 Ok(true) => consented = Some(this),
@@ -161,7 +183,7 @@ async fn pay(
             }
         }
         *charges_left -= 1;
-        let settled = match charge::charge(line, desk, &order, &card).await {
+        let settled = match charge::charge(line, desk, told, &order, &card).await {
             // What was never asked cannot be asked again.
             Settled::Fixable(field) if !desk.settings.asks(field) => Settled::DeclinedSoft,
             settled => settled,
@@ -182,6 +204,12 @@ async fn pay(
         }
     }
     Err(Leave::Failed)
+}
+
+/// The caller has paid before, and once is enough.
+async fn stopped(line: &mut Line) -> Outcome {
+    line.tell(phrases(["again.stopped", "bye.plain"])).await;
+    Outcome::Cancelled
 }
 
 /// To the agent, or an honest goodbye.

@@ -37,6 +37,10 @@ pub(super) async fn tell(
             line.tell(phrases(["result.open_payment"])).await;
             Err(Leave::Failed)
         }
+        Settled::PaidMeanwhile => {
+            line.tell(phrases(["result.already_paid"])).await;
+            Err(Leave::Failed)
+        }
         Settled::NotCharged => {
             line.tell(phrases(["result.not_charged"])).await;
             Err(Leave::Failed)

@@ -37,8 +37,23 @@ pub struct Settings {
     pub declines_max: u8,
     /// Wrong account and ZIP pairs before the agent takes over.
     pub authentications_max: u8,
+    /// A payment of the same amount for the same account within this time is asked about before
+    /// it is made again. Zero: never.
+    pub duplicate_window_minutes: u32,
+    /// Which payments are taken for the same.
+    pub duplicate_match: DuplicateMatch,
     /// No answer from the gateway within this time is an unknown outcome.
     pub gateway_limit_ms: u64,
+}
+
+/// What a payment of the same amount for the same account must also have to be taken for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DuplicateMatch {
+    /// Nothing: whatever was paid with.
+    Account,
+    /// The same card or bank account.
+    Method,
 }
 
 impl Default for Settings {
@@ -55,6 +70,8 @@ impl Default for Settings {
             account_len_max: 20,
             declines_max: 3,
             authentications_max: 3,
+            duplicate_window_minutes: 24 * 60,
+            duplicate_match: DuplicateMatch::Account,
             gateway_limit_ms: 45_000,
         }
     }

@@ -223,6 +223,15 @@ impl Task {
                     let found = self.shared.directory.load().answer(&query);
                     self.reply(async move { Input::Found(serial, found) });
                 }
+                Output::Screen(serial, screening) => {
+                    let (shared, call) = (self.shared.clone(), self.id.clone());
+                    self.reply(async move {
+                        let found = shared.store.screen(&screening).await;
+                        let found = found
+                            .inspect_err(|error| error!(call, %error, "the ledger was not read"));
+                        Input::Screened(serial, found.ok())
+                    });
+                }
                 Output::Record(serial, entry) => {
                     let (shared, call) = (self.shared.clone(), self.id.clone());
                     self.reply(async move {
@@ -287,6 +296,9 @@ impl Task {
         match note {
             Note::Step(step) => tracing::debug!(call, step, "step"),
             Note::Identified { by, .. } => info!(call, by, "caller identified"),
+            Note::Again { confirmation, again } => {
+                info!(call, confirmation, again, "there is a payment like this");
+            }
             Note::Consent { total, .. } => info!(call, %total, "consent"),
             Note::Charging { reference, gateway } => info!(call, reference, gateway, "charging"),
             Note::Verdict(verdict) => info!(call, verdict, "verdict"),

@@ -81,6 +81,10 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
             let card = format!("{} ending {}", brand.name(), last4.as_str());
             (Who::Note, format!("consent to {amount} + {fee} fee = {total} on {card}"))
         }
+        Note::Again { confirmation, again } => {
+            let again = if *again { "paid again" } else { "not paid again" };
+            (Who::Note, format!("like payment {confirmation}: {again}"))
+        }
         Note::Charging { reference, gateway } => {
             (Who::Gateway, format!("{gateway}: sale {reference}"))
         }

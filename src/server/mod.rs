@@ -25,14 +25,17 @@ pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
 pub mod explain; // which trunk takes a request, and why
+mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateway, opened
 pub mod http_client; // requests to gateways
 pub mod listen; // what is said in a recording
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
+pub mod payments; // `ringtill payments`
 pub mod recognizer; // what callers say, on threads of its own
 pub mod prompts; // the voice: bundled and own files, the synthesis command
 pub mod routes; // where requests of ours go
+pub mod reconcile; // `ringtill reconcile`
 pub mod resolver; // payments without a definitive answer
 pub mod sip; // the SIP core
 pub mod start; // everything a server needs, opened

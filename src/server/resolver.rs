@@ -9,9 +9,10 @@ use tracing::{error, info, warn};
 use super::clock;
 use super::http_client::HttpClient;
 use super::store::{Recovered, Store, StoreError, Unresolved};
-use crate::gateway::{Exchange, Found, Gateway, Lookup, Purpose, Request, Search};
-use crate::instrument::Method;
-use crate::ledger::{Entry, Recorded, State};
+use crate::gateway::{
+    Exchange, Found, Gateway, Lookup, Modification, Purpose, Repeat, Request, Search,
+};
+use crate::ledger::{Change, Entry, Intent, Progress, Recorded, State};
 
 pub struct Resolver {
     store: Arc<Store>,
@@ -28,6 +29,14 @@ pub struct Round {
     pub deferred: usize,
     /// Given up on: a person must decide.
     pub manual: usize,
+}
+
+impl Round {
+    fn add(&mut self, other: Round) {
+        self.resolved += other.resolved;
+        self.deferred += other.deferred;
+        self.manual += other.manual;
+    }
 }
 
 const LOOKUP_LIMIT: Duration = Duration::from_secs(20);
@@ -69,11 +78,74 @@ impl Resolver {
             let Recovered { not_charged, unknown } = lost;
             error!(fault = "ringtill", not_charged, unknown, "calls were lost while paying");
         }
-        let send = |request| {
+        let send = |request: Request| {
             let client = self.client.clone();
             async move { client.send(request, LOOKUP_LIMIT).await }
         };
-        round(&self.store, &self.gateways, now_ms, send).await
+        let mut all = round(&self.store, &self.gateways, now_ms, send).await?;
+        all.add(changes(&self.store, &self.gateways, now_ms, send).await?);
+        Ok(all)
+    }
+}
+
+/// Asks again for voids and refunds without a definitive answer: with the same reference, where
+/// the gateway knows it again. Elsewhere a second refund would be another one, so a person looks.
+async fn changes<F: Future<Output = Exchange>>(
+    store: &Store,
+    gateways: &[Arc<dyn Gateway>],
+    now_ms: i64,
+    mut send: impl FnMut(Request) -> F,
+) -> Result<Round, StoreError> {
+    let mut round = Round::default();
+    for due in store.open_changes(now_ms).await? {
+        let gateway = gateways.iter().find(|gateway| gateway.name() == due.intent.gateway);
+        let progress = match gateway {
+            Some(gateway) if gateway.capabilities().repeat == Repeat::Replays => {
+                let change = modification(&due.change, &due.intent, &due.state, now_ms);
+                match gateway.modify(&change) {
+                    Ok(request) => gateway.modified(&change, &send(request).await).into(),
+                    Err(cannot) => Progress::Unknown(cannot.0.into()),
+                }
+            }
+            Some(_) => Progress::Manual("look it up at the gateway".into()),
+            None => Progress::Unknown("this gateway is not configured".into()),
+        };
+        let undecided = matches!(progress, Progress::Unknown(_) | Progress::NotSent(_));
+        if !undecided && store.progress(&due.change, &progress, now_ms).await? {
+            match progress {
+                Progress::Manual(_) => round.manual += 1,
+                _ => round.resolved += 1,
+            }
+        } else if undecided {
+            match store.defer_change(&due, now_ms).await? {
+                true => round.manual += 1,
+                false => round.deferred += 1,
+            }
+        }
+    }
+    Ok(round)
+}
+
+/// What the gateway is asked to undo.
+pub fn modification<'a>(
+    change: &'a Change,
+    intent: &Intent,
+    state: &'a State,
+    now_ms: i64,
+) -> Modification<'a> {
+    let approval = match state {
+        State::Held(_, approval) => approval.as_ref(),
+        state => state.approval(),
+    };
+    Modification {
+        act: change.act,
+        reference: &change.id,
+        original: approval.map_or("", |approval| &approval.gateway_reference),
+        purpose: Purpose::Sale,
+        amount: change.amount,
+        method: intent.means.method(),
+        last4: intent.last4,
+        at_ms: now_ms,
     }
 }
 
@@ -124,7 +196,7 @@ fn lookup(due: &Unresolved, now_ms: i64) -> Lookup<'_> {
         purpose: Purpose::Sale,
         reference: &intent.id,
         total: intent.total().unwrap_or(intent.amount),
-        method: Method::Card,
+        method: intent.means.method(),
         started_ms: intent.created_ms,
         at_ms: now_ms,
         step: String::new(),
@@ -148,7 +220,7 @@ mod tests {
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
     use crate::gateway::{Charge, Verdict};
     use crate::instrument::{Card, Expiry, Instrument, Pan};
-    use crate::ledger::{Intent, sample};
+    use crate::ledger::sample;
     use crate::secret::Secret;
     use crate::server::bogus::BogusHost;
     use rand::rngs::StdRng;

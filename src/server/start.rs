@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    Counters, Shared, Watched, accounts, bogus, clock, dns, gateway, media, prompts, recognizer,
-    routes, sip, store,
+    Counters, Shared, Watched, accounts, bogus, clock, dns, fingerprint, gateway, media, prompts,
+    recognizer, routes, sip, store,
 };
 use crate::call::Policy;
 use crate::config::Config;
@@ -79,6 +79,7 @@ pub(super) async fn open(
         }
     }
     let store = open_store(&config).await?;
+    let fingerprints = fingerprint::open(&config).map_err(StartError::configuration)?;
     let media = start_media(&config)?;
     let recognizers = start_recognizers(&config)?;
     let tls = config.sip.tls.clone().map(sip::tls::Tls::open).transpose();
@@ -88,6 +89,7 @@ pub(super) async fn open(
     let policy = Policy {
         payment: Arc::new(config.payment.clone()),
         dialogue: config.dialogue.clone(),
+        fingerprints: Arc::new(fingerprints),
         agent: config.agent.uri.clone(),
         speech: recognizers.is_some(),
         duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),

@@ -9,13 +9,17 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlSafeStr};
 
+use crate::instrument::Fingerprint;
 use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
-use crate::ledger::{Entry, Intent, Recorded, State};
+use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
+pub mod change; // voids and refunds
+mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
 
-use row::{add_step, lookup_wait_ms, move_to, read};
+pub use list::Filter;
+use row::{add_step, columns, lookup_wait_ms, move_to, read};
 
 /// The ledger on disk.
 pub struct Store {
@@ -131,6 +135,8 @@ impl Store {
 
     async fn consent(&self, intent: &Intent, now_ms: i64) -> Result<Recorded, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
+        let (brand, account_kind) = columns(intent.means);
+        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let inserted = sqlx::query(INSERT)
             .bind(&intent.id)
             .bind(&intent.confirmation)
@@ -139,11 +145,17 @@ impl Store {
             .bind(intent.amount.minor)
             .bind(intent.fee.minor)
             .bind(intent.amount.currency.code())
-            .bind(intent.brand.name())
+            .bind(brand)
             .bind(intent.last4.as_str())
             .bind(&intent.gateway)
             .bind(&intent.call_id)
             .bind(intent.created_ms)
+            .bind(intent.means.method().name())
+            .bind(account_kind)
+            .bind(letters(intent.fingerprint))
+            .bind(letters(intent.origin.caller))
+            .bind(letters(intent.origin.issuer))
+            .bind(&intent.origin.trunk)
             .execute(&mut *tx)
             .await;
         match inserted {
@@ -166,6 +178,23 @@ impl Store {
         }
         tx.commit().await?;
         Ok(Recorded::Stored)
+    }
+
+    /// What is known against a payment.
+    pub async fn screen(&self, screening: &Screening) -> Result<Screened, StoreError> {
+        let fingerprint = screening.fingerprint.map_or(String::new(), |tag| tag.to_string());
+        let row = sqlx::query(EARLIER)
+            .bind(&screening.biller)
+            .bind(&screening.account_id)
+            .bind(screening.since_ms)
+            .bind(screening.amount.minor)
+            .bind(screening.amount.currency.code())
+            .bind(fingerprint)
+            .fetch_optional(&self.pool)
+            .await?;
+        let earlier = row.map(|row| read(&row)).transpose()?;
+        let earlier = earlier.and_then(|(intent, state)| screening.earlier(&intent, &state));
+        Ok(Screened { earlier })
     }
 
     pub async fn intent(&self, id: &str) -> Result<Option<(Intent, State)>, StoreError> {
@@ -282,15 +311,32 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 const INSERT: &str = "\
 insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
     last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
-    unknown_ms, lookups, lookup_ms, file_sequence) \
+    unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
+    issuer, trunk, token, approved_minor) \
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
-    0, 0, 0, 0)";
+    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0)";
+
+/// As [`Screening::earlier`] says.
+const EARLIER: &str = "\
+select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
+    and (state in ('consented', 'sending', 'unknown') \
+        or ((state in ('held', 'manual') \
+                or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
+            and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
+order by created_ms desc, id desc limit 1";
+
+/// Versions of the schema, each from the one before. The ledger itself knows which it has.
+const MIGRATIONS: [(&str, &str); 3] = [
+    ("ledger", include_str!("../../migrations/0001_ledger.sql")),
+    ("means", include_str!("../../migrations/0002_means.sql")),
+    ("changes", include_str!("../../migrations/0003_changes.sql")),
+];
 
 fn migrations() -> Migrator {
-    let ledger = include_str!("../../migrations/0001_ledger.sql");
-    let migration =
-        Migration::new(1, "ledger".into(), MigrationType::Simple, ledger.into_sql_str(), false);
-    Migrator::with_migrations(vec![migration])
+    let all = (1..).zip(MIGRATIONS).map(|(version, (name, sql))| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(all.collect())
 }
 
 /// The database URL of a path, or `place` itself if it is one.
@@ -328,194 +374,4 @@ fn url(place: &str) -> Result<String, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::row::detail;
-    use super::*;
-    use crate::ledger::journal::Journal;
-    use crate::ledger::sample;
-    use rand::RngExt;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-    use sqlx::AssertSqlSafe;
-
-    const NOW: i64 = 1_780_272_000_000;
-
-    pub(super) async fn store(directory: &tempfile::TempDir) -> Store {
-        let place = directory.path().join("ledger.db");
-        Store::open(place.to_str().unwrap()).await.unwrap()
-    }
-
-    pub(super) async fn put(store: &Store, n: u64, states: &[State]) -> Intent {
-        let intent = sample::intent(n, &format!("A{n}"));
-        let consent = Entry::Consent(Box::new(intent.clone()));
-        assert_eq!(store.record(consent, NOW).await, Recorded::Stored);
-        for state in states {
-            let entry = Entry::Move { id: intent.id.clone(), to: state.clone() };
-            assert_eq!(store.record(entry, NOW).await, Recorded::Stored, "{state:?}");
-        }
-        intent
-    }
-
-    fn entry(rng: &mut StdRng) -> Entry {
-        let n = rng.random_range(1..24);
-        if rng.random_bool(0.3) {
-            let mut intent = sample::intent(n, &format!("A{}", rng.random_range(1..9)));
-            if rng.random_bool(0.1) {
-                intent.confirmation = sample::intent(n + 1, "").confirmation;
-            }
-            return Entry::Consent(Box::new(intent));
-        }
-        let mut states = sample::states();
-        states.push(State::Declined("card 4111111111111111\n".into()));
-        let mut other = sample::approval();
-        other.auth_code = "B".into();
-        other.avs = Some(String::new());
-        states.extend([State::Approved(other.clone()), State::Posted(other)]);
-        // Most of the time the likely steps, so that intents get somewhere.
-        let to = match rng.random_range(0..4) {
-            0 => State::Sending,
-            1 => State::Approved(sample::approval()),
-            _ => states.swap_remove(rng.random_range(0..states.len())),
-        };
-        Entry::Move { id: sample::intent(n, "").id, to }
-    }
-
-    #[tokio::test]
-    async fn it_answers_as_the_journal_does() {
-        for seed in 0..6 {
-            let directory = tempfile::tempdir().unwrap();
-            let (store, mut journal) = (store(&directory).await, Journal::new());
-            let mut rng = StdRng::seed_from_u64(seed);
-            for turn in 0..400 {
-                if rng.random_ratio(1, 60) {
-                    let recovered = store.recover(NOW).await.unwrap();
-                    let total = recovered.not_charged + recovered.unknown;
-                    assert_eq!(total, journal.recover(), "seed {seed} turn {turn}");
-                    continue;
-                }
-                let entry = entry(&mut rng);
-                let (told, want) =
-                    (store.record(entry.clone(), NOW).await, journal.record(entry.clone()));
-                assert_eq!(told, want, "seed {seed} turn {turn} {entry:?}");
-            }
-            assert_eq!(store.intents().await.unwrap(), journal.intents(), "seed {seed}");
-            for (intent, _) in journal.intents() {
-                let steps = journal.history().iter().filter(|(id, _)| *id == intent.id);
-                let want: Vec<_> = steps.map(|(_, s)| (s.name(), detail(s))).collect();
-                let steps = store.history(&intent.id).await.unwrap();
-                let got: Vec<_> = steps.iter().map(|(s, d, _)| (s.as_str(), d.as_str())).collect();
-                assert_eq!(got, want, "seed {seed} {}", intent.id);
-            }
-            assert!(journal.history().len() > 30, "seed {seed} went nowhere");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_stored_is_there_after_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = store(&directory).await;
-        let consented = put(&first, 1, &[]).await;
-        let sending = put(&first, 2, &[State::Sending]).await;
-        // No close: the process is gone.
-        std::mem::forget(first);
-        let second = store(&directory).await;
-        let recovered = second.recover(NOW + 1).await.unwrap();
-        assert_eq!(recovered, Recovered { not_charged: 1, unknown: 1 });
-        let state = |intent: Option<(Intent, State)>| intent.unwrap().1;
-        let consented = second.intent(&consented.id).await.unwrap();
-        assert_eq!(state(consented), State::NotCharged(STOPPED_BEFORE_SENDING.into()));
-        let sending = second.intent(&sending.id).await.unwrap();
-        assert_eq!(state(sending), State::Unknown(STOPPED_WHILE_SENDING.into()));
-        assert_eq!(second.intent("nobody").await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn lookups_come_ever_later_and_end_with_a_person() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(&directory).await;
-        let intent = put(&store, 1, &[State::Sending, State::Unknown("t".into())]).await;
-        let mut now_ms = NOW;
-        let mut waits = Vec::new();
-        loop {
-            let due = loop {
-                match store.unresolved(now_ms).await.unwrap().pop() {
-                    Some(due) => break due,
-                    None => now_ms += 1_000,
-                }
-            };
-            assert_eq!((due.intent.clone(), due.since_ms), (intent.clone(), NOW));
-            waits.push(now_ms - NOW);
-            if waits.len() == 6 {
-                // Three days on, one more lookup is the last.
-                now_ms = NOW + LOOKUP_FOR_MS;
-            }
-            if store.defer(&due, now_ms).await.unwrap() {
-                break;
-            }
-        }
-        assert_eq!(waits, [2_000, 7_000, 22_000, 82_000, 382_000, 682_000]);
-        assert_eq!(store.intent(&intent.id).await.unwrap().unwrap().1, State::Manual);
-        assert_eq!(store.unresolved(i64::MAX).await.unwrap(), []);
-    }
-
-    #[tokio::test]
-    async fn no_column_can_hold_a_card_number() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(&directory).await;
-        let leak = "4111 1111 1111 1111 and 378282246310005".to_string();
-        let unknown = [State::Sending, State::Unknown(leak.clone())];
-        put(&store, 1, &[&unknown[..], &[State::Held(leak.clone())]].concat()).await;
-        put(&store, 2, &[&unknown[..], &[State::Declined(leak.clone())]].concat()).await;
-        put(&store, 3, &[State::Sending, State::NotCharged(leak)]).await;
-        put(&store, 4, &[State::Sending, State::Approved(sample::approval())]).await;
-        store.post(directory.path(), "acme-water", NOW).await.unwrap();
-        let mut cells = 0;
-        for table in ["intent", "step", "posting"] {
-            let query = AssertSqlSafe(format!("select * from {table}"));
-            for row in sqlx::query(query).fetch_all(&store.pool).await.unwrap() {
-                for column in row.columns() {
-                    let name = sqlx::Column::name(column);
-                    let text = row
-                        .try_get::<String, _>(name)
-                        .or_else(|_| row.try_get::<i64, _>(name).map(|number| number.to_string()));
-                    let text = text.unwrap();
-                    cells += 1;
-                    let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-                    // Unix milliseconds have thirteen digits by nature.
-                    assert!(longest < Some(12) || name.ends_with("_ms"), "{name}: {text}");
-                    assert!(!text.contains("4111"), "{name}: {text}");
-                }
-            }
-        }
-        assert!(cells > 100);
-    }
-
-    #[tokio::test]
-    async fn a_place_that_cannot_be_used_is_explained() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = directory.path().join("text.db");
-        std::fs::write(&text, "this is no database, and long enough to be seen as none".repeat(99))
-            .unwrap();
-        for (place, wants) in [
-            ("/nonexistent/ledger.db", "does not exist; create it or correct the path"),
-            ("postgres://h/db", "`postgres` databases are not in this build"),
-            (directory.path().to_str().unwrap(), "check the path and its owner"),
-            (text.to_str().unwrap(), "file is not a database"),
-        ] {
-            let error = Store::open(place).await.err().unwrap().to_string();
-            assert!(error.starts_with("store: ") && error.contains(wants), "{error}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[tokio::test]
-    async fn nobody_else_can_read_the_file() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let _store = store(&directory).await;
-        for file in std::fs::read_dir(directory.path()).unwrap() {
-            let mode = file.unwrap().metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o077, 0);
-        }
-    }
-}
+mod tests;

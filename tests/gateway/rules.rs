@@ -201,10 +201,17 @@ fn verified(mut pair: Pair) -> Checked {
     Ok(())
 }
 
+/// Gateways whose "nothing found" is documented nowhere as proof that nothing was charged.
+const NEVER_ABSENT: [&str; 1] = ["worldpay_cnp"];
+
 fn absent(mut pair: Pair) -> Checked {
     approved(&pair.charge(&charge(Purpose::Sale, "another", &visa())))?;
     let found = pair.find(lookup(Purpose::Sale, REFERENCE, Method::Card));
-    ensure(found == Found::Absent, || format!("{found:?}"))
+    let want = match NEVER_ABSENT.contains(&pair.gateway.name()) {
+        true => Found::NotYet,
+        false => Found::Absent,
+    };
+    ensure(found == want, || format!("{found:?}"))
 }
 
 fn done(modified: &Modified) -> Checked {

@@ -8,6 +8,7 @@ use ringtill::account::{Account, csv};
 use ringtill::call::{Call, Input, Output, Policy, SecondLeg, Serial, Setup, Telling};
 use ringtill::dialogue;
 use ringtill::gateway::{self, Exchange};
+use ringtill::instrument::FingerprintKey;
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Recorded, State};
 use ringtill::media::{self, Digit, PlayId, Source};
@@ -76,6 +77,7 @@ impl World {
         let policy = Policy {
             payment: Arc::new(payment::Settings::default()),
             dialogue: dialogue::Settings::default(),
+            fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             agent: agent.map(String::from),
             speech: false,
             duration_max: Duration::from_secs(600),
@@ -132,6 +134,9 @@ impl World {
                 Output::Lookup(serial, query) => {
                     let found: Vec<Account> = self.directory.answer(&query);
                     Some(Input::Found(serial, found))
+                }
+                Output::Screen(serial, screening) => {
+                    Some(Input::Screened(serial, self.journal.screen(&screening)))
                 }
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);

@@ -12,6 +12,7 @@ use ringtill::call::{Call, Input, Output, Policy, Setup, Telling};
 use ringtill::dialogue::{self, Told};
 use ringtill::gateway::bogus::Simulator;
 use ringtill::gateway::{self, Gateway};
+use ringtill::instrument::FingerprintKey;
 use ringtill::ledger::journal::Journal;
 use ringtill::media::{self, ListenId, Stream};
 use ringtill::money::Money;
@@ -209,6 +210,7 @@ impl Server {
         let policy = Policy {
             payment: Arc::new(payment),
             dialogue: dialogue::Settings::default(),
+            fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             agent: None,
             speech: self.speech.is_some(),
             duration_max: Duration::from_secs(600),
@@ -264,6 +266,10 @@ impl Server {
                 Output::Lookup(serial, query) => {
                     let found = self.directory.answer(&query);
                     self.reply(now + STORE_TIME, Input::Found(serial, found));
+                }
+                Output::Screen(serial, screening) => {
+                    let found = self.journal.screen(&screening);
+                    self.reply(now + STORE_TIME, Input::Screened(serial, found));
                 }
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);

@@ -207,7 +207,8 @@ pub fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
          [store]\nfile = \"{folder}/ledger.db\"\n\n[accounts]\nfile = \"{folder}/accounts.csv\"\n\n\
          [posting]\ndirectory = \"{folder}/posting\"\ninterval_s = 1\n\n\
          [recording]\ndirectory = \"{folder}/recordings\"\n\n\
-         [payment]\nbiller = \"testco\"\nfee = \"2.00\"\n\n[log]\nlevel = \"{log_level}\"\n\n\
+         [payment]\nbiller = \"testco\"\nfee = \"2.00\"\n\
+         duplicate_window_minutes = 0\n\n[log]\nlevel = \"{log_level}\"\n\n\
          [[trunk]]\nname = \"loopback\"\nsources = [\"127.0.0.1/32\"]\ntrust_caller_id = true\n\n\
          {more}"
     )

@@ -107,7 +107,7 @@ fn chain(runtime: &Runtime, seed: u64, nth: u16) -> Tally {
     }
     let limit = deadline(SETTLED);
     let unsettled = |(_, state): &(Intent, State)| {
-        state.is_open() || matches!(state, State::Approved(_) | State::Held(_))
+        state.is_open() || matches!(state, State::Approved(_) | State::Held(..))
     };
     while intents(runtime, &binary).iter().any(unsettled) {
         assert!(now() < limit, "seed {seed}: {:#?}", intents(runtime, &binary));

@@ -9,6 +9,7 @@ mod crash;
 mod demo;
 mod fail2ban;
 mod load;
+mod payments;
 mod peers;
 mod secrets;
 mod sipp;

@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use sqlx::Row as _;
+use sqlx::{Any, Row as _, Transaction};
 
+use super::change::change;
 use super::row::{add_step, read};
 use super::{Store, StoreError};
 use crate::ledger::State;
-use crate::ledger::reconcile::{self, Posting, Row};
+use crate::ledger::reconcile::{self, Posting, Row, Status};
 
 /// More rows than this go into the next file.
 const ROWS_MAX: i64 = 50_000;
@@ -52,8 +53,7 @@ impl Store {
             None => {
                 let query = "select coalesce(max(sequence), 0) + 1 from posting where biller = $1";
                 let sequence = sqlx::query_scalar(query).bind(biller).fetch_one(&mut *tx).await?;
-                let query = sqlx::query(TAKE).bind(biller).bind(sequence).bind(ROWS_MAX);
-                if query.execute(&mut *tx).await?.rows_affected() == 0 {
+                if !take(&mut tx, biller, sequence).await? {
                     return Ok(None);
                 }
                 let query = "insert into posting (biller, sequence, created_ms, written_ms) \
@@ -70,6 +70,16 @@ impl Store {
             let (intent, state) = read(&row)?;
             rows.extend(Row::of(&intent, &state));
         }
+        let query = "select change.* from change join intent on intent.id = change.intent_id \
+                     where intent.biller = $1 and change.file_sequence = $2 \
+                     order by change.created_ms, change.id";
+        for row in sqlx::query(query).bind(biller).bind(sequence).fetch_all(&mut *tx).await? {
+            let id: String = row.try_get("intent_id")?;
+            let query = sqlx::query("select * from intent where id = $1").bind(id);
+            let (intent, _) = read(&query.fetch_one(&mut *tx).await?)?;
+            let (change, progress) = change(&row, intent.amount)?;
+            rows.extend(Row::of_change(&intent, &change, &progress));
+        }
         tx.commit().await?;
         let sequence = sequence.unsigned_abs();
         Ok(Some(Posting { biller: biller.into(), sequence, created_ms, rows }))
@@ -80,7 +90,10 @@ impl Store {
         let sequence = i64::try_from(posting.sequence).unwrap_or(i64::MAX);
         let mut tx = self.pool.begin().await?;
         for row in &posting.rows {
-            let Some(approval) = &row.approval else { continue };
+            let Some(approval) = row.approval.as_ref().filter(|_| row.status == Status::Approved)
+            else {
+                continue;
+            };
             let query = "update intent set state = 'posted' where id = $1 and state = 'approved'";
             let query = sqlx::query(query).bind(&row.intent.id);
             if query.execute(&mut *tx).await?.rows_affected() == 1 {
@@ -99,16 +112,50 @@ impl Store {
     }
 }
 
-/// Puts what is final and in no file into file $2: of the oldest one's currency, at most $3 rows.
+/// Puts what is final and in no file into file `sequence`: of the oldest one's currency. False:
+/// there is nothing.
+async fn take(
+    tx: &mut Transaction<'_, Any>,
+    biller: &str,
+    sequence: i64,
+) -> Result<bool, sqlx::Error> {
+    let currency: Option<String> =
+        sqlx::query_scalar(OLDEST).bind(biller).fetch_optional(&mut **tx).await?;
+    let Some(currency) = currency else { return Ok(false) };
+    let mut taken = 0;
+    for query in [TAKE, TAKE_CHANGES] {
+        let query = sqlx::query(query).bind(biller).bind(sequence).bind(&currency).bind(ROWS_MAX);
+        taken += query.execute(&mut **tx).await?.rows_affected();
+    }
+    Ok(taken > 0)
+}
+
+/// Currency of the oldest payment, or change to one that is in a file, that is in none.
+const OLDEST: &str = "\
+select currency from ( \
+    select currency, created_ms from intent where biller = $1 and file_sequence = 0 \
+        and state in ('approved', 'posted', 'declined', 'not_charged') \
+    union all \
+    select intent.currency, change.created_ms from change \
+        join intent on intent.id = change.intent_id \
+        where intent.biller = $1 and change.file_sequence = 0 \
+        and change.state in ('done', 'accepted') and intent.state = 'posted' \
+) as open order by created_ms limit 1";
+
 const TAKE: &str = "\
 update intent set file_sequence = $2 where id in ( \
     select id from intent where biller = $1 and file_sequence = 0 \
-        and state in ('approved', 'posted', 'declined', 'not_charged') \
-        and currency = ( \
-            select currency from intent where biller = $1 and file_sequence = 0 \
-                and state in ('approved', 'posted', 'declined', 'not_charged') \
-            order by created_ms, id limit 1) \
-    order by created_ms, id limit $3)";
+        and state in ('approved', 'posted', 'declined', 'not_charged') and currency = $3 \
+    order by created_ms, id limit $4)";
+
+/// Changes to payments that are in a file, this one or an earlier one.
+const TAKE_CHANGES: &str = "\
+update change set file_sequence = $2 where id in ( \
+    select change.id from change join intent on intent.id = change.intent_id \
+    where intent.biller = $1 and change.file_sequence = 0 \
+        and change.state in ('done', 'accepted') and intent.currency = $3 \
+        and intent.file_sequence > 0 and intent.state in ('approved', 'posted') \
+    order by change.created_ms, change.id limit $4)";
 
 /// Writes the file so that it is there whole or not at all. What stands there already with the
 /// same bytes is left alone; anything else under its name is never overwritten.
@@ -153,10 +200,12 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::change::Begun;
     use super::super::tests::{put, store};
     use super::*;
-    use crate::ledger::reconcile::Status;
+    use crate::gateway::Act;
     use crate::ledger::sample;
+    use crate::ledger::{Change, Progress};
     use crate::money::Money;
 
     /// 2026-06-01T00:00:00Z
@@ -217,6 +266,42 @@ mod tests {
         assert!(path.ends_with("payments-acme-water-20260602-000002.csv"), "{path:?}");
         let posting = reconcile::read(&fs::read(&path).unwrap()).unwrap();
         assert_eq!((posting.sequence, posting.rows.len()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_given_back_is_posted_after_what_was_received() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        let store = filled(&directory).await;
+        let undo = async |n: u64, act, minor, at_ms| {
+            let change = Change {
+                id: format!("change-{n}"),
+                intent_id: format!("intent-{n}"),
+                act,
+                amount: Money::usd(0),
+                who: "ann".into(),
+                why: "asked".into(),
+                created_ms: at_ms,
+            };
+            let begun = store.begin_change(change, Some(Money::usd(minor))).await.unwrap();
+            let Begun::Stored(change) = begun else { panic!("{begun:?}") };
+            let done = Progress::Done(format!("undo_{n}"));
+            assert!(store.progress(&change, &done, at_ms).await.unwrap());
+        };
+        let posted = async |at_ms| {
+            let path = store.post(&out, BILLER, at_ms).await.unwrap()?;
+            let posting = reconcile::read(&fs::read(&path).unwrap()).unwrap();
+            let row = |row: &Row| format!("{} {}", row.intent.id, row.status.name());
+            Some(posting.rows.iter().map(row).collect::<Vec<_>>())
+        };
+        // Voided before it was in any file: both rows, in this order.
+        undo(1, Act::Void, 32_372, NOW).await;
+        let first = posted(NOW).await.unwrap();
+        assert_eq!((&*first[0], &*first[4]), ("intent-1 approved", "intent-1 voided"));
+        assert_eq!(posted(NOW + 1).await, None);
+        undo(5, Act::Refund, 100, NOW + 2).await;
+        assert_eq!(posted(NOW + 3).await, Some(vec!["intent-5 refunded".to_string()]));
+        assert_eq!(posted(NOW + 4).await, None);
     }
 
     #[tokio::test]

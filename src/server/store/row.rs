@@ -5,9 +5,9 @@ use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 use super::StoreError;
 use crate::gateway::Approval;
-use crate::instrument::{Brand, Last4};
+use crate::instrument::{AccountKind, Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::predecessors;
-use crate::ledger::{Intent, State};
+use crate::ledger::{Intent, Origin, State};
 use crate::money::{Currency, Money};
 
 /// Moves an intent if it is in a state that `to` may follow; false if not.
@@ -22,14 +22,18 @@ pub(super) async fn move_to(
         return Ok(false);
     }
     let extra = match to {
-        State::Approved(_) => ", gateway_reference = $4, auth_code = $5, avs = $6, cvv = $7",
+        State::Approved(_) | State::Held(_, Some(_)) => {
+            ", gateway_reference = $4, auth_code = $5, avs = $6, cvv = $7, token = $8, \
+             approved_minor = case when $9 = 0 then amount_minor + fee_minor else $9 end"
+        }
         State::Unknown(_) => ", unknown_ms = $4, lookups = 0, lookup_ms = $5",
         _ => "",
     };
     // Posting repeats the approval it posts: another one is a mistake.
     let only = match to {
         State::Posted(_) => {
-            "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7"
+            "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7 \
+             and token = $8"
         }
         _ => "",
     };
@@ -39,11 +43,18 @@ pub(super) async fn move_to(
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(to.name()).bind(detail(to));
     let query = match to {
-        State::Approved(approval) | State::Posted(approval) => query
-            .bind(&approval.gateway_reference)
-            .bind(&approval.auth_code)
-            .bind(approval.avs.as_deref().unwrap_or_default())
-            .bind(approval.cvv.as_deref().unwrap_or_default()),
+        State::Approved(approval) | State::Posted(approval) | State::Held(_, Some(approval)) => {
+            let query = query
+                .bind(&approval.gateway_reference)
+                .bind(&approval.auth_code)
+                .bind(approval.avs.as_deref().unwrap_or_default())
+                .bind(approval.cvv.as_deref().unwrap_or_default())
+                .bind(approval.token.as_ref().map_or("", Token::expose));
+            match to {
+                State::Posted(_) => query,
+                _ => query.bind(approval.partial.map_or(0, |part| part.minor)),
+            }
+        }
         State::Unknown(_) => query.bind(now_ms).bind(now_ms + lookup_wait_ms(0)),
         _ => query,
     };
@@ -70,9 +81,10 @@ pub(super) async fn add_step(
 
 pub(super) fn detail(state: &State) -> &str {
     match state {
-        State::Declined(why) | State::Held(why) | State::Unknown(why) | State::NotCharged(why) => {
-            why
-        }
+        State::Declined(why)
+        | State::Held(why, _)
+        | State::Unknown(why)
+        | State::NotCharged(why) => why,
         _ => "",
     }
 }
@@ -83,10 +95,16 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
         StoreError::Database(format!("intent {id} has a {what} this version does not know"))
     };
     let text = |column: &str| row.try_get::<String, _>(column);
-    let some = |column: &str| text(column).map(|text| Some(text).filter(|text| !text.is_empty()));
+    let fingerprint = |column: &'static str| match text(column)? {
+        empty if empty.is_empty() => Ok(None),
+        letters => Fingerprint::parse(&letters).map(Some).ok_or_else(|| foreign(column)),
+    };
     let currency = Currency::from_code(&text("currency")?).ok_or_else(|| foreign("currency"))?;
-    let brand = text("brand")?;
-    let brand = Brand::ALL.into_iter().find(|known| known.name() == brand);
+    let kind = match text("method")?.as_str() {
+        "card" => text("brand")?,
+        _ => text("account_kind")?,
+    };
+    let means = Means::parse(&text("method")?, &kind).ok_or_else(|| foreign("method or brand"))?;
     let intent = Intent {
         id: id.clone(),
         confirmation: text("confirmation")?,
@@ -94,33 +112,56 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
         account_id: text("account_id")?,
         amount: Money::new(row.try_get("amount_minor")?, currency),
         fee: Money::new(row.try_get("fee_minor")?, currency),
-        brand: brand.ok_or_else(|| foreign("brand"))?,
+        means,
         last4: Last4::parse(&text("last4")?).ok_or_else(|| foreign("last4"))?,
+        fingerprint: fingerprint("fingerprint")?,
         gateway: text("gateway")?,
         call_id: text("call_id")?,
+        origin: Origin {
+            caller: fingerprint("caller")?,
+            issuer: fingerprint("issuer")?,
+            trunk: text("trunk")?,
+        },
         created_ms: row.try_get("created_ms")?,
     };
+    let state = state(row, &intent)?.ok_or_else(|| foreign("state"))?;
+    Ok((intent, state))
+}
+
+/// The state an intent is in; `None` if its name is not known.
+fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let some = |column: &str| text(column).map(|text| Some(text).filter(|text| !text.is_empty()));
+    let approved = Money::new(row.try_get("approved_minor")?, intent.amount.currency);
     let approval = Approval {
         gateway_reference: text("gateway_reference")?,
         auth_code: text("auth_code")?,
         avs: some("avs")?,
         cvv: some("cvv")?,
-        ..Approval::default()
+        partial: Some(approved).filter(|part| intent.total() != Some(*part)),
+        token: Token::parse(&text("token")?),
     };
     let detail = text("detail")?;
-    let state = match text("state")?.as_str() {
+    Ok(Some(match text("state")?.as_str() {
         "consented" => State::Consented,
         "sending" => State::Sending,
         "approved" => State::Approved(approval),
         "declined" => State::Declined(detail),
-        "held" => State::Held(detail),
+        "held" => State::Held(detail, (approved.minor != 0).then_some(approval)),
         "unknown" => State::Unknown(detail),
         "not_charged" => State::NotCharged(detail),
         "manual" => State::Manual,
         "posted" => State::Posted(approval),
-        _ => return Err(foreign("state")),
-    };
-    Ok((intent, state))
+        _ => return Ok(None),
+    }))
+}
+
+/// `brand` and `account_kind` as they are kept.
+pub(super) fn columns(means: Means) -> (&'static str, &'static str) {
+    match means {
+        Means::Card(brand) => (brand.name(), ""),
+        Means::Bank(kind) => ("", AccountKind::name(kind)),
+    }
 }
 
 /// Waits before each of the first lookups of an unknown outcome; then [`LOOKUP_EVERY_MS`].

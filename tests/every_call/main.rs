@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller, Query};
 use ringtill::dialogue::{Heard, Question};
-use ringtill::gateway::{
-    self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
-    Modification, Modified, Operation, Repeat, Verdict,
-};
-use ringtill::instrument::{Brand, Instrument, Last4};
+use ringtill::gateway::{self, Exchange};
+use ringtill::instrument::{Brand, FingerprintKey, Last4, Means, Pan};
 use ringtill::ledger::journal::Journal;
-use ringtill::ledger::{Entry, Intent, Recorded, State};
+use ringtill::ledger::{Entry, Intent, Origin, Recorded, State};
 use ringtill::money::Money;
-use ringtill::payment::{Desk, Fee, Flow, Note, Outcome, Reply, Request, Settings, Step, script};
+use ringtill::payment::{
+    Desk, DuplicateMatch, Fee, Flow, Note, Outcome, Reply, Request, Settings, Step, script,
+};
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
-use zeroize::Zeroizing;
+
+mod words;
+
+use words::{Words, approval, response};
 
 const CALLS_MIN: u64 = 100_000;
 const MISBEHAVIOURS_MAX: u32 = 4;
@@ -86,10 +88,25 @@ struct Scene {
     caller: Caller,
     settings: Settings,
     accounts: Vec<Account>,
-    /// The account has a payment whose outcome is open.
-    open_payment: bool,
+    /// The account has had a payment.
+    earlier: Option<Earlier>,
     /// Somebody can take callers over.
     agent: bool,
+}
+
+/// A payment of before this call.
+#[derive(Clone, Copy)]
+enum Earlier {
+    /// Open, with the card that good callers key.
+    OpenSameCard,
+    /// Open, with a card nobody keys.
+    Open,
+    /// Approved, of what good callers pay.
+    Approved,
+    /// The same by another card.
+    ApprovedOtherCard,
+    /// Approved a day and a minute ago.
+    LongAgo,
 }
 
 fn scenes() -> Vec<Scene> {
@@ -105,10 +122,15 @@ fn scenes() -> Vec<Scene> {
         caller: caller.clone(),
         settings: settings.clone(),
         accounts,
-        open_payment: false,
+        earlier: None,
         agent: true,
     };
     let owing = account("1001", 32_172);
+    let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
+    let paid = |name, settings: &Settings, earlier| Scene {
+        earlier: Some(earlier),
+        ..scene(name, &known, settings, vec![account("1001", 32_172)])
+    };
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
@@ -116,7 +138,12 @@ fn scenes() -> Vec<Scene> {
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
         scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
-        Scene { open_payment: true, ..scene("open payment", &known, &brief, vec![owing]) },
+        paid("open payment with the same card", &brief, Earlier::OpenSameCard),
+        paid("open payment with another card", &brief, Earlier::Open),
+        paid("paid before", &brief, Earlier::Approved),
+        paid("paid long before", &brief, Earlier::LongAgo),
+        paid("paid before with the same card", &same_card, Earlier::Approved),
+        paid("paid before with another card", &same_card, Earlier::ApprovedOtherCard),
     ]
 }
 
@@ -136,27 +163,49 @@ fn account(id: &str, due: i64) -> Account {
 }
 
 const EARLIER: &str = "earlier";
+const EARLIER_CONFIRMATION: &str = "100000009";
 
-fn earlier_intent(scene: &Scene) -> Intent {
-    Intent {
+fn key() -> FingerprintKey {
+    FingerprintKey::new(&[9; 32]).unwrap()
+}
+
+/// The earlier payment and the states it went through.
+fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
+    let card = match earlier {
+        Earlier::Open | Earlier::ApprovedOtherCard => "4012888888881881",
+        _ => "4111111111111111",
+    };
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let intent = Intent {
         id: EARLIER.into(),
-        confirmation: "100000009".into(),
+        confirmation: EARLIER_CONFIRMATION.into(),
         biller: scene.settings.biller.clone(),
         account_id: scene.accounts[0].id.clone(),
-        amount: Money::usd(1),
+        amount: scene.accounts[0].amount_due,
         fee: Money::usd(0),
-        brand: Brand::Visa,
+        means: Means::Card(Brand::Visa),
         last4: Last4::parse("1111").unwrap(),
+        fingerprint: Some(key().card(&Pan::parse(card).unwrap())),
         gateway: "words".into(),
         call_id: EARLIER.into(),
-        created_ms: NOW_MS,
-    }
+        origin: Origin::default(),
+        created_ms: match earlier {
+            Earlier::LongAgo => NOW_MS - DAY_MS - 60_000,
+            _ => NOW_MS - 60_000,
+        },
+    };
+    let states = match earlier {
+        Earlier::OpenSameCard | Earlier::Open => vec![],
+        _ => vec![State::Sending, State::Approved(approval())],
+    };
+    let moves = states.into_iter().map(|to| Entry::Move { id: EARLIER.into(), to });
+    [Entry::Consent(Box::new(intent))].into_iter().chain(moves).collect()
 }
 
 fn run(scene: &Scene, choices: &mut Choices) {
     let mut journal = Journal::new();
-    if scene.open_payment {
-        journal.record(Entry::Consent(Box::new(earlier_intent(scene))));
+    for entry in scene.earlier.iter().flat_map(|one| earlier(scene, *one)) {
+        assert_eq!(journal.record(entry), Recorded::Stored);
     }
     let mut world = World {
         scene,
@@ -173,11 +222,16 @@ fn run(scene: &Scene, choices: &mut Choices) {
         hung_up: false,
         transferred: false,
         store_failed: false,
+        told_again: false,
+        again: false,
+        screened: false,
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
         gateway: Arc::new(Words),
+        fingerprints: Arc::new(key()),
         caller: scene.caller.clone(),
+        trunk: "trunk".into(),
         call_id: "call".into(),
         agent: scene.agent,
     };
@@ -235,8 +289,14 @@ struct World<'a> {
     asked_since_sale: bool,
     hung_up: bool,
     transferred: bool,
-    /// A write to the ledger was reported as failed.
+    /// A write to the ledger was reported as failed, or it could not be read.
     store_failed: bool,
+    /// The last question about paying again was about the earlier payment.
+    told_again: bool,
+    /// The caller was told of the earlier payment and wants another.
+    again: bool,
+    /// The ledger was asked since the last sale.
+    screened: bool,
 }
 
 impl World<'_> {
@@ -261,6 +321,16 @@ impl World<'_> {
                 assert!(!self.scene.caller.name_withheld, "an anonymous caller is named");
                 Reply::Name(self.choices.pick(2) == 0)
             }
+            Request::Screen(screening) => {
+                self.screened = true;
+                Reply::Screen(match self.choices.pick(2) {
+                    0 => self.journal.screen(&screening),
+                    _ => {
+                        self.store_failed = true;
+                        None
+                    }
+                })
+            }
             Request::Record(entry) => Reply::Record(self.record(entry)),
             Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
             Request::Wait(_) => Reply::Wait,
@@ -274,6 +344,12 @@ impl World<'_> {
     /// The right answer first, then every other thing a caller may do.
     fn answer(&mut self, question: &Question) -> Heard {
         self.hear(&question.notice);
+        if question.name == "again" {
+            let number = self.numbers_said.pop().unwrap_or_default();
+            let known = self.journal.intents().into_iter().map(|(intent, _)| intent.confirmation);
+            assert!(known.into_iter().any(|known| known == number), "{number} is no payment");
+            self.told_again = number == EARLIER_CONFIRMATION;
+        }
         if self.hung_up {
             return Heard::Hangup;
         }
@@ -285,7 +361,7 @@ impl World<'_> {
             "verify" => &["46201", "00000"],
             "choice" => &["1", "2", "3"],
             "amount" => &["2500"],
-            "confirm" | "consent" => &["1", "2"],
+            "confirm" | "consent" | "again" => &["1", "2"],
             "card" => &["4111111111111111", "5555555555554444"],
             "expiry" => &["1230"],
             "cvv" => &["123"],
@@ -305,6 +381,9 @@ impl World<'_> {
             (true, way) => way - 1,
             (false, way) => way,
         };
+        if question.name == "again" {
+            self.again |= self.told_again && keyed.get(way) == Some(&"1");
+        }
         match (keyed.get(way), way.saturating_sub(keyed.len())) {
             (Some(keyed), _) => Heard::Keyed(keyed.bytes().collect::<Keys>()),
             (None, 0) => {
@@ -370,6 +449,7 @@ impl World<'_> {
         let consented = self.consented.clone();
         assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
         self.check_new(reference);
+        self.check_again(minor, card);
         const REPLIES: [&str; 8] =
             ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
         const NOT_SENT: usize = 8;
@@ -402,9 +482,29 @@ impl World<'_> {
     /// A new charge is for something the caller has said since the last one.
     fn check_new(&mut self, reference: &str) {
         let again = self.last_reference == reference;
+        let screened = std::mem::take(&mut self.screened);
+        assert!(again || screened, "charged without a look into the ledger");
         assert!(again || self.asked_since_sale, "the same card was charged again unasked");
         self.asked_since_sale = false;
         self.last_reference = reference.to_string();
+    }
+
+    /// What was paid before is paid again only if the caller was told and said so.
+    fn check_again(&mut self, minor: i64, card: &str) {
+        let Some(earlier) = self.scene.earlier else { return };
+        let amount = minor - self.scene.settings.fee.of(Money::usd(0)).unwrap().minor;
+        let same_amount = amount == self.scene.accounts[0].amount_due.minor;
+        let visa = card.starts_with("visa");
+        let wanted = match earlier {
+            Earlier::OpenSameCard => !visa && self.again,
+            Earlier::Open => self.again,
+            Earlier::Approved if same_amount => {
+                let other = self.scene.settings.duplicate_match == DuplicateMatch::Method && !visa;
+                self.again || other
+            }
+            _ => true,
+        };
+        assert!(wanted, "paid twice unasked: {:?}", self.choices.path);
     }
 
     fn look_up(&mut self, reference: &str) -> Exchange {
@@ -438,9 +538,8 @@ impl World<'_> {
         }
         if charged.len() == 1 {
             assert!(paid || pending, "an approval got lost: {path}");
-            let denied = said("consent.cancelled") || said("result.not_charged");
-            assert!(!denied, "told that nothing was charged: {path}");
-            assert!(!self.scene.open_payment, "charged beside an open payment: {path}");
+            let denied = ["consent.cancelled", "result.not_charged", "again.stopped"].map(said);
+            assert!(!denied.contains(&true), "told that nothing was charged: {path}");
         }
         self.check_ledger(paid, pending, &path);
         self.check_number(outcome, &path);
@@ -478,7 +577,7 @@ impl World<'_> {
                 State::Declined(_) | State::NotCharged(_) => {
                     assert!(!approved, "the ledger lost a payment: {path}");
                 }
-                State::Held(_) | State::Unknown(_) => {
+                State::Held(..) | State::Unknown(_) => {
                     assert!(pending || self.store_failed, "left open without a cause: {path}");
                 }
                 State::Consented | State::Sending => {
@@ -491,85 +590,4 @@ impl World<'_> {
             assert!(self.journal.intent(reference).is_some(), "not in the ledger: {path}");
         }
     }
-}
-
-/// A gateway whose replies are words, so that a test can write them.
-struct Words;
-
-impl Gateway for Words {
-    fn name(&self) -> &'static str {
-        "words"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let operations = &[Operation::Sale, Operation::Lookup];
-        Capabilities { operations, bank: false, tokens: false, repeat: Repeat::Replays }
-    }
-
-    fn charge(&self, sale: &Charge<'_>) -> Result<gateway::Request, Cannot> {
-        let Instrument::Card(card) = sale.instrument else { panic!("the script takes cards") };
-        assert!(card.pan.expose().len() >= 13);
-        let (brand, last4) = (card.pan.brand().name(), card.pan.last4());
-        let (reference, minor) = (sale.reference, sale.total.minor);
-        Ok(request(&format!("sale {reference} {minor} {brand} {}", last4.as_str())))
-    }
-
-    fn verdict(&self, _: &Charge<'_>, exchange: &Exchange) -> Verdict {
-        word(exchange)
-    }
-
-    fn modify(&self, _: &Modification<'_>) -> Result<gateway::Request, Cannot> {
-        panic!("the script undoes nothing")
-    }
-
-    fn modified(&self, _: &Modification<'_>, _: &Exchange) -> Modified {
-        panic!("the script undoes nothing")
-    }
-
-    fn lookup(&self, lookup: &Lookup<'_>) -> Result<gateway::Request, Cannot> {
-        Ok(request(&format!("lookup {}", lookup.reference)))
-    }
-
-    fn found(&self, _: &Lookup<'_>, exchange: &Exchange) -> Found {
-        match exchange {
-            Exchange::Response(response) if response.body() == b"absent" => Found::Absent,
-            Exchange::Response(_) => match word(exchange) {
-                Verdict::Unknown(_) => Found::NotYet,
-                verdict => Found::Settled(verdict),
-            },
-            _ => Found::NotYet,
-        }
-    }
-}
-
-fn word(exchange: &Exchange) -> Verdict {
-    let response = match exchange.response() {
-        Ok(response) => response,
-        Err(silence) => return silence.into(),
-    };
-    match response.body().as_slice() {
-        b"approved" => Verdict::Approved(approval()),
-        b"hard" => Verdict::DeclinedHard,
-        b"soft" => Verdict::DeclinedSoft,
-        b"cvv" => Verdict::Fixable(Fixable::Cvv),
-        b"zip" => Verdict::Fixable(Fixable::Zip),
-        b"number" => Verdict::Fixable(Fixable::Number),
-        b"held" => Verdict::Held("review".into()),
-        b"config" => Verdict::Config("wrong key".into()),
-        _ => Verdict::Unknown("unreadable answer".into()),
-    }
-}
-
-fn request(body: &str) -> gateway::Request {
-    let (head, ()) = http::Request::post("https://gateway.invalid/").body(()).unwrap().into_parts();
-    gateway::Request { head, body: Zeroizing::new(body.as_bytes().to_vec()), shown: &[] }
-}
-
-fn approval() -> Approval {
-    let gateway_reference = "g1".to_string();
-    Approval { gateway_reference, auth_code: "A1".into(), ..Approval::default() }
-}
-
-fn response(body: &str) -> Exchange {
-    Exchange::Response(http::Response::new(body.as_bytes().to_vec()))
 }

@@ -1,0 +1,252 @@
+//! `ringtill payments`: what is in the ledger, and voids and refunds of it. Each says who asked and
+//! why; the ledger keeps it.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::store::change::{Begun, act_name};
+use super::store::{Filter, Store};
+use super::{clock, gateway, resolver};
+use crate::config::Config;
+use crate::gateway::{Act, Exchange, Gateway};
+use crate::ledger::{Change, Intent, Progress, State};
+use crate::money::Money;
+
+/// A void or refund, as it was asked for.
+pub struct Wish {
+    pub act: Act,
+    /// Confirmation number or reference of the payment.
+    pub payment: String,
+    /// Decimal; unset: all that is left.
+    pub amount: Option<String>,
+    pub who: String,
+    pub why: String,
+}
+
+/// Tries while nothing has left us.
+const TRIES: usize = 3;
+const LIMIT: Duration = Duration::from_secs(45);
+
+/// Prints payments, newest first, a line each.
+pub async fn list(config: &Config, filter: &Filter, out: &mut impl Write) -> Result<bool, String> {
+    let store = open(config).await?;
+    let all = store.list(filter).await.map_err(|error| error.to_string())?;
+    let print = |out: &mut dyn Write| -> io::Result<()> {
+        for (intent, state, undone) in &all {
+            writeln!(
+                out,
+                "{}  {}  {:<11}  {:>12}  {}  account {}  {} {}{}",
+                time(intent.created_ms),
+                intent.confirmation,
+                state.name(),
+                total(intent).to_string(),
+                intent.gateway,
+                intent.account_id,
+                intent.means.name(),
+                intent.last4.as_str(),
+                given_back(*undone),
+            )?;
+        }
+        Ok(())
+    };
+    written(print(out))?;
+    Ok(true)
+}
+
+/// Prints one payment with all its steps; false if there is none.
+pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Result<bool, String> {
+    let store = open(config).await?;
+    let Some((intent, state, undone)) = find(&store, payment).await? else {
+        return none(payment, out);
+    };
+    let history = store.history(&intent.id).await.map_err(|error| error.to_string())?;
+    let changes = store.changes(&intent).await.map_err(|error| error.to_string())?;
+    let print = |out: &mut dyn Write| -> io::Result<()> {
+        let mut tell = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
+        tell("confirmation", &intent.confirmation)?;
+        tell("reference", &intent.id)?;
+        tell("account", &format!("{} of {}", intent.account_id, intent.biller))?;
+        tell("amount", &format!("{} + {} fee = {}", intent.amount, intent.fee, total(&intent)))?;
+        let method = intent.means.method().name();
+        let means = format!("{method}, {} ending {}", intent.means.name(), intent.last4.as_str());
+        tell("paid with", &means)?;
+        tell("gateway", &intent.gateway)?;
+        tell("call", &intent.call_id)?;
+        let approval = match &state {
+            State::Held(_, approval) => approval.as_ref(),
+            state => state.approval(),
+        };
+        if let Some(approval) = approval {
+            let code = format!("{}, code {}", approval.gateway_reference, approval.auth_code);
+            tell("approved as", &code)?;
+        }
+        tell("state", &format!("{}{}", state.name(), given_back(undone)))?;
+        for (state, why, at_ms) in &history {
+            writeln!(out, "  {}  {state}{}", time(*at_ms), after(why))?;
+        }
+        for (change, progress, at_ms) in &changes {
+            let Change { id, act, amount, who, why, created_ms, .. } = change;
+            let act = act_name(*act);
+            writeln!(out, "  {}  {act} of {amount} by {who}: {why}", time(*created_ms))?;
+            let (state, why) = (progress.name(), after(progress.detail()));
+            writeln!(out, "  {}  {act} {state}{why}  [{id}]", time(*at_ms))?;
+        }
+        Ok(())
+    };
+    written(print(out))?;
+    Ok(true)
+}
+
+/// Voids or refunds, and prints what became of it; true if the money goes back.
+pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<bool, String> {
+    if wish.why.trim().is_empty() {
+        return Err("say why: --why \"...\" is kept with the payment".into());
+    }
+    let store = open(config).await?;
+    let Some((intent, state, _)) = find(&store, &wish.payment).await? else {
+        return none(&wish.payment, out);
+    };
+    let amount = wish.amount.as_deref().map(|text| {
+        let amount = Money::parse(text, intent.amount.currency);
+        amount.map_err(|_| format!("--amount {text} is no amount: write 12.50"))
+    });
+    let amount = amount.transpose()?;
+    if config.gateway.settings.is_none() {
+        return Err("the simulated gateway lives inside the server and forgets: configure \
+                    [gateway.settings] to void or refund"
+            .into());
+    }
+    let opened = gateway::open(config).await?;
+    let name = opened.gateway.name();
+    if name != intent.gateway {
+        return Err(format!(
+            "it was charged by `{}`, and `{name}` is configured: configure that one",
+            intent.gateway
+        ));
+    }
+    let operation = wish.act.into();
+    let able = opened.gateway.capabilities().allow_operation(operation);
+    able.map_err(|cannot| cannot.0.to_string())?;
+    let change = Change {
+        id: uuid::Uuid::now_v7().to_string(),
+        intent_id: intent.id.clone(),
+        act: wish.act,
+        amount: intent.amount,
+        who: wish.who,
+        why: wish.why,
+        created_ms: clock::wall_ms(),
+    };
+    let change = match store.begin_change(change, amount).await {
+        Ok(Begun::Stored(change)) => change,
+        Ok(Begun::Refused(why)) => return Err(why),
+        Err(error) => return Err(error.to_string()),
+    };
+    let progress = send(&*opened.gateway, &opened.http, &change, &intent, &state).await;
+    let noted = store.progress(&change, &progress, clock::wall_ms()).await;
+    let mut noted = noted.map_err(|error| error.to_string());
+    if noted.is_err() {
+        // Once more: else the server takes it for lost in a few minutes and asks the gateway again.
+        noted = store
+            .progress(&change, &progress, clock::wall_ms())
+            .await
+            .map_err(|error| error.to_string());
+    }
+    store.close().await;
+    let act = act_name(change.act);
+    let amount = change.amount;
+    let told = match &progress {
+        Progress::Done(reference) => format!("{act} of {amount} done, {reference}"),
+        Progress::Accepted(reference) => {
+            format!("{act} of {amount} taken in, {reference}: the gateway tells the result later")
+        }
+        Progress::Refused(why) => {
+            format!("{act} refused by the gateway: {why}{}", advice(wish.act))
+        }
+        Progress::NotSent(why) => format!("{act} not made: {why}"),
+        _ => format!(
+            "no answer to the {act}: do not repeat it. The server asks again; `ringtill payments \
+             show {}` tells",
+            intent.confirmation
+        ),
+    };
+    written(writeln!(out, "{told}"))?;
+    noted?;
+    Ok(progress.took_effect())
+}
+
+fn advice(act: Act) -> &'static str {
+    match act {
+        Act::Void => ". A payment that has settled is refunded instead",
+        _ => ". A payment that has not settled is voided instead",
+    }
+}
+
+async fn send(
+    gateway: &dyn Gateway,
+    http: &super::http_client::HttpClient,
+    change: &Change,
+    intent: &Intent,
+    state: &State,
+) -> Progress {
+    let mut progress = Progress::NotSent("not tried".into());
+    for _ in 0..TRIES {
+        let modification = resolver::modification(change, intent, state, clock::wall_ms());
+        let request = match gateway.modify(&modification) {
+            Ok(request) => request,
+            Err(cannot) => return Progress::NotSent(cannot.0.into()),
+        };
+        let exchange = http.send(request, LIMIT).await;
+        progress = gateway.modified(&modification, &exchange).into();
+        let unsent = matches!(exchange, Exchange::NotSent(_));
+        if !(unsent && matches!(progress, Progress::NotSent(_))) {
+            break;
+        }
+    }
+    progress
+}
+
+pub(super) async fn open(config: &Config) -> Result<Store, String> {
+    let file = &config.store.file;
+    if !file.exists() {
+        return Err(format!("[store] file {}: there is no ledger here yet", file.display()));
+    }
+    Store::open(&file.to_string_lossy()).await.map_err(|error| error.to_string())
+}
+
+async fn find(store: &Store, payment: &str) -> Result<Option<(Intent, State, Money)>, String> {
+    // As it is read aloud and written down: in groups.
+    let payment: String = payment.chars().filter(|c| !c.is_whitespace()).collect();
+    store.find(&payment).await.map_err(|error| error.to_string())
+}
+
+fn none(payment: &str, out: &mut impl Write) -> Result<bool, String> {
+    written(writeln!(out, "no payment has the confirmation number or reference {payment}"))?;
+    Ok(false)
+}
+
+fn total(intent: &Intent) -> Money {
+    intent.total().unwrap_or(intent.amount)
+}
+
+fn given_back(undone: Money) -> String {
+    if undone.is_positive() { format!(", {undone} given back") } else { String::new() }
+}
+
+fn after(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// RFC 3339 in UTC, to the second.
+pub(super) fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map(|time| format!("{time:.0}")).unwrap_or_default()
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+pub(super) fn written(result: io::Result<()>) -> Result<(), String> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}

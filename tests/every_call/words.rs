@@ -1,0 +1,89 @@
+//! A gateway whose replies are words, so that a test can write them.
+
+use ringtill::gateway::{
+    self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
+    Modification, Modified, Operation, Repeat, Verdict,
+};
+use ringtill::instrument::Instrument;
+use zeroize::Zeroizing;
+
+/// See above.
+pub struct Words;
+
+impl Gateway for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let operations = &[Operation::Sale, Operation::Lookup];
+        Capabilities { operations, bank: false, tokens: false, repeat: Repeat::Replays }
+    }
+
+    fn charge(&self, sale: &Charge<'_>) -> Result<gateway::Request, Cannot> {
+        let Instrument::Card(card) = sale.instrument else { panic!("the script takes cards") };
+        assert!(card.pan.expose().len() >= 13);
+        let (brand, last4) = (card.pan.brand().name(), card.pan.last4());
+        let (reference, minor) = (sale.reference, sale.total.minor);
+        Ok(request(&format!("sale {reference} {minor} {brand} {}", last4.as_str())))
+    }
+
+    fn verdict(&self, _: &Charge<'_>, exchange: &Exchange) -> Verdict {
+        word(exchange)
+    }
+
+    fn modify(&self, _: &Modification<'_>) -> Result<gateway::Request, Cannot> {
+        panic!("the script undoes nothing")
+    }
+
+    fn modified(&self, _: &Modification<'_>, _: &Exchange) -> Modified {
+        panic!("the script undoes nothing")
+    }
+
+    fn lookup(&self, lookup: &Lookup<'_>) -> Result<gateway::Request, Cannot> {
+        Ok(request(&format!("lookup {}", lookup.reference)))
+    }
+
+    fn found(&self, _: &Lookup<'_>, exchange: &Exchange) -> Found {
+        match exchange {
+            Exchange::Response(response) if response.body() == b"absent" => Found::Absent,
+            Exchange::Response(_) => match word(exchange) {
+                Verdict::Unknown(_) => Found::NotYet,
+                verdict => Found::Settled(verdict),
+            },
+            _ => Found::NotYet,
+        }
+    }
+}
+
+fn word(exchange: &Exchange) -> Verdict {
+    let response = match exchange.response() {
+        Ok(response) => response,
+        Err(silence) => return silence.into(),
+    };
+    match response.body().as_slice() {
+        b"approved" => Verdict::Approved(approval()),
+        b"hard" => Verdict::DeclinedHard,
+        b"soft" => Verdict::DeclinedSoft,
+        b"cvv" => Verdict::Fixable(Fixable::Cvv),
+        b"zip" => Verdict::Fixable(Fixable::Zip),
+        b"number" => Verdict::Fixable(Fixable::Number),
+        b"held" => Verdict::Held("review".into()),
+        b"config" => Verdict::Config("wrong key".into()),
+        _ => Verdict::Unknown("unreadable answer".into()),
+    }
+}
+
+fn request(body: &str) -> gateway::Request {
+    let (head, ()) = http::Request::post("https://gateway.invalid/").body(()).unwrap().into_parts();
+    gateway::Request { head, body: Zeroizing::new(body.as_bytes().to_vec()), shown: &[] }
+}
+
+pub fn approval() -> Approval {
+    let gateway_reference = "g1".to_string();
+    Approval { gateway_reference, auth_code: "A1".into(), ..Approval::default() }
+}
+
+pub fn response(body: &str) -> Exchange {
+    Exchange::Response(http::Response::new(body.as_bytes().to_vec()))
+}

@@ -1,0 +1,588 @@
+//! The ledger on disk against a plain model of it: random commands, the disk failing after some
+//! writes, the file opened again in between. After every command both must hold the same.
+//!
+//! `RINGTILL_SEED` replays one sequence, `RINGTILL_RUNS` says how many are tried (24).
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use ringtill::gateway::{Act, Approval};
+use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means};
+use ringtill::ledger::reconcile::{self, Row};
+use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State};
+use ringtill::money::Money;
+use ringtill::server::store::Store;
+use ringtill::server::store::change::Begun;
+use sqlx::{AnyConnection, Connection, Executor};
+
+const COMMANDS: usize = 250;
+const BILLER: &str = "acme";
+
+#[test]
+fn the_ledger_is_what_the_model_says() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("RINGTILL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("RINGTILL_RUNS").unwrap_or(24),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut sum = Tally::default();
+    for seed in seeds {
+        let run = AssertUnwindSafe(|| runtime.block_on(sequence(seed)));
+        match catch_unwind(run) {
+            Ok(tally) => sum.add(&tally),
+            Err(panic) => {
+                eprintln!("RINGTILL_SEED={seed} cargo test --test ledger_model");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{sum:?}");
+    // Otherwise nothing was tried.
+    if std::env::var_os("RINGTILL_SEED").is_none() {
+        let Tally { applied, refused, failed, reopened, posted, undone } = sum;
+        for count in [applied, refused, failed, reopened, posted, undone] {
+            assert!(count > 10, "{sum:?}");
+        }
+    }
+}
+
+/// What the sequences did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    applied: usize,
+    refused: usize,
+    failed: usize,
+    reopened: usize,
+    posted: usize,
+    undone: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.applied += other.applied;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.reopened += other.reopened;
+        self.posted += other.posted;
+        self.undone += other.undone;
+    }
+}
+
+/// The ledger as it should be: no database, no transactions, nothing shared with the real one.
+#[derive(Default)]
+struct Model {
+    payments: BTreeMap<String, Payment>,
+    files: u64,
+}
+
+struct Payment {
+    intent: Intent,
+    state: State,
+    /// Names of the states it was in, and when it came into the last one.
+    steps: Vec<&'static str>,
+    last_ms: i64,
+    /// It is in a reconciliation file.
+    filed: bool,
+    undone: i64,
+    changes: Vec<Undoing>,
+}
+
+struct Undoing {
+    change: Change,
+    progress: Progress,
+    filed: bool,
+}
+
+impl Payment {
+    fn go(&mut self, to: State, now_ms: i64) {
+        self.steps.push(to.name());
+        self.state = to;
+        self.last_ms = now_ms;
+    }
+
+    fn taken(&self) -> Option<i64> {
+        match &self.state {
+            State::Approved(_) | State::Posted(_) => Some(self.intent.total()?.minor),
+            State::Held(_, Some(approval)) => Some(approval.partial?.minor),
+            _ => None,
+        }
+    }
+}
+
+/// Every way from one state to another there is.
+const WAYS: [(&str, &str); 22] = [
+    ("consented", "sending"),
+    ("consented", "not_charged"),
+    ("sending", "approved"),
+    ("sending", "declined"),
+    ("sending", "held"),
+    ("sending", "unknown"),
+    ("sending", "not_charged"),
+    ("unknown", "approved"),
+    ("unknown", "declined"),
+    ("unknown", "held"),
+    ("unknown", "not_charged"),
+    ("unknown", "manual"),
+    ("held", "approved"),
+    ("held", "declined"),
+    ("manual", "approved"),
+    ("manual", "declined"),
+    ("manual", "held"),
+    ("manual", "not_charged"),
+    ("approved", "posted"),
+    // Of changes.
+    ("sending", "done"),
+    ("unknown", "done"),
+    ("manual", "done"),
+];
+
+const OPEN: [&str; 3] = ["consented", "sending", "unknown"];
+
+impl Model {
+    fn consent(&mut self, intent: &Intent, now_ms: i64) -> Recorded {
+        let same = |one: &Payment| {
+            let ours = &one.intent;
+            let place = (&ours.biller, &ours.account_id, ours.fingerprint);
+            ours.id == intent.id
+                || ours.confirmation == intent.confirmation
+                || (OPEN.contains(&one.state.name())
+                    && place == (&intent.biller, &intent.account_id, intent.fingerprint))
+        };
+        if self.payments.values().any(same) {
+            return Recorded::Conflict;
+        }
+        let payment = Payment {
+            intent: intent.clone(),
+            state: State::Consented,
+            steps: vec!["consented"],
+            last_ms: now_ms,
+            filed: false,
+            undone: 0,
+            changes: Vec::new(),
+        };
+        self.payments.insert(intent.id.clone(), payment);
+        Recorded::Stored
+    }
+
+    fn step(&mut self, id: &str, to: &State, now_ms: i64) -> Recorded {
+        let Some(payment) = self.payments.get_mut(id) else { return Recorded::Illegal };
+        let way = (payment.state.name(), to.name());
+        let other = way == ("approved", "posted") && payment.state.approval() != to.approval();
+        if !WAYS.contains(&way) || other {
+            return Recorded::Illegal;
+        }
+        payment.go(to.clone(), now_ms);
+        Recorded::Stored
+    }
+
+    /// How many were (not charged, made unknown).
+    fn recover(&mut self, before_ms: i64, now_ms: i64) -> (usize, usize) {
+        let (mut not_charged, mut unknown) = (0, 0);
+        for payment in self.payments.values_mut().filter(|one| one.last_ms < before_ms) {
+            match payment.state {
+                State::Consented => {
+                    not_charged += 1;
+                    payment.go(State::NotCharged(String::new()), now_ms);
+                }
+                State::Sending => {
+                    unknown += 1;
+                    payment.go(State::Unknown(String::new()), now_ms);
+                }
+                _ => {}
+            }
+        }
+        (not_charged, unknown)
+    }
+
+    /// Rows and their sum, if there is anything to write.
+    fn post(&mut self, now_ms: i64) -> Option<(usize, i64)> {
+        let (mut rows, mut sum) = (0, 0);
+        for payment in self.payments.values_mut() {
+            let name = payment.state.name();
+            let last = ["approved", "posted", "declined", "not_charged"].contains(&name);
+            if last && !payment.filed {
+                payment.filed = true;
+                rows += 1;
+                if name == "approved" {
+                    sum += payment.taken().unwrap();
+                    let approval = payment.state.approval().unwrap().clone();
+                    payment.go(State::Posted(approval), now_ms);
+                }
+            }
+            let received = payment.state.name() == "posted";
+            for undoing in payment.changes.iter_mut().filter(|one| received && !one.filed) {
+                if undoing.progress.name() == "done" {
+                    undoing.filed = true;
+                    rows += 1;
+                    sum -= undoing.change.amount.minor;
+                }
+            }
+        }
+        self.files += u64::from(rows > 0);
+        (rows > 0).then_some((rows, sum))
+    }
+
+    /// The amount of a change that may begin.
+    fn begin(&mut self, change: &Change, amount: Option<i64>) -> Option<i64> {
+        let payment = self.payments.get_mut(&change.intent_id)?;
+        let taken = payment.taken()?;
+        let open = ["sending", "unknown", "manual"];
+        if payment.changes.iter().any(|one| open.contains(&one.progress.name())) {
+            return None;
+        }
+        let left = taken - payment.undone;
+        let amount = amount.unwrap_or(left);
+        let whole = amount == taken && payment.undone == 0;
+        if amount < 1 || amount > left || (change.act == Act::Void && !whole) {
+            return None;
+        }
+        let change = Change { amount: Money::usd(amount), ..change.clone() };
+        let progress = Progress::Sending;
+        payment.changes.push(Undoing { change, progress, filed: false });
+        Some(amount)
+    }
+
+    fn progress(&mut self, change: &Change, to: &Progress, now_ms: i64) -> bool {
+        let Some(payment) = self.payments.get_mut(&change.intent_id) else { return false };
+        let mut changes = payment.changes.iter_mut();
+        let Some(undoing) = changes.find(|one| one.change.id == change.id) else { return false };
+        let allowed = match (undoing.progress.name(), to.name()) {
+            ("sending", "unknown" | "not_sent" | "refused") => true,
+            ("unknown", "manual" | "refused") | ("manual", "refused") => true,
+            way => WAYS.contains(&way) && to.name() == "done",
+        };
+        if !allowed {
+            return false;
+        }
+        undoing.progress = to.clone();
+        if to.name() == "done" {
+            payment.undone += change.amount.minor;
+            if payment.state.name() == "held" {
+                payment.go(State::Declined("given back".into()), now_ms);
+            }
+        }
+        true
+    }
+
+    /// The latest payment that a caller must be told of.
+    fn screen(&self, wanted: &Screening) -> Option<&str> {
+        let asked = self.payments.values().filter(|one| {
+            let intent = &one.intent;
+            let alike = wanted.fingerprint.is_none() || wanted.fingerprint == intent.fingerprint;
+            let near = intent.created_ms >= wanted.since_ms && intent.amount == wanted.amount;
+            let kept = one.taken().is_none_or(|taken| one.undone < taken);
+            alike
+                && intent.account_id == wanted.account_id
+                && match one.state.name() {
+                    "held" | "manual" => near,
+                    "approved" | "posted" => near && kept,
+                    name => OPEN.contains(&name),
+                }
+        });
+        let key = |one: &&Payment| (one.intent.created_ms, one.intent.id.clone());
+        asked.max_by_key(key).map(|one| one.intent.id.as_str())
+    }
+}
+
+/// The ledger, its model, and a second connection through which its disk fails.
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Store,
+    saboteur: AnyConnection,
+    model: Model,
+    tally: Tally,
+    now_ms: i64,
+    serial: u64,
+}
+
+async fn sequence(seed: u64) -> Tally {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let saboteur = saboteur(folder.path()).await;
+    let (model, tally) = (Model::default(), Tally::default());
+    let mut bench =
+        Bench { folder, store, saboteur, model, tally, now_ms: 1_780_272_000_000, serial: 0 };
+    for turn in 0..COMMANDS {
+        bench.now_ms += rng.random_range(1..60_000);
+        match rng.random_range(0..40) {
+            0 => bench.reopen().await,
+            // The disk fails after so many more writes, or is well again.
+            1 | 2 => bench.sabotage(rng.random_range(0..6)).await,
+            3..=6 => bench.sabotage(-1).await,
+            7 => bench.recover(&mut rng).await,
+            8 | 9 => bench.post().await,
+            10..=13 => bench.begin(&mut rng).await,
+            14..=18 => bench.progress(&mut rng).await,
+            19..=27 => bench.consent(&mut rng).await,
+            _ => bench.step(&mut rng).await,
+        }
+        bench.compare(&mut rng, &format!("seed {seed} turn {turn}")).await;
+    }
+    bench.tally
+}
+
+async fn open(folder: &Path) -> Store {
+    Store::open(folder.join("ledger.db").to_str().unwrap()).await.unwrap()
+}
+
+/// Every write to a table counts; after the last one that is left each fails.
+async fn saboteur(folder: &Path) -> AnyConnection {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite://{}?mode=rw", folder.join("ledger.db").display());
+    let mut saboteur = AnyConnection::connect(&url).await.unwrap();
+    saboteur.execute("pragma busy_timeout = 5000").await.unwrap();
+    saboteur.execute("create table fault (writes_left bigint not null)").await.unwrap();
+    saboteur.execute("insert into fault values (-1)").await.unwrap();
+    for table in ["intent", "step", "posting", "change"] {
+        for write in ["insert", "update"] {
+            let sql = format!(
+                "create trigger fail_{table}_{write} before {write} on {table} begin \
+                 select raise(abort, 'disk I/O error (injected)') from fault \
+                     where writes_left = 0; \
+                 update fault set writes_left = writes_left - 1 where writes_left > 0; end"
+            );
+            saboteur.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        }
+    }
+    saboteur
+}
+
+impl Bench {
+    async fn sabotage(&mut self, writes_left: i64) {
+        let sql = sqlx::query("update fault set writes_left = $1").bind(writes_left);
+        sql.execute(&mut self.saboteur).await.unwrap();
+    }
+
+    async fn reopen(&mut self) {
+        self.tally.reopened += 1;
+        // Not closed: the process is gone.
+        let gone = std::mem::replace(&mut self.store, open(self.folder.path()).await);
+        std::mem::forget(gone);
+    }
+
+    /// An intent of few accounts, cards and amounts, so that they meet.
+    async fn consent(&mut self, rng: &mut StdRng) {
+        self.serial += 1;
+        let n = self.serial;
+        let known = rng.random_range(1..=n);
+        // Sometimes an id or a confirmation number of before.
+        let id = if rng.random_ratio(1, 12) { known } else { n };
+        let confirmation = if rng.random_ratio(1, 12) { known } else { n };
+        let letter = ["a", "b"][rng.random_range(0..2)].repeat(32);
+        let means = [Means::Card(Brand::Visa), Means::Bank(AccountKind::Savings)];
+        let intent = Intent {
+            id: format!("i{id:04}"),
+            confirmation: format!("c{confirmation:04}"),
+            biller: BILLER.into(),
+            account_id: format!("A{}", rng.random_range(0..4)),
+            amount: Money::usd(rng.random_range(1..3) * 1_000),
+            fee: Money::usd(200),
+            means: means[rng.random_range(0..2)],
+            last4: Last4::parse("1111").unwrap(),
+            fingerprint: Fingerprint::parse(&letter),
+            gateway: "bogus".into(),
+            call_id: "call".into(),
+            origin: Origin::default(),
+            created_ms: self.now_ms,
+        };
+        let told = self.store.record(Entry::Consent(Box::new(intent.clone())), self.now_ms).await;
+        self.told(told, |model, now_ms| model.consent(&intent, now_ms));
+    }
+
+    async fn step(&mut self, rng: &mut StdRng) {
+        let id = self.some_payment(rng);
+        let total = self.model.payments.get(&id).and_then(|one| one.intent.total());
+        let part = total.map(|total| Money::usd(total.minor / 2));
+        let partly = Approval { partial: part, ..approval("r1") };
+        let states = [
+            State::Sending,
+            State::Sending,
+            State::Approved(approval("r1")),
+            State::Approved(approval("r1")),
+            State::Posted(approval("r1")),
+            State::Posted(approval("r2")),
+            State::Declined("no".into()),
+            State::Held("review".into(), None),
+            State::Held("part".into(), Some(partly)),
+            State::Unknown("?".into()),
+            State::NotCharged("absent".into()),
+            State::Manual,
+            State::Consented,
+        ];
+        let to = states[rng.random_range(0..states.len())].clone();
+        let entry = Entry::Move { id: id.clone(), to: to.clone() };
+        let told = self.store.record(entry, self.now_ms).await;
+        self.told(told, |model, now_ms| model.step(&id, &to, now_ms));
+    }
+
+    /// What the store said is what the model says, unless its disk failed: then nothing happened.
+    fn told(&mut self, told: Recorded, model: impl FnOnce(&mut Model, i64) -> Recorded) {
+        if matches!(told, Recorded::Failed(_)) {
+            self.tally.failed += 1;
+            return;
+        }
+        let want = model(&mut self.model, self.now_ms);
+        assert_eq!(told, want);
+        match told {
+            Recorded::Stored => self.tally.applied += 1,
+            _ => self.tally.refused += 1,
+        }
+    }
+
+    async fn recover(&mut self, rng: &mut StdRng) {
+        let (before_ms, told) = match rng.random_range(0..2) {
+            0 => (i64::MAX, self.store.recover(self.now_ms).await),
+            _ => {
+                let before_ms = self.now_ms - 300_000;
+                (before_ms, self.store.recover_lost(before_ms, self.now_ms).await)
+            }
+        };
+        let Ok(told) = told else {
+            self.tally.failed += 1;
+            return;
+        };
+        let want = self.model.recover(before_ms, self.now_ms);
+        assert_eq!((told.not_charged, told.unknown), want);
+    }
+
+    async fn post(&mut self) {
+        let out = self.folder.path().join("out");
+        // A file that was begun is finished first, so the model's rows may come in two.
+        let (mut rows, mut sum) = (0, 0);
+        loop {
+            match self.store.post(&out, BILLER, self.now_ms).await {
+                Ok(Some(path)) => {
+                    let posting = reconcile::read(&std::fs::read(path).unwrap()).unwrap();
+                    rows += posting.rows.len();
+                    let received = posting.rows.iter().filter_map(Row::received);
+                    sum += received.map(|money| money.minor).sum::<i64>();
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    // What is fixed in a file stays in it: finish it with the disk repaired.
+                    self.tally.failed += 1;
+                    self.sabotage(-1).await;
+                }
+            }
+        }
+        let want = self.model.post(self.now_ms).unwrap_or_default();
+        assert_eq!((rows, sum), want);
+        self.tally.posted += rows;
+    }
+
+    async fn begin(&mut self, rng: &mut StdRng) {
+        self.serial += 1;
+        let change = Change {
+            id: format!("u{:04}", self.serial),
+            intent_id: self.some_payment(rng),
+            act: [Act::Void, Act::Refund, Act::Refund][rng.random_range(0..3)],
+            amount: Money::usd(0),
+            who: "ann".into(),
+            why: "asked".into(),
+            created_ms: self.now_ms,
+        };
+        let amount = [None, Some(0), Some(500), Some(1_200)][rng.random_range(0..4)];
+        match self.store.begin_change(change.clone(), amount.map(Money::usd)).await {
+            Err(_) => self.tally.failed += 1,
+            Ok(told) => {
+                let told = match told {
+                    Begun::Stored(change) => Some(change.amount.minor),
+                    Begun::Refused(_) => None,
+                };
+                assert_eq!(told, self.model.begin(&change, amount), "{change:?}");
+                self.tally.refused += usize::from(told.is_none());
+            }
+        }
+    }
+
+    async fn progress(&mut self, rng: &mut StdRng) {
+        let all: Vec<Change> = self
+            .model
+            .payments
+            .values()
+            .flat_map(|one| one.changes.iter().map(|undoing| undoing.change.clone()))
+            .collect();
+        if all.is_empty() {
+            return;
+        }
+        // The youngest is the one that is likely to be open.
+        let youngest = all.iter().max_by_key(|change| change.id.clone()).unwrap();
+        let any = &all[rng.random_range(0..all.len())];
+        let change = if rng.random_bool(0.7) { youngest } else { any };
+        let every = [
+            Progress::Sending,
+            Progress::Done("v1".into()),
+            Progress::Done("v1".into()),
+            Progress::Refused("late".into()),
+            Progress::NotSent("refused".into()),
+            Progress::Unknown("?".into()),
+            Progress::Manual("?".into()),
+        ];
+        let to = &every[rng.random_range(0..every.len())];
+        match self.store.progress(change, to, self.now_ms).await {
+            Err(_) => self.tally.failed += 1,
+            Ok(told) => {
+                assert_eq!(told, self.model.progress(change, to, self.now_ms), "{change:?} {to:?}");
+                self.tally.undone += usize::from(told && to.took_effect());
+            }
+        }
+    }
+
+    /// Mostly a young payment, so that they get somewhere; at times one that nobody knows.
+    fn some_payment(&self, rng: &mut StdRng) -> String {
+        let nobody = format!("i{:04}", self.serial + 1);
+        let all: Vec<&String> = self.model.payments.keys().collect();
+        let reach = if rng.random_bool(0.7) { 6 } else { all.len() + 1 };
+        let back = rng.random_range(0..reach);
+        all.iter().rev().nth(back).map_or(nobody, |id| id.to_string())
+    }
+
+    /// Everything both hold is the same.
+    async fn compare(&mut self, rng: &mut StdRng, at: &str) {
+        let told = self.store.intents().await.unwrap();
+        assert_eq!(told.len(), self.model.payments.len(), "{at}");
+        for (intent, state) in &told {
+            let want = &self.model.payments[&intent.id];
+            assert_eq!(intent, &want.intent, "{at}");
+            let why = |state: &State| match state {
+                // The words of a recovery are no concern here.
+                State::NotCharged(_) | State::Unknown(_) => state.name().to_string(),
+                state => format!("{state:?}"),
+            };
+            assert_eq!(why(state), why(&want.state), "{at} {}", intent.id);
+        }
+        let id = self.some_payment(rng);
+        if let Some(want) = self.model.payments.get(&id) {
+            let history = self.store.history(&id).await.unwrap();
+            let steps: Vec<&str> = history.iter().map(|(name, ..)| name.as_str()).collect();
+            assert_eq!(steps, want.steps, "{at} {id}");
+            let changes = self.store.changes(&want.intent).await.unwrap();
+            let told: Vec<_> = changes.iter().map(|(change, to, _)| (change, to)).collect();
+            let kept: Vec<_> =
+                want.changes.iter().map(|one| (&one.change, &one.progress)).collect();
+            assert_eq!(told, kept, "{at} {id}");
+            let (_, _, undone) = self.store.find(&id).await.unwrap().unwrap();
+            assert_eq!(undone.minor, want.undone, "{at} {id}");
+        }
+        let letter = "a".repeat(32);
+        let screening = Screening {
+            biller: BILLER.into(),
+            account_id: format!("A{}", rng.random_range(0..4)),
+            amount: Money::usd(rng.random_range(1..3) * 1_000),
+            fingerprint: [None, Fingerprint::parse(&letter)][rng.random_range(0..2)],
+            since_ms: self.now_ms - rng.random_range(0..2_000_000),
+        };
+        let told = self.store.screen(&screening).await.unwrap().earlier.map(|earlier| earlier.id);
+        assert_eq!(told.as_deref(), self.model.screen(&screening), "{at} {screening:?}");
+    }
+}
+
+fn approval(reference: &str) -> Approval {
+    Approval { gateway_reference: reference.into(), auth_code: "A1".into(), ..Approval::default() }
+}

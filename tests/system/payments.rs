@@ -1,0 +1,183 @@
+//! Payments are looked at, voided, refunded and reconciled from the command line, and a caller who
+//! has paid is asked before they pay again.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use ringtill::dial::script::Keying;
+use ringtill::gateway::bogus::{Fault, Outcome, Simulator};
+use ringtill::server::bogus::BogusHost;
+use tokio::runtime::Runtime;
+
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, deadline, expiry, now, one_at_a_time};
+use crate::caller::{JAMES, Line};
+
+const KEY: &str = "sk_bogus_payments";
+
+struct Bench {
+    _runtime: Runtime,
+    host: BogusHost,
+    binary: Binary,
+}
+
+impl Bench {
+    fn new(payment: &str) -> Bench {
+        let runtime = Runtime::new().unwrap();
+        let host = runtime.block_on(BogusHost::start(Simulator::new(KEY, 7))).unwrap();
+        let binary = Binary::launch(ACCOUNTS, |folder, port| {
+            fs::write(folder.join("ca.pem"), &host.certificate_pem).unwrap();
+            let gateway = format!(
+                "[gateway]\nname = \"bogus\"\nca_file = \"ca.pem\"\n\
+                 [gateway.settings]\nbase_url = \"{}\"\napi_key = \"{KEY}\"\n",
+                host.base_url()
+            );
+            config(folder, port, "info", &gateway).replace(
+                "duplicate_window_minutes = 0\n",
+                &format!("cvv = false\nzip = false\n{payment}"),
+            )
+        });
+        Bench { _runtime: runtime, host, binary }
+    }
+
+    /// A command with its exit code and everything it printed.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let done = Command::new(RINGTILL)
+            .args(arguments)
+            .current_dir(self.binary.folder.path())
+            .output()
+            .unwrap();
+        let text = [done.stdout, done.stderr].concat();
+        (done.status.code(), String::from_utf8(text).unwrap())
+    }
+
+    /// James pays his balance; the script goes on with `rest` after the greeting's menu.
+    fn call(&self, rest: &str) -> Line {
+        let script = format!("hear-start greet.hello, key 1, {rest}");
+        let mut line = Line::place(self.binary.port, JAMES, &script, Keying::default());
+        let ended = line.run();
+        assert!(ended.is_ok(), "{ended:?}\n{}", line.log());
+        line
+    }
+
+    fn pays(&self) -> String {
+        format!(
+            "hear-start card.ask, key 4111111111111111#, hear-start expiry.ask, key {},
+             hear-start consent.accept 60, key 1, hear result.approved 60, hangup",
+            expiry()
+        )
+    }
+
+    /// Waits until `ringtill payments show` says `part`.
+    fn wait_for(&self, payment: &str, part: &str) -> String {
+        let until = deadline(Duration::from_secs(60));
+        loop {
+            let (_, text) = self.run(&["payments", "show", payment]);
+            if text.contains(part) {
+                return text;
+            }
+            assert!(now() < until, "no `{part}` in\n{text}");
+            thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Confirmation numbers, newest first.
+    fn confirmations(&self) -> Vec<String> {
+        let (code, text) = self.run(&["payments", "list"]);
+        assert_eq!(code, Some(0), "{text}");
+        text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(String::from).collect()
+    }
+}
+
+#[test]
+fn payments_are_undone_and_reconciled() {
+    let _turn = one_at_a_time();
+    let mut bench = Bench::new("");
+    let pays = bench.pays();
+    bench.call(&pays);
+    let [paid] = &bench.confirmations()[..] else { panic!("{:?}", bench.confirmations()) };
+    let shown = bench.wait_for(paid, "posted");
+    for part in ["$321.72 + $2.00 fee = $323.72", "card, visa ending 1111", "account 1001"] {
+        assert!(shown.replace("account      ", "account ").contains(part), "{part}: {shown}");
+    }
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("1 payments, 0 differences"), "{code:?} {text}");
+
+    // Not settled yet: the gateway refuses, and the ledger says who tried and why.
+    let refund = ["payments", "refund", paid, "--amount", "20.00", "--why", "late", "--by", "ann"];
+    let (code, text) = bench.run(&refund);
+    assert!(code == Some(1) && text.contains("voided instead"), "{code:?} {text}");
+    let shown = bench.run(&["payments", "show", paid]).1;
+    assert!(shown.contains("refund of $20.00 by ann: late"), "{shown}");
+
+    // Voided, but the answer is lost: the server asks again, and it is voided once.
+    bench.host.simulator.lock().unwrap().fail_next(Fault::CloseAfterProcessing);
+    let void = ["payments", "void", paid, "--why", "paid twice", "--by", "bob"];
+    let (code, text) = bench.run(&void);
+    assert!(code == Some(1) && text.contains("do not repeat it"), "{code:?} {text}");
+    let (code, text) = bench.run(&void);
+    assert_eq!(code, Some(1), "{text}");
+    let shown = bench.wait_for(paid, "void done");
+    assert!(shown.contains("posted, $323.72 given back"), "{shown}");
+    assert!(shown.contains("void of $323.72 by bob: paid twice"), "{shown}");
+    assert_eq!(bench.host.sales()[0].outcome, Outcome::Voided);
+    let (code, text) = bench.run(&void);
+    assert!(code == Some(1) && text.contains("was given back before"), "{code:?} {text}");
+    let (code, text) = bench.run(&["payments", "void", "999", "--why", "x"]);
+    assert!(code == Some(1) && text.contains("no payment has"), "{code:?} {text}");
+
+    // The biller is told of both, and everybody agrees.
+    let posting = bench.binary.path("posting");
+    let files = || {
+        let all = fs::read_dir(&posting).unwrap().map(|file| file.unwrap().path());
+        let mut all: Vec<_> = all.filter(|file| file.extension().unwrap() == "csv").collect();
+        all.sort();
+        all
+    };
+    let until = deadline(Duration::from_secs(30));
+    while files().len() < 2 {
+        assert!(now() < until, "the void is in no file");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(fs::read_to_string(&files()[1]).unwrap().contains(",voided,"));
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("0 differences"), "{code:?} {text}");
+
+    // A file is gone, another was touched.
+    let first = files()[0].clone();
+    fs::rename(&first, posting.join("elsewhere")).unwrap();
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(1) && text.contains("file 1 of `testco` is not in"), "{code:?} {text}");
+    assert!(text.contains("it is in no file. Bring back the missing file"), "{text}");
+    fs::rename(posting.join("elsewhere"), &first).unwrap();
+    let touched = fs::read_to_string(&first).unwrap().replace("323.72", "323.73");
+    fs::write(&first, touched).unwrap();
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(1) && text.contains("Restore it from a copy"), "{code:?} {text}");
+    let (code, text) = bench.run(&["reconcile", "2001-02-03"]);
+    assert!(code == Some(1) && text.contains("2001-02-03: 0 payments"), "{code:?} {text}");
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
+#[test]
+fn a_caller_who_has_paid_is_asked_before_paying_again() {
+    let _turn = one_at_a_time();
+    let mut bench = Bench::new("");
+    let pays = bench.pays();
+    bench.call(&pays);
+    bench.call("hear again.approved, hear-start again.ask, key 2, hear again.stopped, wait-end");
+    assert_eq!(bench.host.sales().len(), 1);
+    bench.call(&format!("hear again.approved, hear-start again.ask, key 1, {pays}"));
+    assert_eq!(bench.host.sales().len(), 2);
+    // The latest is undone: there is still the first.
+    let latest = bench.confirmations()[0].clone();
+    let (code, text) = bench.run(&["payments", "void", &latest, "--why", "asked for"]);
+    assert!(code == Some(0) && text.contains("void of $323.72 done"), "{code:?} {text}");
+    bench.call("hear again.approved, hear-start again.ask, key 2, hear again.stopped, wait-end");
+    let first = bench.confirmations()[1].clone();
+    let (code, text) = bench.run(&["payments", "void", &first, "--why", "asked for"]);
+    assert!(code == Some(0), "{text}");
+    bench.call("hear-start card.ask, hangup");
+    assert_eq!(bench.binary.stop(), Some(0));
+}
