@@ -1,5 +1,5 @@
 //! What calls cost the whole server, and what loss and floods do to it: the real binary on
-//! loopback. `cargo bench --bench calls [-- rate loss flood]`; the machine should be idle.
+//! loopback. `cargo bench --bench calls [-- rate loss flood voice]`; the machine should be idle.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -28,6 +28,8 @@ mod callers;
 mod flood;
 #[path = "../tests/system/load/relay.rs"]
 mod relay;
+#[path = "calls/voice.rs"]
+mod voice;
 
 use callers::{Callers, Tally};
 use flood::Flood;
@@ -49,6 +51,9 @@ fn main() {
     }
     if is_chosen("loss") {
         loss(&runtime);
+    }
+    if is_chosen("voice") {
+        voice::speaking(&runtime);
     }
     if is_chosen("flood") {
         flood(&runtime, "stranger", "");

@@ -74,8 +74,8 @@ pub enum Output {
     Deaf,
     /// The recording must be silent from here on, or may go on.
     Sensitive(bool),
-    /// The caller keyed an entry, or said it; `rejected` says it was not taken. `shown` is what may be shown
-    /// of it: the keys of a menu or an amount that was taken, otherwise one `•` a key.
+    /// The caller keyed an entry, or said it; `rejected` says it was not taken. `shown` is what may
+    /// be shown of it: the keys of a menu or an amount that was taken, otherwise one `•` a key.
     Entered {
         field: &'static str,
         shown: String,

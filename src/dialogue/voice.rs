@@ -56,6 +56,8 @@ pub(super) struct Hearing {
     candidate: Option<Keys>,
     /// Questions about it that got no answer.
     unconfirmed: u8,
+    /// What was heard last instead of an answer.
+    command: Option<Command>,
 }
 
 impl Hearing {
@@ -126,9 +128,8 @@ impl Dialogue {
         match question.voice.filter(|_| self.may_listen()) {
             // What comes before it stays: balance and date.
             Some(voice) => {
-                let (_, before) =
-                    question.prompt.split_last().unwrap_or((&Prompt::Phrase(""), &[]));
-                let mut prompts = before.to_vec();
+                let mut prompts = question.prompt.clone();
+                prompts.pop();
                 prompts.push(Prompt::Phrase(voice.prompt));
                 prompts
             }
@@ -222,7 +223,7 @@ impl Dialogue {
             return self.not_understood(now);
         };
         if let Some(Spoken::Command(command)) = best.word() {
-            return if sure { self.command(command) } else { self.not_understood(now) };
+            return self.command(now, command, sure);
         }
         let keys = match best.word() {
             Some(Spoken::Yes) => [b'1'].into_iter().collect(),
@@ -238,11 +239,16 @@ impl Dialogue {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    /// Other people's talk sounds like a command once a minute: only one said twice leads away.
+    fn command(&mut self, now: Instant, command: Command, sure: bool) {
+        let State::Asking(asking) = &mut self.state else { return };
+        let again = asking.hearing.command.replace(command) == Some(command);
         match command {
+            _ if !sure => self.not_understood(now),
+            Command::Repeat => self.repeat(),
+            _ if !again => self.not_understood(now),
             Command::Agent => self.end(Heard::Agent),
             Command::Back | Command::Cancel => self.end(Heard::Back),
-            Command::Repeat => self.repeat(),
         }
     }
 
@@ -286,8 +292,7 @@ impl Dialogue {
         match answer.best.filter(|_| sure).and_then(|best| best.word()) {
             Some(Spoken::Yes) => self.take_candidate(now),
             Some(Spoken::No) => self.denied(now),
-            Some(Spoken::Command(command)) => self.command(command),
-            None => self.unconfirmed(now),
+            Some(Spoken::Command(_)) | None => self.unconfirmed(now),
         }
     }
 

@@ -250,6 +250,10 @@ impl Server {
         accepting.abort();
         tasks.iter().for_each(JoinHandle::abort);
         shared.store.close().await;
+        if let Some(recognized) = shared.recognizers.as_ref().map(recognizer::Pool::totals) {
+            let recognizer::Totals { answers, late, longest } = recognized;
+            info!(answers, late, longest_ms = longest.as_millis() as u64, "callers spoke");
+        }
         let counters = &shared.counters;
         info!(
             calls = counters.calls.load(Ordering::Relaxed),

@@ -125,7 +125,8 @@ fn callers_who_speak_pay_with_their_own_card_or_none() {
              voice, {keyed} by keys, {not_understood} not understood"
         );
         // A quiet line and a voice it knows: then it is no toy.
-        assert!(noise.is_some() || (paid == CALLS as u32 && keyed == 0), "\n{table}");
+        let well = paid == CALLS as u32 && spoken > 2 * keyed;
+        assert!(noise.is_some() || well, "\n{table}");
     }
     println!("spoken calls, a synthetic voice, echo {ECHO_DB} dB, seeds 0-{}:\n{table}", CALLS - 1);
 }
@@ -135,7 +136,9 @@ fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
     let now = start();
     let mut server = Server::new(now, library().clone(), seed);
     server.speech = Some(ringtill::speech::open("digits", None).unwrap());
-    let mut network = Network::new(CLEAR, seed);
+    // The line has an echo at a steady distance: it is not made of packets.
+    let steady = Weather { jitter: Duration::ZERO, ..CLEAR };
+    let mut network = Network::new(steady, seed);
     let scenario = Scenario {
         name: "says everything",
         from: JAMES,
