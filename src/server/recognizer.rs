@@ -18,10 +18,10 @@ use crate::media::{ListenId, Spoken};
 use crate::secret::Keys;
 use crate::speech::{Engine, Field, Frame, Heard, Listener};
 
-/// Frames that may wait for a thread: what 80 callers say in a second.
-const JOBS_MAX: usize = 4_096;
+/// Frames that may wait for a thread: what 80 callers say in two seconds.
+const JOBS_MAX: usize = 8_192;
 /// What waits longer is too old: the caller is asked again.
-const LATE: Duration = Duration::from_millis(1_000);
+const LATE: Duration = Duration::from_millis(2_000);
 
 /// The threads. They end once the pool and every seat are dropped.
 pub struct Pool {

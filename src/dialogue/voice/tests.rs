@@ -140,7 +140,11 @@ impl Caller {
         let now = self.now;
         match (act, self.listening) {
             (Act::Key(key), _) => {
-                (self.keyed, self.confirmed) = (true, key == '1');
+                // A key is a digit of the answer, or says whether what was read back is right.
+                match self.read.is_empty() {
+                    true => (self.keyed, self.confirmed) = (true, false),
+                    false => self.confirmed = key == '1',
+                }
                 self.dialogue.key(now, Digit::from_key(key).unwrap());
             }
             (Act::Begin, Some((id, _, stops))) => {
@@ -246,8 +250,7 @@ impl Caller {
     fn check(&self) {
         let Some(Heard::Keyed(keys)) = &self.heard else { return };
         assert!(self.kind.question().grammar.check(keys.expose()).is_ok(), "{:?}", self.path);
-        // Keyed, and not as an answer to what was read back.
-        if self.keyed && (!self.confirmed || self.kind == Kind::Menu) {
+        if self.keyed {
             return;
         }
         let Some((said, sure)) = self.said else { panic!("out of nothing: {:?}", self.path) };

@@ -269,8 +269,8 @@ fn split(hop: &Hop, waves: &[Wave], turns: &[Turns], time: f32) -> ([f32; HOP], 
 
 /// Adds a wave that has this complex amplitude in the hop's middle.
 fn add(sound: &mut [f32; HOP], (re, im): (f32, f32), turns: &Turns) {
-    for at in 0..HOP {
-        sound[at] += re * turns.cos[at] - im * turns.sin[at];
+    for ((sound, cos), sin) in sound.iter_mut().zip(&turns.cos).zip(&turns.sin) {
+        *sound += re * cos - im * sin;
     }
 }
 

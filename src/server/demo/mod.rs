@@ -224,8 +224,8 @@ async fn reconcile(server: &Server, files: &[PathBuf]) -> Result<Vec<String>, St
     for scene in scenes() {
         let found = ledger.iter().find(|(intent, _)| intent.account_id == scene.account);
         match found {
-            Some((intent, State::Posted(_))) if intent.amount == scene.amount => {
-                problems.extend(compare(intent, &rows, &sales));
+            Some((intent, state @ State::Posted(_))) if intent.amount == scene.amount => {
+                problems.extend(compare(intent, state, &rows, &sales));
             }
             Some((_, state)) => problems.push(format!("{}: {state:?}", scene.account)),
             None => problems.push(format!("{}: not in the ledger", scene.account)),
@@ -237,9 +237,16 @@ async fn reconcile(server: &Server, files: &[PathBuf]) -> Result<Vec<String>, St
     Ok(problems)
 }
 
-fn compare(intent: &Intent, rows: &[reconcile::Row], sales: &[bogus::Charge]) -> Option<String> {
+fn compare(
+    intent: &Intent,
+    state: &State,
+    rows: &[reconcile::Row],
+    sales: &[bogus::Charge],
+) -> Option<String> {
+    // Not all that the ledger knows is for the biller's file.
+    let posted = reconcile::Row::of(intent, state)?.intent;
     let approved = |row: &&reconcile::Row| row.status == Status::Approved;
-    let in_file = rows.iter().filter(approved).filter(|row| row.intent == *intent).count();
+    let in_file = rows.iter().filter(approved).filter(|row| row.intent == posted).count();
     let charged = |sale: &&bogus::Charge| {
         sale.reference == intent.id
             && sale.outcome == bogus::Outcome::Approved
