@@ -83,6 +83,16 @@ impl Limits {
         at_ms - minutes(self.window_minutes) - minutes(self.lockout_minutes)
     }
 
+    /// Of how many of the latest refusals a lock can be told: those that reach the limit, and as
+    /// many that were on their way when it was reached. `None`: attempts count as well.
+    pub fn telling(&self, counted: Counted) -> Option<u32> {
+        match counted {
+            Counted::Caller | Counted::Account => None,
+            Counted::Issuer => Some(self.issuer_declines.saturating_mul(2)),
+            Counted::Trunk => Some(self.trunk_declines.saturating_mul(2)),
+        }
+    }
+
     /// Whether there is a lock at `at_ms`. `attempts` and `declines` are the times of payments
     /// since [`Limits::since_ms`], oldest first.
     pub fn lock(

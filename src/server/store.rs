@@ -225,10 +225,11 @@ impl Store {
         }
         // In the words of the indexes of refusals, where only they have a limit.
         let only = if counted.attempts() { "" } else { "and state = 'declined'" };
+        let telling = screening.limits.telling(counted).unwrap_or(TRIES_MAX).min(TRIES_MAX);
         let sql = format!(
             "select created_ms, state from intent \
              where {column} = $1 and created_ms >= $2 {only} \
-             order by created_ms desc limit {TRIES_MAX}"
+             order by created_ms desc limit {telling}"
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(value)
