@@ -55,7 +55,12 @@ async fn run(rate: u32, seconds: u32) {
         let intent = intent(&desk.key, n);
         let id = intent.id.clone();
         steps(&desk.store, Entry::Consent(Box::new(intent))).await;
-        for to in [State::Sending, State::Declined("soft".into())] {
+        // One in twenty is refused.
+        let end = match n % 20 {
+            0 => State::Declined("soft".into()),
+            _ => State::NotCharged("hung up".into()),
+        };
+        for to in [State::Sending, end] {
             steps(&desk.store, Entry::Move { id: id.clone(), to }).await;
         }
     }

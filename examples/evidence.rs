@@ -1,19 +1,25 @@
 //! What the recognizer knows of each answer, for `training/calibrate.py`: reads lines of
 //! `field <tab> label <tab> split <tab> file`, writes the same with whether the answer is right
-//! and what its confidence is computed from.
+//! and what its confidence is computed from. `evidence MODEL` hears with these weights instead
+//! of the committed ones.
 #![allow(clippy::unwrap_used)]
 
 use std::io::BufRead;
+use std::sync::Arc;
 
 use ringtill::media::codec;
 use ringtill::prompt::clip::Converter;
 use ringtill::server::listen::each_answer;
 use ringtill::sip::offer::Law;
 use ringtill::speech::decode::confidence;
-use ringtill::speech::{self, Answers, Field, Spoken};
+use ringtill::speech::digits::Digits;
+use ringtill::speech::{self, Answers, Engine, Field, Spoken};
 
 fn main() {
-    let engine = speech::open("digits", None).unwrap();
+    let engine: Arc<dyn Engine> = match std::env::args().nth(1) {
+        Some(model) => Arc::new(Digits::with(&std::fs::read(model).unwrap()).unwrap()),
+        None => speech::open("digits", None).unwrap(),
+    };
     let mut converter = Converter::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();

@@ -209,8 +209,9 @@ impl Model {
             if last && !payment.filed {
                 payment.filed = true;
                 rows += 1;
+                // One that was posted by hand is money received as well.
+                sum += payment.state.approval().map_or(0, |_| payment.taken().unwrap());
                 if name == "approved" {
-                    sum += payment.taken().unwrap();
                     let approval = payment.state.approval().unwrap().clone();
                     payment.go(State::Posted(approval), now_ms);
                 }

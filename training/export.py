@@ -18,10 +18,12 @@ import augment
 import model as shape
 import train
 from evaluate import load
-from features import features
+from features import agc, band_powers, bank, features
 from model import DIGITS, DILATIONS, KERNEL, MEAN_AFTER, MEAN_RATE, WORDS, Net
+from reload import reload
 
 CONV, DEPTHWISE, PUSH, ADD, EMA, HEAD = range(1, 7)
+TRACTS = {"long": 0.92, "short": 1.08}  # the other vocal tracts that the recognizer listens for
 Layer = dict
 
 
@@ -135,7 +137,7 @@ def main() -> None:
     ap.add_argument("--weights", default="src/speech/digits/model.bin")
     ap.add_argument("--vectors", default="tests/vectors/speech")
     args = ap.parse_args()
-    net = load(args.model)
+    net = reload(args.model) if args.model.endswith(".bin") else load(args.model)
     layers = layers_of(net)
     sources = b"".join(open(m.__file__, "rb").read() for m in (shape, augment, train))
     body = b"RTDIGIT1" + struct.pack("<I", 1) + hashlib.sha256(sources).digest() + struct.pack("<2H", shape.BANDS, len(layers))
@@ -148,7 +150,8 @@ def main() -> None:
     wave = sample()
     x = features(wave)
     heads = run(layers, x)
-    arrays = {"wave.i16": wave, "features.f32": x, **{f"{k}.f32": v for k, v in heads.items()}}
+    warped = {name: agc(band_powers(wave[None].astype(np.float32) / 32768, bank(w)))[0] for name, w in TRACTS.items()}
+    arrays = {"wave.i16": wave, "features.f32": x, **{f"{k}.f32": v for k, v in warped.items()}, **{f"{k}.f32": v for k, v in heads.items()}}
     for name, array in arrays.items():
         array.tofile(os.path.join(args.vectors, name))
     with torch.no_grad():

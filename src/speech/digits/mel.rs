@@ -27,8 +27,18 @@ const LEVEL_MIN: f32 = -5.0;
 const ATTACK: f32 = 0.3;
 const RELEASE: f32 = 0.0046;
 
+/// How long a speaker's vocal tract is taken to be: formants lie lower or higher by 8 %, and with
+/// them all bands.
+#[derive(Clone, Copy)]
+pub enum Tract {
+    Usual,
+    Long,
+    Short,
+}
+
 /// The front-end of one call.
 pub struct Mel {
+    tract: Tract,
     /// The last samples, those of the next window first.
     sound: [f32; WINDOW],
     filled: usize,
@@ -40,9 +50,10 @@ pub struct Mel {
 }
 
 impl Mel {
-    pub fn new() -> Mel {
+    pub fn new(tract: Tract) -> Mel {
         let tables = &*TABLES;
         Mel {
+            tract,
             sound: [0.0; WINDOW],
             filled: 0,
             level: LEVEL_MIN,
@@ -83,7 +94,7 @@ impl Mel {
         // Fails for buffers of a wrong length only; these were made by the plan.
         let _ = tables.fft.process_with_scratch(windowed, spectrum, scratch);
         let mut sum = 0.0;
-        for (feature, band) in self.features.iter_mut().zip(&tables.bands) {
+        for (feature, band) in self.features.iter_mut().zip(&tables.bands[self.tract as usize]) {
             let bins = self.spectrum[band.first..].iter().zip(&band.weights);
             let power: f32 = bins.map(|(bin, weight)| bin.norm_sqr() * weight).sum();
             sum += power;
@@ -98,12 +109,6 @@ impl Mel {
         for feature in &mut self.features {
             *feature = ((*feature - self.level) / 4.0 + 2.0).clamp(-1.0, 4.0);
         }
-    }
-}
-
-impl Default for Mel {
-    fn default() -> Mel {
-        Mel::new()
     }
 }
 
@@ -124,7 +129,8 @@ struct Tables {
     fft: Arc<dyn RealToComplex<f32>>,
     /// Hann, periodic.
     window: [f32; WINDOW],
-    bands: Vec<Band>,
+    /// By tract.
+    bands: [Vec<Band>; 3],
 }
 
 /// A triangle over the spectrum.
@@ -138,16 +144,19 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     Tables {
         fft: RealFftPlanner::new().plan_fft_forward(FFT),
         window: std::array::from_fn(hann),
-        bands: (0..BANDS).map(band).collect(),
+        bands: [1.0, 0.92, 1.08].map(|warp| (0..BANDS).map(|nth| band(nth, warp)).collect()),
     }
 });
 
-/// In f64, as both sides compute it once.
-fn band(nth: usize) -> Band {
+/// In f64, as both sides compute it once. All edges are `warp` times as high, as far as there is a
+/// spectrum.
+fn band(nth: usize, warp: f64) -> Band {
     let mel = |hz: f64| 2595.0 * (1.0 + hz / 700.0).log10();
     let hz = |mel: f64| 700.0 * (10f64.powf(mel / 2595.0) - 1.0);
     let (low, high) = (mel(f64::from(LOW_HZ)), mel(f64::from(HIGH_HZ)));
-    let edge = |nth: usize| hz(low + (high - low) * nth as f64 / (BANDS + 1) as f64);
+    let part = |nth: usize| nth as f64 / (BANDS + 1) as f64;
+    let edge =
+        |nth: usize| (warp * hz(low + (high - low) * part(nth))).min(3900.0 + 100.0 * part(nth));
     let (left, middle, right) = (edge(nth), edge(nth + 1), edge(nth + 2));
     let weight = |bin: usize| {
         let hz = bin as f64 * 8000.0 / FFT as f64;
@@ -164,7 +173,7 @@ mod tests {
     use super::*;
 
     fn features(sound: &[i16], piece: usize) -> Vec<[f32; BANDS]> {
-        let mut mel = Mel::new();
+        let mut mel = Mel::new(Tract::Usual);
         let mut all = vec![];
         sound.chunks(piece).for_each(|piece| mel.push(piece, |features| all.push(*features)));
         all

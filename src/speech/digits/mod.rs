@@ -14,7 +14,7 @@ pub mod mel; // sound to features
 pub mod model; // layers and weights as training wrote them
 pub mod network; // the layers on a stream
 
-use mel::Mel;
+use mel::{Mel, Tract};
 use model::Model;
 pub use model::ModelError;
 use network::Network;
@@ -67,8 +67,8 @@ impl Engine for Digits {
         };
         let rows = heads.iter().map(|head| vec![0.0; head.words.len()]).collect();
         Box::new(Listening {
-            first: Way::new(&self.model, 0),
-            second: Way::new(&self.model, STAGGER),
+            ways: WAYS.map(|(tract, silence)| Way::new(tract, silence)),
+            network: Network::new(self.model.clone(), WAYS.len()),
             rows: Zeroizing::new(rows),
             decoder: Decoder::new(field, keyed, &tokens),
             last: [0; SAMPLES],
@@ -77,39 +77,40 @@ impl Engine for Digits {
     }
 }
 
-/// Sound through the network. How well it tells a word depends on where in the 40 ms of a step the
-/// word lies: everything is heard twice, half a step apart, and both are averaged.
+/// How well the network tells a word depends on where in the 40 ms of a step the word lies, and on
+/// how long the speaker's vocal tract is: everything is heard in some ways, each after so many
+/// samples of silence, and what they tell is averaged.
+const WAYS: [(Tract, usize); 3] = [(Tract::Usual, STAGGER), (Tract::Long, 0), (Tract::Short, 0)];
+/// Half a step.
+const STAGGER: usize = SAMPLES;
+/// Vectors that the ways after silence are ahead of the others, at most.
+const AHEAD: usize = STAGGER / mel::HOP + 1;
+
+/// A front-end, and the vectors of it that the others have no counterpart of yet.
 struct Way {
     mel: Mel,
-    network: Network,
+    vectors: Zeroizing<Vec<[f32; mel::BANDS]>>,
 }
 
-/// Samples of silence that one of both hears first.
-const STAGGER: usize = SAMPLES;
-
 impl Way {
-    fn new(model: &Arc<Model>, silence: usize) -> Way {
-        let mut way = Way { mel: Mel::new(), network: Network::new(model.clone()) };
-        way.hear(&[0; STAGGER][..silence], |_| ());
+    fn new(tract: Tract, silence: usize) -> Way {
+        let vectors = Zeroizing::new(Vec::with_capacity(AHEAD + SAMPLES / mel::HOP + 1));
+        let mut way = Way { mel: Mel::new(tract), vectors };
+        way.hear(&[0; STAGGER][..silence]);
         way
     }
 
-    fn hear(&mut self, sound: &[i16], mut told: impl FnMut(&Network)) {
-        let Way { mel, network } = self;
-        mel.push(sound, |features| {
-            if network.push(features) {
-                told(network);
-            }
-        });
+    fn hear(&mut self, sound: &[i16]) {
+        let Way { mel, vectors } = self;
+        mel.push(sound, |features| vectors.push(*features));
     }
 }
 
 /// One answer being listened for.
 struct Listening {
-    first: Way,
-    /// Is ahead by half a step: its row is there when the other's comes.
-    second: Way,
-    /// What both tell, by head.
+    ways: [Way; WAYS.len()],
+    network: Network,
+    /// What all tell, by head.
     rows: Zeroizing<Vec<Vec<f32>>>,
     decoder: Decoder,
     /// What came last, to go on with where packets are lost.
@@ -121,14 +122,20 @@ struct Listening {
 impl Listening {
     /// At most 20 ms at once.
     fn hear(&mut self, sound: &[i16; SAMPLES]) {
-        let Listening { first, second, rows, decoder, .. } = self;
-        second.hear(sound, |_| ());
-        first.hear(sound, |network| {
+        let Listening { ways, network, rows, decoder, .. } = self;
+        ways.iter_mut().for_each(|way| way.hear(sound));
+        while ways.iter().all(|way| !way.vectors.is_empty()) {
+            let vectors = ways.iter().filter_map(|way| way.vectors.first());
+            let told = network.push(vectors.map(|vector| &vector[..]));
+            ways.iter_mut().for_each(|way| way.vectors.remove(0).zeroize());
+            if !told {
+                continue;
+            }
             for (head, row) in rows.iter_mut().enumerate() {
-                average(network.row(head), second.network.row(head), row);
+                average((0..WAYS.len()).map(|way| network.row(way, head)), row);
             }
             decoder.step(|head| &rows[head]);
-        });
+        }
     }
 }
 
@@ -162,10 +169,12 @@ impl Recognizer for Listening {
     }
 }
 
-/// The geometric mean of two distributions, as logarithms.
-fn average(a: &[f32], b: &[f32], mean: &mut [f32]) {
-    for ((mean, a), b) in mean.iter_mut().zip(a).zip(b) {
-        *mean = (a + b) / 2.0;
+/// The geometric mean of distributions, as logarithms.
+fn average<'a>(told: impl ExactSizeIterator<Item = &'a [f32]>, mean: &mut [f32]) {
+    let ways = told.len() as f32;
+    mean.fill(0.0);
+    for row in told {
+        mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += value / ways);
     }
     let whole = mean.iter().map(|value| value.exp()).sum::<f32>().ln();
     mean.iter_mut().for_each(|value| *value -= whole);
@@ -187,6 +196,8 @@ mod tests {
     const FEATURES: &[u8] = include_bytes!("../../../tests/vectors/speech/features.f32");
     const DIGITS: &[u8] = include_bytes!("../../../tests/vectors/speech/digits.f32");
     const WORDS: &[u8] = include_bytes!("../../../tests/vectors/speech/words.f32");
+    const LONG: &[u8] = include_bytes!("../../../tests/vectors/speech/long.f32");
+    const SHORT: &[u8] = include_bytes!("../../../tests/vectors/speech/short.f32");
 
     fn wave() -> Vec<i16> {
         WAVE.as_chunks::<2>().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect()
@@ -210,22 +221,42 @@ mod tests {
     #[test]
     fn features_and_posteriors_are_those_of_training() {
         let digits = Digits::new().unwrap();
-        let mut network = Network::new(digits.model.clone());
-        let mut mel = Mel::new();
+        // The second of two streams, the first of which hears something else.
+        let mut network = Network::new(digits.model.clone(), 2);
+        let mut mel = Mel::new(Tract::Usual);
         let (mut features, mut told, mut words) = (vec![], vec![], vec![]);
         // In packets, as they come.
         for sound in wave().chunks(SAMPLES) {
             mel.push(sound, |vector| {
                 features.extend_from_slice(vector);
-                if network.push(vector) {
-                    told.extend_from_slice(network.row(digits.digits));
-                    words.extend_from_slice(network.row(digits.words));
+                if network.push([&[1.0; mel::BANDS][..], vector]) {
+                    told.extend_from_slice(network.row(1, digits.digits));
+                    words.extend_from_slice(network.row(1, digits.words));
                 }
             });
         }
         assert_alike(&features, &floats(FEATURES), "feature");
         assert_alike(&told, &floats(DIGITS), "digit");
         assert_alike(&words, &floats(WORDS), "word");
+    }
+
+    #[test]
+    fn other_tracts_have_the_bands_of_training() {
+        for (tract, expected) in [(Tract::Long, LONG), (Tract::Short, SHORT)] {
+            let (mut mel, mut features) = (Mel::new(tract), vec![]);
+            mel.push(&wave(), |vector| features.extend_from_slice(vector));
+            assert_alike(&features, &floats(expected), "feature");
+        }
+    }
+
+    #[test]
+    fn the_mean_of_distributions_is_one() {
+        let (a, b) = ([0.8f32.ln(), 0.2f32.ln()], [0.2f32.ln(), 0.8f32.ln()]);
+        let mut mean = [0.0; 2];
+        average([&a[..], &b].into_iter(), &mut mean);
+        assert_alike(&mean, &[0.5f32.ln(); 2], "mean");
+        average([&a[..], &a, &a].into_iter(), &mut mean);
+        assert_alike(&mean, &a, "mean");
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! The network on a stream: one feature vector in every 10 ms, one row of log-posteriors a head
-//! out every few of them. All it remembers is in rings of fixed size, zeroed on drop.
+//! The network on streams side by side: one feature vector of each in every 10 ms, one row of
+//! log-posteriors a head out every few of them. What a stream costs is mostly to fetch the weights,
+//! so all streams take a layer before the next. All they remember is in rings of fixed size,
+//! zeroed on drop.
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::model::{Conv, Depthwise, Layer, Matrix, Model};
 
 pub struct Network {
     model: Arc<Model>,
-    memory: Memory,
+    streams: Vec<Memory>,
 }
 
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -39,67 +41,109 @@ struct Ring {
 }
 
 impl Network {
-    pub fn new(model: Arc<Model>) -> Network {
-        let rings: Vec<Ring> = model.layers.iter().map(Ring::of).collect();
-        let longest = model.layers.iter().map(|layer| match layer {
-            Layer::Conv(conv) => conv.channels * conv.kernel,
-            _ => 0,
-        });
-        let values = || Vec::with_capacity(model.widest);
-        let memory = Memory {
-            rings,
-            current: values(),
-            next: values(),
-            saved: values(),
-            window: vec![0.0; longest.max().unwrap_or(0)],
-            rows: model.heads.iter().map(|head| vec![0.0; head.words.len()]).collect(),
-        };
-        Network { model, memory }
+    pub fn new(model: Arc<Model>, streams: usize) -> Network {
+        let streams = (0..streams).map(|_| Memory::of(&model)).collect();
+        Network { model, streams }
     }
 
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Takes one vector of features; whether the heads have told something new.
-    pub fn push(&mut self, features: &[f32]) -> bool {
-        let Network { model, memory } = self;
-        let Memory { rings, current, next, saved, window, rows } = memory;
-        copy(current, features);
-        for (layer, ring) in model.layers.iter().zip(rings) {
+    /// Takes a vector of features for each stream, in their order; whether the heads have told
+    /// something new. A stream without one keeps the last.
+    pub fn push<'a>(&mut self, features: impl IntoIterator<Item = &'a [f32]>) -> bool {
+        let Network { model, streams } = self;
+        for (stream, features) in streams.iter_mut().zip(features) {
+            copy(&mut stream.current, features);
+        }
+        for (nth, layer) in model.layers.iter().enumerate() {
             match layer {
                 Layer::Conv(conv) => {
-                    if !convolve(conv, ring, current, window, next) {
+                    if !convolve(conv, streams, nth) {
                         return false;
-                    }
-                    std::mem::swap(current, next);
-                }
-                Layer::Depthwise(depthwise) => {
-                    convolve_each(depthwise, ring, current, next);
-                    std::mem::swap(current, next);
-                }
-                Layer::Push => copy(saved, current),
-                Layer::Add => {
-                    current.iter_mut().zip(&*saved).for_each(|(value, saved)| *value += saved);
-                }
-                Layer::Ema { rate, .. } => {
-                    for (mean, value) in ring.values.iter_mut().zip(&mut *current) {
-                        *mean += rate * (*value - *mean);
-                        *value = *mean;
                     }
                 }
                 Layer::Head { head, matrix } => {
-                    apply(matrix, current, &mut rows[*head]);
-                    log_softmax(&mut rows[*head]);
+                    apply(matrix, streams, |stream| {
+                        let Memory { current, rows, .. } = stream;
+                        (&current[..], &mut rows[*head][..])
+                    });
+                    streams.iter_mut().for_each(|stream| log_softmax(&mut stream.rows[*head]));
                 }
+                layer => streams.iter_mut().for_each(|stream| stream.pass(layer, nth)),
             }
         }
         true
     }
 
-    /// Log-posteriors of a head's tokens, as last told.
-    pub fn row(&self, head: usize) -> &[f32] {
-        &self.memory.rows[head]
+    /// Log-posteriors of a head's tokens, as a stream told last.
+    pub fn row(&self, stream: usize, head: usize) -> &[f32] {
+        &self.streams[stream].rows[head]
+    }
+}
+
+impl Memory {
+    fn of(model: &Model) -> Memory {
+        let rings: Vec<Ring> = model.layers.iter().map(Ring::of).collect();
+        let longest = model.layers.iter().map(|layer| match layer {
+            Layer::Conv(conv) => conv.channels * conv.kernel,
+            _ => 0,
+        });
+        let values = || Vec::with_capacity(model.widest);
+        Memory {
+            rings,
+            current: values(),
+            next: values(),
+            saved: values(),
+            window: vec![0.0; longest.max().unwrap_or(0)],
+            rows: model.heads.iter().map(|head| vec![0.0; head.words.len()]).collect(),
+        }
+    }
+
+    /// A layer without a matrix.
+    fn pass(&mut self, layer: &Layer, nth: usize) {
+        let Memory { rings, current, next, saved, .. } = self;
+        match layer {
+            Layer::Depthwise(depthwise) => {
+                convolve_each(depthwise, &mut rings[nth], current, next);
+                std::mem::swap(current, next);
+            }
+            Layer::Push => copy(saved, current),
+            Layer::Add => {
+                current.iter_mut().zip(&*saved).for_each(|(value, saved)| *value += saved);
+            }
+            Layer::Ema { rate, .. } => {
+                for (mean, value) in rings[nth].values.iter_mut().zip(current) {
+                    *mean += rate * (*value - *mean);
+                    *value = *mean;
+                }
+            }
+            Layer::Conv(_) | Layer::Head { .. } => (),
+        }
+    }
+
+    /// Puts what a convolution sees side by side, if an output is due.
+    fn see(&mut self, conv: &Conv, nth: usize) -> bool {
+        let Memory { rings, current, window, .. } = self;
+        let ring = &mut rings[nth];
+        if conv.kernel > 1 {
+            ring.push(current);
+        }
+        ring.since += 1;
+        if ring.since < conv.stride {
+            return false;
+        }
+        ring.since = 0;
+        let window = &mut window[..conv.channels * conv.kernel];
+        if conv.kernel == 1 {
+            window.copy_from_slice(current);
+            return true;
+        }
+        for (time, part) in window.chunks_exact_mut(conv.channels).enumerate() {
+            part.copy_from_slice(ring.back((conv.kernel - 1 - time) * conv.dilation));
+        }
+        true
     }
 }
 
@@ -132,36 +176,23 @@ impl Ring {
     }
 }
 
-/// Whether an output is due.
-fn convolve(
-    conv: &Conv,
-    ring: &mut Ring,
-    input: &[f32],
-    window: &mut [f32],
-    out: &mut Vec<f32>,
-) -> bool {
-    let single = conv.kernel == 1;
-    if !single {
-        ring.push(input);
+/// Whether an output is due: all streams have had as many inputs.
+fn convolve(conv: &Conv, streams: &mut [Memory], nth: usize) -> bool {
+    let mut due = false;
+    for stream in &mut *streams {
+        due = stream.see(conv, nth);
+        stream.next.resize(conv.matrix.bias.len(), 0.0);
     }
-    ring.since += 1;
-    if ring.since < conv.stride {
+    if !due {
         return false;
     }
-    ring.since = 0;
-    let window = &mut window[..conv.channels * conv.kernel];
-    let inputs = if single {
-        input
-    } else {
-        for (time, part) in window.chunks_exact_mut(conv.channels).enumerate() {
-            part.copy_from_slice(ring.back((conv.kernel - 1 - time) * conv.dilation));
+    let len = conv.channels * conv.kernel;
+    apply(&conv.matrix, streams, |stream| (&stream.window[..len], &mut stream.next[..]));
+    for stream in streams {
+        if conv.relu {
+            rectify(&mut stream.next);
         }
-        window
-    };
-    out.resize(conv.matrix.bias.len(), 0.0);
-    apply(&conv.matrix, inputs, out);
-    if conv.relu {
-        rectify(out);
+        std::mem::swap(&mut stream.current, &mut stream.next);
     }
     true
 }
@@ -180,10 +211,19 @@ fn convolve_each(each: &Depthwise, ring: &mut Ring, input: &[f32], out: &mut Vec
     }
 }
 
-fn apply(matrix: &Matrix, input: &[f32], out: &mut [f32]) {
-    let rows = matrix.weights.chunks_exact(input.len());
-    for ((value, row), bias) in out.iter_mut().zip(rows).zip(&matrix.bias) {
-        *value = bias + dot(row, input);
+/// A row of weights is fetched once for all streams; `ends` gives input and output of one.
+fn apply(
+    matrix: &Matrix,
+    streams: &mut [Memory],
+    ends: impl Fn(&mut Memory) -> (&[f32], &mut [f32]),
+) {
+    let columns = matrix.weights.len() / matrix.bias.len();
+    let rows = matrix.weights.chunks_exact(columns).zip(&matrix.bias);
+    for (nth, (row, bias)) in rows.enumerate() {
+        for stream in &mut *streams {
+            let (input, out) = ends(stream);
+            out[nth] = bias + dot(row, input);
+        }
     }
 }
 
@@ -210,15 +250,15 @@ mod tests {
     use super::*;
 
     fn network(writer: Writer) -> Network {
-        Network::new(Arc::new(Model::read(&writer.done()).ok().unwrap()))
+        Network::new(Arc::new(Model::read(&writer.done()).ok().unwrap()), 1)
     }
 
     /// A head that tells the two values before it, shifted to their log-posteriors.
     fn told(network: &mut Network, inputs: &[[f32; 2]]) -> Vec<f32> {
         let mut told = vec![];
         for input in inputs {
-            if network.push(input) {
-                told.push(network.row(0)[1] - network.row(0)[0]);
+            if network.push([&input[..]]) {
+                told.push(network.row(0, 0)[1] - network.row(0, 0)[0]);
             }
         }
         told
@@ -262,8 +302,8 @@ mod tests {
     #[test]
     fn a_row_is_a_distribution() {
         let mut network = network(head(Writer::new(2, 1)));
-        assert!(network.push(&[1.5, 0.25]));
-        let sum: f32 = network.row(0).iter().map(|value| value.exp()).sum();
+        assert!(network.push([&[1.5, 0.25][..]]));
+        let sum: f32 = network.row(0, 0).iter().map(|value| value.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5);
     }
 }
