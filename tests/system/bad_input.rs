@@ -341,7 +341,7 @@ fn a_typo_in_the_configuration_is_shown_with_line_caret_and_remedy() {
     typo("ports", "port", &["unknown key `port`", "toml:5:1", "did you mean `ports`?"]);
     typo("fee = \"2.00\"", "fee = \"two\"", &["`two` is no amount", "toml:22:7", "2.00"]);
     typo("listen = \"127", "listen = 127", &["toml:2:", "put text in quotes"]);
-    typo("/32\"", "/99\"", &["trunk.sources", "toml:29:11"]);
+    typo("/32\"", "/99\"", &["trunk.sources", "toml:31:11"]);
     let folder = tempfile::tempdir().expect("a folder");
     let output = ringtill("serve", folder.path());
     assert_eq!(output.status.code(), Some(78), "{output:?}");
