@@ -13,7 +13,7 @@ use std::time::Duration;
 use ringtill::ledger::State;
 
 use crate::binary::{Binary, deadline, now};
-use crate::sipp::{ledger, posted};
+use crate::sipp::{ledger, posted, told};
 
 mod baresip; // a soft phone
 mod baresip_pays; // in the clear, and encrypted
@@ -159,7 +159,7 @@ pub fn payments(ringtill: &Binary) -> Vec<(String, i64)> {
     let mut paid = Vec::new();
     for (intent, state) in &ledger {
         assert!(matches!(state, State::Posted(_)), "{state:?}\n{log}");
-        let row = rows.iter().position(|row| row.intent == *intent).expect("a row");
+        let row = rows.iter().position(|row| row.intent == told(intent)).expect("a row");
         assert_eq!(rows.swap_remove(row).received(), intent.total());
         paid.push((intent.account_id.clone(), intent.amount.minor));
     }
