@@ -87,6 +87,9 @@ const SHOWN: &[&str] = &[
     "sort",
 ];
 
+/// Before this a charge that is not found may be one that searches do not show yet: they are said to
+/// take minutes, and nothing found says how many at most. An hour.
+const SEARCHABLE_MS: i64 = 3_600_000;
 /// Transactions of one reference that are looked at: there is one, unless somebody else uses it.
 const LIMIT: i64 = 20;
 
@@ -418,7 +421,8 @@ fn listed(lookup: &Lookup<'_>, json: &Value) -> Found {
     let all = json.pointer("/_embedded/transactionSummaries").and_then(Value::as_array);
     let all = all.unwrap_or(&none);
     if count == Some(0) && all.is_empty() {
-        return Found::Absent;
+        let shown = lookup.at_ms - lookup.started_ms >= SEARCHABLE_MS;
+        return if shown { Found::Absent } else { Found::NotYet };
     }
     let ours = |summary: &&Value| {
         let code = summary.pointer("/clientReferenceInformation/code").and_then(Value::as_str);
