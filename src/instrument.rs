@@ -435,6 +435,35 @@ pub fn luhn(digits: &str) -> bool {
     sum.is_multiple_of(10)
 }
 
+/// Digits of a card number (ISO/IEC 7812-1).
+const CARD_MIN: usize = 13;
+const CARD_MAX: usize = 19;
+
+/// Whether a run of digits, blanks and dashes between them allowed, is 13 to 19 digits long
+/// without leading zeros and passes the Luhn check.
+pub fn looks_like_card(text: &str) -> bool {
+    if text.len() < CARD_MIN {
+        return false;
+    }
+    let mut run = String::new();
+    let mut after_separator = false;
+    for c in text.chars().chain(['\0']) {
+        let separator = matches!(c, ' ' | '-') && !run.is_empty() && !after_separator;
+        if c.is_ascii_digit() {
+            if c != '0' || !run.is_empty() {
+                run.push(c);
+            }
+        } else if !separator {
+            if (CARD_MIN..=CARD_MAX).contains(&run.len()) && luhn(&run) {
+                return true;
+            }
+            run.clear();
+        }
+        after_separator = separator;
+    }
+    false
+}
+
 /// The digit that makes `digits` followed by it pass [`luhn`]. Non-digits count as zero.
 pub fn luhn_check_digit(digits: &str) -> u8 {
     let sum: u32 = digits.bytes().rev().enumerate().map(|(i, d)| luhn_term(i + 1, d)).sum();

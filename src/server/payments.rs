@@ -11,6 +11,7 @@ use super::store::{Filter, Store};
 use super::{clock, gateway, resolver};
 use crate::config::Config;
 use crate::gateway::{Act, Exchange, Gateway};
+use crate::instrument::looks_like_card;
 use crate::ledger::{Change, Intent, Progress, State};
 use crate::money::Money;
 
@@ -103,6 +104,9 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
 pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<bool, String> {
     if wish.why.trim().is_empty() {
         return Err("say why: --why \"...\" is kept with the payment".into());
+    }
+    if [&wish.why, &wish.who].into_iter().any(|text| looks_like_card(text)) {
+        return Err("--why and --by are kept: leave the card number out".into());
     }
     let store = open(config).await?;
     let Some((intent, state, _)) = find(&store, &wish.payment).await? else {

@@ -111,6 +111,12 @@ fn payments_are_undone_and_reconciled() {
     let shown = bench.run(&["payments", "show", paid]).1;
     assert!(shown.contains("refund of $20.00 by ann: late"), "{shown}");
 
+    // What is kept may hold no card.
+    let why = "card 4111-1111 1111-1111 stolen";
+    let (code, text) = bench.run(&["payments", "void", paid, "--why", why]);
+    assert!(code == Some(1) && text.contains("leave the card number out"), "{code:?} {text}");
+    assert!(!text.contains("1111"), "{text}");
+
     // Voided, but the answer is lost: the server asks again, and it is voided once.
     bench.host.simulator.lock().unwrap().fail_next(Fault::CloseAfterProcessing);
     let void = ["payments", "void", paid, "--why", "paid twice", "--by", "bob"];

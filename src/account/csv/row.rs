@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use super::super::Account;
 use super::super::directory::{ID_MAX, NAME_MAX};
 use super::{FileError, Options, header_error};
-use crate::instrument::luhn;
+use crate::instrument::looks_like_card;
 use crate::money::{Currency, Money, MoneyError};
 use crate::sip::number::e164;
 
@@ -273,34 +273,6 @@ fn limits(account: &Account) -> Result<(), Wrong> {
     }
     Ok(())
 }
-
-/// Whether a run of digits, blanks and dashes between them allowed, is 13 to 19 digits long
-/// without leading zeros and passes the Luhn check.
-fn looks_like_card(text: &str) -> bool {
-    if text.len() < CARD_MIN {
-        return false;
-    }
-    let mut run = String::new();
-    let mut after_separator = false;
-    for c in text.chars().chain(['\0']) {
-        let separator = matches!(c, ' ' | '-') && !run.is_empty() && !after_separator;
-        if c.is_ascii_digit() {
-            if c != '0' || !run.is_empty() {
-                run.push(c);
-            }
-        } else if !separator {
-            if (CARD_MIN..=CARD_MAX).contains(&run.len()) && luhn(&run) {
-                return true;
-            }
-            run.clear();
-        }
-        after_separator = separator;
-    }
-    false
-}
-
-const CARD_MIN: usize = 13;
-const CARD_MAX: usize = 19;
 
 fn unknown_column(at: usize, name: &str) -> String {
     let known = USED.iter().chain(&UNUSED).copied().collect::<Vec<_>>().join(", ");
