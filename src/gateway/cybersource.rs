@@ -87,8 +87,8 @@ const SHOWN: &[&str] = &[
     "sort",
 ];
 
-/// Before this a charge that is not found may be one that searches do not show yet: they are said to
-/// take minutes, and nothing found says how many at most. An hour.
+/// Before this a charge that is not found may be one that searches do not show yet: they are said
+/// to take minutes, and nothing found says how many at most. An hour.
 const SEARCHABLE_MS: i64 = 3_600_000;
 /// Transactions of one reference that are looked at: there is one, unless somebody else uses it.
 const LIMIT: i64 = 20;
