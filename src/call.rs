@@ -12,8 +12,8 @@ use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange, Gateway};
 use crate::instrument::FingerprintKey;
 use crate::ledger::{Entry, Recorded, Screened, Screening};
-use crate::media::{self, Clip, ListenId, PlayId};
-use crate::payment::{self, Desk, Flow, Note, Outcome, Reply, Request, Step};
+use crate::media::{self, Clip, ListenId, PlayId, SegmentId};
+use crate::payment::{self, Banks, Desk, Evidence, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
 use crate::secret::Keys;
 use crate::sip::offer::Local;
@@ -49,6 +49,10 @@ pub struct Policy {
     pub payment: Arc<payment::Settings>,
     pub dialogue: dialogue::Settings,
     pub fingerprints: Arc<FingerprintKey>,
+    /// Banks by routing number, if they are known.
+    pub banks: Option<Arc<Banks>>,
+    /// Authorisations of debits are recorded.
+    pub authorisations_recorded: bool,
     /// SIP URI callers are transferred to; `None`: nobody is there.
     pub agent: Option<String>,
     /// Callers may say what they are asked for.
@@ -69,6 +73,8 @@ pub enum Input {
     Found(Serial, Vec<Account>),
     Screened(Serial, Option<Screened>),
     Recorded(Serial, Recorded),
+    /// Whether evidence is durable.
+    Kept(Serial, bool),
     Exchanged(Serial, Exchange),
     Named(Serial, Option<Clip>),
     /// A way to the agent; `None`: there is none.
@@ -91,6 +97,7 @@ pub enum Output {
     Lookup(Serial, Query),
     Screen(Serial, Screening),
     Record(Serial, Entry),
+    Keep(Serial, Box<Kept>),
     Send(Serial, gateway::Request, Duration),
     Synthesize(Serial, String),
     /// A media port beside ours, and where the agent is.
@@ -99,6 +106,17 @@ pub enum Output {
     Tell(Telling),
     /// Nothing follows.
     Ended(Outcome),
+}
+
+/// Evidence with the sound that belongs to it.
+pub struct Kept {
+    pub evidence: Evidence,
+    /// What was said, in words.
+    pub words: String,
+    /// The segment of the recording; `None`: it was not recorded.
+    pub segment: Option<SegmentId>,
+    /// How long it took to say, a name apart that is not recorded.
+    pub length: Duration,
 }
 
 /// The call as a person may watch it. Never card data.
@@ -151,6 +169,8 @@ pub struct Call {
     serial: u64,
     /// A name synthesised for this call.
     name: Option<(String, Clip)>,
+    /// Segments recorded by themselves until now.
+    segments: u16,
     answered: Telling,
     late_offer: bool,
     summary: Summary,
@@ -175,6 +195,7 @@ enum Pending {
     Name(Serial, Instant, String),
     Screen(Serial, Instant),
     Record(Serial, Instant),
+    Keep(Serial, Instant),
     Send(Serial, Instant, Hold),
     Wait(Instant, Hold),
     Transfer {
@@ -195,6 +216,8 @@ struct Playing {
 const LOOKUP_LIMIT: Duration = Duration::from_secs(3);
 const NAME_LIMIT: Duration = Duration::from_millis(2_500);
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
+/// Sound is held back for a fraction of a second, then it is written.
+const KEEP_LIMIT: Duration = Duration::from_secs(10);
 const SEND_GRACE: Duration = Duration::from_secs(2);
 /// Beyond a prompt's own length; longer than media takes to report a caller who sends nothing.
 const PLAY_GRACE: Duration = Duration::from_secs(35);
@@ -227,7 +250,10 @@ impl Call {
             settings,
             gateway,
             fingerprints: policy.fingerprints.clone(),
+            banks: policy.banks.clone(),
+            authorisations_recorded: policy.authorisations_recorded,
             caller: caller.clone(),
+            caller_placed: true,
             trunk: profile.name.clone(),
             call_id: id.clone(),
             agent,
@@ -247,6 +273,7 @@ impl Call {
             audible: false,
             serial: 0,
             name: None,
+            segments: 0,
             answered,
             late_offer: invitation.offer.is_none(),
             summary: Summary::default(),
@@ -288,6 +315,11 @@ impl Call {
                     self.resume(now, wall_ms, Reply::Record(recorded));
                 }
             }
+            Input::Kept(serial, kept) => {
+                if matches!(self.pending, Pending::Keep(asked, _) if asked == serial) {
+                    self.resume(now, wall_ms, Reply::Keep(kept));
+                }
+            }
             Input::Exchanged(serial, exchange) => {
                 if matches!(self.pending, Pending::Send(asked, ..) if asked == serial) {
                     self.resume(now, wall_ms, Reply::Send(exchange));
@@ -326,6 +358,7 @@ impl Call {
             Pending::Record(_, until) if now >= *until => {
                 Some(Reply::Record(Recorded::Failed("the store did not answer".into())))
             }
+            Pending::Keep(_, until) if now >= *until => Some(Reply::Keep(false)),
             Pending::Send(_, until, _) if now >= *until => {
                 Some(Reply::Send(Exchange::NoAnswer("no answer in time".into())))
             }
@@ -358,6 +391,7 @@ impl Call {
             Pending::Ask | Pending::Say => self.dialogue.deadline(),
             Pending::Lookup(_, until) | Pending::Name(_, until, _) => Some(*until),
             Pending::Screen(_, until) | Pending::Record(_, until) => Some(*until),
+            Pending::Keep(_, until) => Some(*until),
             Pending::Send(_, until, hold) | Pending::Wait(until, hold) => {
                 Some((*until).min(hold.deadline()))
             }
@@ -406,6 +440,11 @@ impl Call {
                 }
                 dialogue::Output::Sensitive(on) => {
                     self.outputs.push_back(Output::Media(media::Command::Sensitive(on)));
+                }
+                dialogue::Output::Segment(on) => {
+                    self.segments += u16::from(on);
+                    let segment = on.then_some(SegmentId(self.segments));
+                    self.outputs.push_back(Output::Media(media::Command::Segment(segment)));
                 }
                 dialogue::Output::Entered { field, shown, rejected, spoken } => {
                     let keyed = Telling::Keyed { field, shown, rejected, spoken };
@@ -483,6 +522,16 @@ impl Call {
                 let serial = self.next_serial();
                 self.outputs.push_back(Output::Record(serial, entry));
                 self.pending = Pending::Record(serial, now + RECORD_LIMIT);
+            }
+            Request::Keep(evidence) => {
+                let serial = self.next_serial();
+                let said = &evidence.authorisation;
+                let words = self.library.words(&said.said);
+                let segment = said.recorded.then_some(SegmentId(self.segments));
+                let length = length(&self.library.clips(&said.said, &|_| None));
+                let kept = Kept { evidence: *evidence, words, segment, length };
+                self.outputs.push_back(Output::Keep(serial, Box::new(kept)));
+                self.pending = Pending::Keep(serial, now + KEEP_LIMIT);
             }
             Request::Send { request, limit } => {
                 let serial = self.next_serial();

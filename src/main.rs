@@ -11,7 +11,7 @@ use ringtill::gateway::Act;
 use ringtill::media::Method;
 use ringtill::server::store::Filter;
 use ringtill::server::{
-    self, Server, demo, dial, dtmf, explain, listen, payments, prompts, reconcile,
+    self, Server, demo, dial, dtmf, evidence, explain, listen, payments, prompts, reconcile,
 };
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
@@ -165,6 +165,16 @@ enum PaymentsCommand {
         /// Confirmation number or reference
         payment: String,
     },
+    /// Shows what the holder of a bank account has authorised, and writes its recording
+    ///
+    /// The recording is opened with [recording] authorisations_key and compared with its SHA-256.
+    Authorisation {
+        /// Confirmation number or reference
+        payment: String,
+        /// WAV file to write, which must not be there yet
+        #[arg(long, value_name = "FILE")]
+        wav: PathBuf,
+    },
     /// Undoes a payment that has not settled
     Void {
         #[command(flatten)]
@@ -216,6 +226,9 @@ async fn on_payments(path: &Path, command: PaymentsCommand) -> ExitCode {
             payments::list(&config, &filter, &mut out).await
         }
         PaymentsCommand::Show { payment } => payments::show(&config, &payment, &mut out).await,
+        PaymentsCommand::Authorisation { payment, wav } => {
+            evidence::export(&config, &payment, &wav, &mut out).map(|()| true)
+        }
         PaymentsCommand::Void { reason } => {
             payments::undo(&config, reason.wish(Act::Void, None), &mut out).await
         }

@@ -158,7 +158,7 @@ impl Default for Media {
 }
 
 /// `[recording]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recording {
     /// Calls are recorded here, card data silenced. Unset: nothing is recorded.
@@ -166,6 +166,24 @@ pub struct Recording {
     /// What callers say to authorise a debit is recorded here, a file each, whether calls are
     /// recorded or not. Unset: it is not recorded.
     pub authorisations: Option<PathBuf>,
+    /// They are sealed with this key (AES-256-GCM). Unset: they are as readable as the folder.
+    pub authorisations_key: Option<KeyFile>,
+    /// Years they are kept.
+    pub authorisations_years: u32,
+}
+
+/// As long as Nacha wants authorisations to be kept.
+pub const AUTHORISATIONS_YEARS_MIN: u32 = 2;
+
+impl Default for Recording {
+    fn default() -> Recording {
+        Recording {
+            directory: None,
+            authorisations: None,
+            authorisations_key: None,
+            authorisations_years: AUTHORISATIONS_YEARS_MIN,
+        }
+    }
 }
 
 /// `[store]`

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{Config, LOOPBACK, Listen, Problem, Sip};
+use super::{AUTHORISATIONS_YEARS_MIN, Config, LOOPBACK, Listen, Problem, Sip};
 use crate::gateway;
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
@@ -262,6 +262,12 @@ impl<'t> Reader<'t> {
             ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
             ("speech", "threads", whole(config.speech.threads), 1..=64),
             ("media", "threads", whole(media.threads.unwrap_or(1)), 1..=64),
+            (
+                "recording",
+                "authorisations_years",
+                config.recording.authorisations_years.into(),
+                AUTHORISATIONS_YEARS_MIN.into()..=20,
+            ),
             ("posting", "interval_s", posting.interval_s, 1..=86_400),
             ("dialogue", "first_key_ms", dialogue.first_key_ms, 1_000..=60_000),
             ("dialogue", "inter_key_ms", dialogue.inter_key_ms, 500..=60_000),
@@ -374,6 +380,16 @@ impl<'t> Reader<'t> {
         }
         if payment.max_payment.minor == 0 {
             self.note("payment", "max_payment", "nothing could be paid", "write \"5000.00\"");
+        }
+        let recorded = config.recording.authorisations.is_some();
+        if payment.bank.as_ref().is_some_and(|bank| !bank.written_notice && !recorded) {
+            self.note(
+                "payment",
+                "bank",
+                "nothing would show that callers authorised a debit",
+                "add authorisations = \"FOLDER\" to [recording], or, if you send each of them a \
+                 written notice before it settles, written_notice = true to [payment.bank]",
+            );
         }
         if payment.cards.is_empty() {
             self.note(

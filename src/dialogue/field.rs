@@ -22,6 +22,8 @@ pub struct Field<G> {
     pub attempts: Option<u8>,
     /// May be said instead of keyed, where callers may do so at all.
     pub voice: Option<Voice>,
+    /// Question and answer are recorded by themselves: they authorise something.
+    pub recorded: bool,
 }
 
 /// What `0` and `9` mean, which differs between menus and numbers.
@@ -57,6 +59,7 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
             style: Style::Menu,
             attempts: None,
             voice: None,
+            recorded: false,
         }
     }
 
@@ -89,6 +92,10 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
         Field { secrecy: Secrecy::Sensitive, ..self }
     }
 
+    pub fn recorded(self, recorded: bool) -> Field<G> {
+        Field { recorded, ..self }
+    }
+
     /// The question without its type.
     pub fn question(&self) -> Question {
         Question {
@@ -101,6 +108,7 @@ impl<G: Grammar + Clone + Send + 'static> Field<G> {
             style: self.style,
             attempts: self.attempts,
             voice: self.voice,
+            recorded: self.recorded,
         }
     }
 }
@@ -118,4 +126,6 @@ pub struct Question {
     pub attempts: Option<u8>,
     /// May be said instead of keyed.
     pub voice: Option<Voice>,
+    /// Question and answer are recorded by themselves.
+    pub recorded: bool,
 }

@@ -74,6 +74,8 @@ pub enum Output {
     Deaf,
     /// The recording must be silent from here on, or may go on.
     Sensitive(bool),
+    /// What follows is to be recorded by itself, or no longer.
+    Segment(bool),
     /// The caller keyed an entry, or said it; `rejected` says it was not taken. `shown` is what may
     /// be shown of it: the keys of a menu or an amount that was taken, otherwise one `•` a key.
     Entered {
@@ -167,6 +169,9 @@ impl Dialogue {
     pub fn ask(&mut self, now: Instant, question: Question) {
         if question.secrecy == Secrecy::Sensitive {
             self.outputs.push_back(Output::Sensitive(true));
+        }
+        if question.recorded {
+            self.outputs.push_back(Output::Segment(true));
         }
         let asking = Asking {
             question,
@@ -405,10 +410,13 @@ impl Dialogue {
 
     fn end(&mut self, heard: Heard) {
         self.deafen();
-        if let State::Asking(asking) = &self.state
-            && asking.question.secrecy == Secrecy::Sensitive
-        {
-            self.outputs.push_back(Output::Sensitive(false));
+        if let State::Asking(asking) = &self.state {
+            if asking.question.secrecy == Secrecy::Sensitive {
+                self.outputs.push_back(Output::Sensitive(false));
+            }
+            if asking.question.recorded {
+                self.outputs.push_back(Output::Segment(false));
+            }
         }
         self.state = State::Idle;
         self.outputs.push_back(Output::Heard(heard));

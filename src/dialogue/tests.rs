@@ -20,6 +20,7 @@ enum Out {
     Listen(speech::Field, String),
     Deaf,
     Sensitive(bool),
+    Segment(bool),
     Keyed(String),
     Back,
     Agent,
@@ -66,6 +67,7 @@ impl Conversation {
             .map(|output| match output {
                 Output::Play { prompts, barge_in, .. } => Out::Play(prompts, barge_in),
                 Output::Sensitive(on) => Out::Sensitive(on),
+                Output::Segment(on) => Out::Segment(on),
                 Output::Entered { shown, rejected, .. } => Out::Entered(shown, rejected),
                 Output::NoInput { .. } => Out::NoInput,
                 Output::NoMatch { .. } => Out::NoMatch,
@@ -239,4 +241,21 @@ fn a_card_number_keyed_at_the_wrong_question_is_never_shown() {
     };
     assert!(shown.iter().any(|out| matches!(out, Out::Entered(_, true))), "{shown:?}");
     assert!(shown.iter().all(dots_only), "{shown:?}");
+}
+
+#[test]
+fn what_authorises_is_recorded_from_its_notice_to_its_key() {
+    let mut c = Conversation::new();
+    c.key("1");
+    let field = menu().notice(phrase("consent.payment")).recorded(true);
+    let notice = Out::Play(phrase("consent.payment"), false);
+    assert_eq!(c.ask(field), [Out::Segment(true), notice]);
+    assert_eq!(c.key("1"), [], "signed before it was heard");
+    assert_eq!(c.played(), [Out::Play(phrase("menu.amount"), true)]);
+    assert_eq!(
+        c.key("1"),
+        [Out::Entered("1".into(), false), Out::Segment(false), Out::Keyed("1".into())]
+    );
+    c.ask(menu().recorded(true));
+    assert!(c.key("*").contains(&Out::Segment(false)));
 }

@@ -111,6 +111,10 @@ pub trait Gateway: Send + Sync {
     fn found(&self, lookup: &Lookup<'_>, exchange: &Exchange) -> Found;
 }
 
+/// Gateways that debit bank accounts, for people.
+pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
+                               worldpay_cnp, cybersource";
+
 /// A gateway that can be named in the configuration.
 pub trait Dialect: Gateway + Sized + 'static {
     /// Its table in the configuration, with `deny_unknown_fields`.

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use super::again::{self, Against, Told};
+use super::authorisation::{self, Authorisation, Evidence};
+use super::tender::Tender;
 use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
-use crate::instrument::{Brand, Card, Fingerprint, Instrument, Last4, Means};
+use crate::instrument::{Brand, Card, Fingerprint, Last4, Means};
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
@@ -17,35 +19,38 @@ use crate::prompt::Prompt;
 
 /// What is to be paid, and what with.
 pub(super) struct Order {
-    account_id: String,
-    amount: Money,
-    fee: Money,
-    total: Money,
-    means: Means,
-    last4: Last4,
-    fingerprint: Fingerprint,
-    issuer: Option<Fingerprint>,
+    pub(super) account_id: String,
+    pub(super) amount: Money,
+    pub(super) fee: Money,
+    pub(super) total: Money,
+    pub(super) means: Means,
+    pub(super) last4: Last4,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) issuer: Option<Fingerprint>,
+    /// Of a debit; without it none is made.
+    pub(super) authorisation: Option<Authorisation>,
 }
 
 impl Order {
     /// `None` when amount and fee cannot be added.
-    pub(super) fn new(desk: &Desk, account: &Account, amount: Money, card: &Card) -> Option<Order> {
-        let pan = &card.pan;
-        let fee = desk.settings.fee(pan.brand(), amount)?;
+    pub(super) fn new(
+        desk: &Desk,
+        account: &Account,
+        amount: Money,
+        tender: &Tender,
+    ) -> Option<Order> {
+        let fee = desk.settings.fee(tender.means(), amount)?;
         Some(Order {
             account_id: account.id.clone(),
             amount,
             fee,
             total: amount.checked_add(fee)?,
-            means: Means::Card(pan.brand()),
-            last4: pan.last4(),
-            fingerprint: desk.fingerprints.card(pan),
-            issuer: Some(desk.fingerprints.issuer(pan)),
+            means: tender.means(),
+            last4: tender.last4(),
+            fingerprint: tender.fingerprint(desk),
+            issuer: tender.issuer(desk),
+            authorisation: None,
         })
-    }
-
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
     }
 }
 
@@ -62,8 +67,24 @@ pub(super) enum Settled {
     Pending { confirmation: String },
 }
 
-/// Fee and total spoken in full, then accepted by a key that cannot be typed ahead.
-pub(super) async fn consent(line: &mut Line, order: &Order, card: &Card) -> Result<bool, Leave> {
+/// What is to be paid spoken in full, then accepted by a key that cannot be typed ahead.
+pub(super) async fn consent(
+    line: &mut Line,
+    desk: &Desk,
+    order: &mut Order,
+    tender: &Tender,
+) -> Result<bool, Leave> {
+    match tender {
+        Tender::Card(card) => accept(line, order, card).await,
+        Tender::Bank(debit) => {
+            order.authorisation = authorisation::ask(line, desk, order, debit).await?;
+            Ok(order.authorisation.is_some())
+        }
+    }
+}
+
+/// Fee and total of a charge to a card.
+async fn accept(line: &mut Line, order: &Order, card: &Card) -> Result<bool, Leave> {
     let (brand, last4) = (card.pan.brand(), card.pan.last4());
     let Order { amount, fee, total, .. } = *order;
     let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
@@ -86,7 +107,7 @@ pub(super) async fn consent(line: &mut Line, order: &Order, card: &Card) -> Resu
     let field = Field::menu("consent", accept, Menu(vec![('1', true), ('2', false)]));
     let accepted = line.ask(&field.notice(notice)).await?;
     if accepted {
-        line.note(Note::Consent { amount, fee, total, brand, last4 });
+        line.note(Note::Consent { amount, fee, total, means: order.means, last4 });
     }
     Ok(accepted)
 }
@@ -97,11 +118,11 @@ pub(super) async fn charge(
     desk: &Desk,
     told: &Told,
     order: &Order,
-    card: &Card,
+    tender: &Tender,
 ) -> Settled {
     let payment = (order.account_id.as_str(), order.amount);
-    let card_and_issuer = (order.fingerprint, order.issuer);
-    let quiet = match again::meanwhile(line, desk, told, payment, card_and_issuer).await {
+    let method_and_issuer = (order.fingerprint, order.issuer);
+    let quiet = match again::meanwhile(line, desk, told, payment, method_and_issuer).await {
         Against::Nothing { quiet } => quiet,
         Against::Earlier(earlier) if earlier.open => return Settled::OpenPayment,
         Against::Earlier(_) => return Settled::PaidMeanwhile,
@@ -115,12 +136,15 @@ pub(super) async fn charge(
         // It may have been stored all the same: then it must not stay open.
         Recorded::Failed(_) => return not_charged(line, &id, "consent not journalled").await,
     }
+    if !kept(line, desk, order, (&id, &confirmation)).await {
+        return not_charged(line, &id, "the authorisation was not kept").await;
+    }
     if move_to(line, &id, State::Sending).await != Recorded::Stored {
         return not_charged(line, &id, "sending not journalled").await;
     }
     line.note(Note::Charging { reference: id.clone(), gateway: desk.gateway.name() });
     let started_ms = line.wall_ms();
-    let mut verdict = send(line, desk, order, card, &id).await;
+    let mut verdict = send(line, desk, order, tender, &id).await;
     if let Verdict::Unknown(why) = &verdict {
         move_to(line, &id, State::Unknown(why.clone())).await;
         if let Some(found) = look_up(line, desk, order, &id, started_ms).await {
@@ -152,8 +176,26 @@ async fn journal(line: &mut Line, desk: &Desk, order: &Order) -> (String, String
     last
 }
 
+/// Whether all is kept that must be before this order is carried out: of a debit its holder's
+/// authorisation, of a card nothing.
+async fn kept(line: &mut Line, desk: &Desk, order: &Order, (id, number): (&str, &str)) -> bool {
+    match (&order.authorisation, order.means) {
+        (None, Means::Card(_)) => true,
+        (None, Means::Bank(_)) => false,
+        (Some(authorisation), _) => {
+            let evidence = Evidence {
+                reference: id.into(),
+                confirmation: number.into(),
+                call_id: desk.call_id.clone(),
+                authorisation: authorisation.clone(),
+            };
+            line.keep(evidence).await
+        }
+    }
+}
+
 /// Sends, and sends again only while nothing has left us: the reference stays the same.
-async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str) -> Verdict {
+async fn send(line: &mut Line, desk: &Desk, order: &Order, tender: &Tender, id: &str) -> Verdict {
     const TRIES: usize = 3;
     let limit = Duration::from_millis(desk.settings.gateway_limit_ms);
     let Order { account_id, fee, total, .. } = order;
@@ -162,7 +204,7 @@ async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str
         reference: id,
         total: *total,
         fee: *fee,
-        instrument: Instrument::Card(card),
+        instrument: tender.instrument(),
         account_id,
         save: false,
         at_ms: line.wall_ms(),
@@ -296,7 +338,7 @@ fn described(verdict: &Verdict) -> String {
             format!("approved for {part} only: held")
         }
         Verdict::Approved(approval) => format!("approved, code {}", approval.auth_code),
-        Verdict::DeclinedHard => "declined, card cannot be used".into(),
+        Verdict::DeclinedHard => "declined, card or account cannot be used".into(),
         Verdict::DeclinedSoft => "declined".into(),
         Verdict::Fixable(field) => {
             format!("refused: wrong {}", format!("{field:?}").to_lowercase())

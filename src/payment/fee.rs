@@ -107,7 +107,7 @@ fn share<E: Error>(text: &str) -> Result<u16, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instrument::Brand;
+    use crate::instrument::{AccountKind, Brand, Means};
     use crate::payment::Settings;
 
     fn fee(text: &str) -> Result<Fee, String> {
@@ -148,8 +148,15 @@ mod tests {
         let text = "fee = \"2.00\"\ncard_fees.amex = { percent = \"3\" }\n";
         let settings: Settings = toml::from_str(text).unwrap();
         let amount = Money::usd(10_000);
-        assert_eq!(settings.fee(Brand::Amex, amount), Some(Money::usd(300)));
-        assert_eq!(settings.fee(Brand::Visa, amount), Some(Money::usd(200)));
+        let fee = |means| settings.fee(means, amount);
+        assert_eq!(fee(Means::Card(Brand::Amex)), Some(Money::usd(300)));
+        assert_eq!(fee(Means::Card(Brand::Visa)), Some(Money::usd(200)));
+        assert_eq!(fee(Means::Bank(AccountKind::Savings)), Some(Money::usd(200)));
+        let bank = "[bank]\ncompany = \"A\"\nphone = \"8005550100\"\ntime_zone = \"eastern\"\n";
+        let settings: Settings = toml::from_str(&format!("{text}{bank}fee = \"0.50\"")).unwrap();
+        assert_eq!(settings.fee(Means::Card(Brand::Visa), amount), Some(Money::usd(200)));
+        let bank = Means::Bank(AccountKind::Savings);
+        assert_eq!(settings.fee(bank, amount), Some(Money::usd(50)));
         let wrong = toml::from_str::<Settings>("card_fees.amx = \"1\"").unwrap_err().to_string();
         assert!(wrong.contains("unknown card `amx`"), "{wrong}");
     }

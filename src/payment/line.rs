@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::{Note, Outcome, phrases};
+use super::{Evidence, Note, Outcome, phrases};
 use crate::account::{Account, Query};
 use crate::dialogue::{Field, Grammar, Heard, Question};
 use crate::gateway::{self, Exchange};
@@ -31,6 +31,8 @@ pub enum Request {
     /// What the ledger knows against a payment.
     Screen(Screening),
     Record(Entry),
+    /// Keep what shows that a debit was authorised, the last recorded answer with it.
+    Keep(Box<Evidence>),
     /// Send to the gateway; no answer within `limit` is [`Exchange::NoAnswer`].
     Send {
         request: gateway::Request,
@@ -50,6 +52,8 @@ pub enum Reply {
     /// `None`: the ledger could not be read.
     Screen(Option<Screened>),
     Record(Recorded),
+    /// Whether it is durable.
+    Keep(bool),
     Send(Exchange),
     Wait,
     /// Whether the agent took the call.
@@ -180,6 +184,14 @@ impl Line {
             mismatch()
         };
         recorded
+    }
+
+    /// Whether the evidence is durable: nothing may be debited if it is not.
+    pub async fn keep(&mut self, evidence: Evidence) -> bool {
+        let Reply::Keep(kept) = self.exchange(Request::Keep(Box::new(evidence))).await else {
+            mismatch()
+        };
+        kept
     }
 
     pub async fn send(&mut self, request: gateway::Request, limit: Duration) -> Exchange {

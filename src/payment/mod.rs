@@ -1,4 +1,5 @@
-//! The call as a script: greet, authenticate, amount, card, consent, charge, receipt.
+//! The call as a script: greet, authenticate, amount, card or bank account, consent, charge,
+//! receipt.
 
 use std::sync::Arc;
 
@@ -7,35 +8,49 @@ use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
 use crate::gateway::Gateway;
-use crate::instrument::{Brand, FingerprintKey, Last4};
+use crate::instrument::{FingerprintKey, Last4, Means, Method};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
 pub mod line; // the seam: requests out, replies in
 pub mod fee; // what paying by phone costs
 pub mod settings; // what the biller accepts and charges
+pub mod banks; // routing numbers and whose they are
 mod greet;
 mod authenticate;
 mod amount;
 mod again;
 mod card;
+mod bank;
+mod tender; // a card or a bank account
+pub mod authorisation; // of a debit by phone
 mod charge;
 mod receipt;
 
+pub use authorisation::{Authorisation, Evidence};
+pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
-pub use settings::{DuplicateMatch, Settings};
+pub use settings::{BankSettings, DuplicateMatch, Settings};
 
 use again::Told;
 use amount::Choice;
-use charge::Settled;
+use charge::{Order, Settled};
+use receipt::Next;
+use tender::Draft;
 
 /// Everything one call's script is given.
 pub struct Desk {
     pub settings: Arc<Settings>,
     pub gateway: Arc<dyn Gateway>,
     pub fingerprints: Arc<FingerprintKey>,
+    /// Banks by routing number; `None`: any number with a right checksum is taken.
+    pub banks: Option<Arc<Banks>>,
+    /// Authorisations of debits are recorded; else a written notice follows.
+    pub authorisations_recorded: bool,
     pub caller: Caller,
+    /// The caller called us, not we them.
+    pub caller_placed: bool,
     /// The trunk the call came by.
     pub trunk: String,
     /// Our id of this call, kept with its payments.
@@ -86,7 +101,7 @@ pub enum Note {
         amount: Money,
         fee: Money,
         total: Money,
-        brand: Brand,
+        means: Means,
         last4: Last4,
     },
     Charging {
@@ -152,60 +167,86 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
     }
 }
 
-/// Card, consent and charge, again after a decline until the biller's patience with this call ends.
+/// By card or from a bank account, and by the other if one does not do.
 async fn pay(
     line: &mut Line,
     desk: &Desk,
     told: &mut Told,
-    (account, amount): (&Account, Money),
+    payment: (&Account, Money),
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
-    let mut draft = card::Draft::default();
+    let choice = bank::is_offered(desk, payment.0);
+    loop {
+        let method = if choice { bank::choose(line).await? } else { Method::Card };
+        match pay_by(line, desk, told, payment, (method, choice), charges_left).await {
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => {}
+            Err(Leave::Back) if choice => {}
+            Err(leave) => return Err(leave),
+        }
+    }
+}
+
+/// Card or account, consent and charge, again after a decline until the biller's patience with
+/// this call ends. `None`: another way to pay is wanted, where there is a choice.
+async fn pay_by(
+    line: &mut Line,
+    desk: &Desk,
+    told: &mut Told,
+    (account, amount): (&Account, Money),
+    (method, choice): (Method, bool),
+    charges_left: &mut u8,
+) -> Result<Option<Outcome>, Leave> {
+    let mut draft = Draft::new(method);
     let mut consented = None;
     while *charges_left > 0 {
-        line.note(Note::Step("card"));
-        let card = card::take(line, desk, draft).await?;
-        let this = (card.pan.brand(), card.pan.last4());
-        let order = charge::Order::new(desk, account, amount, &card).ok_or(Leave::Failed)?;
-        let fingerprint = Some(order.fingerprint());
+        line.note(Note::Step(method.name()));
+        let tender = draft.take(line, desk, account).await?;
+        let this = (tender.means(), tender.last4());
+        let mut order = Order::new(desk, account, amount, &tender).ok_or(Leave::Failed)?;
+        let fingerprint = Some(order.fingerprint);
         if !again::wanted(line, desk, told, (account, amount), fingerprint).await? {
-            drop(card);
-            return Ok(stopped(line).await);
+            drop(tender);
+            return Ok(Some(stopped(line).await));
         }
         if consented != Some(this) {
-            match charge::consent(line, &order, &card).await {
+            match charge::consent(line, desk, &mut order, &tender).await {
                 Ok(true) => consented = Some(this),
                 Ok(false) => {
-                    drop(card);
+                    drop(tender);
                     line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
-                    return Ok(Outcome::Cancelled);
+                    return Ok(Some(Outcome::Cancelled));
                 }
                 Err(Leave::Back) => {
-                    draft = card::Draft::back(card, &desk.settings);
+                    draft = Draft::back(tender, &desk.settings);
                     continue;
                 }
                 Err(leave) => return Err(leave),
             }
         }
         *charges_left -= 1;
-        let settled = match charge::charge(line, desk, told, &order, &card).await {
+        let settled = match charge::charge(line, desk, told, &order, &tender).await {
             // What was never asked cannot be asked again.
-            Settled::Fixable(field) if !desk.settings.asks(field) => Settled::DeclinedSoft,
+            Settled::Fixable(field) if !tender.has_asked(field, &desk.settings) => {
+                Settled::DeclinedSoft
+            }
             settled => settled,
         };
         draft = match settled {
-            Settled::Fixable(field) => card::Draft::without(card, field),
+            Settled::Fixable(field) => Draft::without(tender, field),
             _ => {
                 // Card data ends here, before anything is read back.
-                drop(card);
-                card::Draft::default()
+                drop(tender);
+                Draft::new(method)
             }
         };
         // A yes is for one card, and for one that was not declined.
-        consented = consented.filter(|_| draft.has_number());
-        match receipt::tell(line, settled, *charges_left > 0).await? {
-            receipt::Next::End(outcome) => return Ok(outcome),
-            receipt::Next::TryAgain => {}
+        consented = consented.filter(|_| draft.keeps_consent());
+        let next = receipt::Retry { may: *charges_left > 0, other_way: choice, method };
+        match receipt::tell(line, settled, next).await? {
+            Next::End(outcome) => return Ok(Some(outcome)),
+            Next::TryAgain => {}
+            Next::OtherWay => return Ok(None),
         }
     }
     Err(Leave::Failed)

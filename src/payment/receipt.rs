@@ -5,24 +5,35 @@ use super::{Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::Fixable;
+use crate::instrument::Method;
 use crate::prompt::Prompt;
 
 pub(super) enum Next {
     End(Outcome),
-    /// Another card, or the wrong field again.
+    /// Another card or account, or the wrong field again.
     TryAgain,
+    /// Card or account, as the caller likes.
+    OtherWay,
 }
 
-/// `may_retry`: another charge may be tried on this call.
-pub(super) async fn tell(
-    line: &mut Line,
-    settled: Settled,
-    may_retry: bool,
-) -> Result<Next, Leave> {
+/// What may follow a refusal.
+pub(super) struct Retry {
+    /// Another charge may be tried on this call.
+    pub(super) may: bool,
+    /// There is another way to pay.
+    pub(super) other_way: bool,
+    /// How it was tried.
+    pub(super) method: Method,
+}
+
+pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Result<Next, Leave> {
     line.note(Note::Step("receipt"));
+    let bank = retry.method == Method::Bank;
     match settled {
         Settled::Approved { confirmation } => {
-            approved(line, &confirmation).await;
+            // A bank may return a debit days later: nobody is told that it was paid.
+            let phrase = if bank { "result.submitted" } else { "result.approved" };
+            approved(line, phrase, &confirmation).await;
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
@@ -51,21 +62,23 @@ pub(super) async fn tell(
                 Fixable::Expiry => "expiry.invalid",
                 Fixable::Cvv => "cvv.invalid",
                 Fixable::Zip => "zip.invalid",
-                // Never asked for, so never told.
-                Fixable::Routing | Fixable::Account => "result.declined",
+                Fixable::Routing => "routing.invalid",
+                Fixable::Account => "bank.account_invalid",
             };
             line.tell(phrases([phrase])).await;
-            if may_retry { Ok(Next::TryAgain) } else { Err(Leave::Failed) }
+            if retry.may { Ok(Next::TryAgain) } else { Err(Leave::Failed) }
         }
-        Settled::DeclinedSoft => another_card(line, "result.declined", may_retry).await,
-        Settled::DeclinedHard => another_card(line, "result.declined_hard", may_retry).await,
+        Settled::DeclinedSoft if bank => another(line, "result.debit_declined", &retry).await,
+        Settled::DeclinedHard if bank => another(line, "result.debit_refused", &retry).await,
+        Settled::DeclinedSoft => another(line, "result.declined", &retry).await,
+        Settled::DeclinedHard => another(line, "result.declined_hard", &retry).await,
     }
 }
 
 /// The confirmation number, as often as the caller wants to hear it.
-async fn approved(line: &mut Line, confirmation: &str) {
+async fn approved(line: &mut Line, result: &'static str, confirmation: &str) {
     const REPEATS_MAX: usize = 5;
-    line.tell(read_out("result.approved", "result.confirmation", confirmation)).await;
+    line.tell(read_out(result, "result.confirmation", confirmation)).await;
     let repeat = vec![Prompt::Phrase("result.repeat")];
     let field = Field::menu("repeat", repeat, Menu(vec![('9', ())])).once();
     for _ in 0..REPEATS_MAX {
@@ -94,16 +107,16 @@ fn read_out(result: &'static str, number: &'static str, digits: &str) -> Vec<Pro
     vec![Prompt::Phrase(result), Prompt::Phrase(number), groups]
 }
 
-async fn another_card(
-    line: &mut Line,
-    result: &'static str,
-    may_retry: bool,
-) -> Result<Next, Leave> {
-    if !may_retry {
+async fn another(line: &mut Line, result: &'static str, retry: &Retry) -> Result<Next, Leave> {
+    if !retry.may {
         line.tell(phrases([result])).await;
         return Err(Leave::Failed);
     }
-    let field = Field::menu("retry", phrases(["retry.other_card"]), Menu(vec![('1', ())]));
+    let (ask, next) = match retry.other_way {
+        true => ("retry.other_way", Next::OtherWay),
+        false => ("retry.other_card", Next::TryAgain),
+    };
+    let field = Field::menu("retry", phrases([ask]), Menu(vec![('1', ())]));
     line.ask(&field.notice(phrases([result]))).await?;
-    Ok(Next::TryAgain)
+    Ok(next)
 }

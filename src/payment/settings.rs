@@ -8,9 +8,13 @@ use serde::{Deserialize, Deserializer};
 
 use super::fee::Fee;
 use crate::gateway::Fixable;
-use crate::instrument::Brand;
+use crate::instrument::{Brand, Means};
 use crate::ledger::velocity::Limits;
 use crate::money::{Currency, Money};
+
+mod bank; // paying from a bank account
+
+pub use bank::{BankSettings, Phone, Zone};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +36,8 @@ pub struct Settings {
     pub cvv: bool,
     /// Ask for the card's billing ZIP.
     pub zip: bool,
+    /// Callers may pay from a bank account. Unset: by card alone.
+    pub bank: Option<BankSettings>,
     /// Longest account number that callers key.
     pub account_len_max: usize,
     /// Charges tried in one call before the agent takes over.
@@ -70,6 +76,7 @@ impl Default for Settings {
             cards: Brand::ALL.to_vec(),
             cvv: true,
             zip: true,
+            bank: None,
             account_len_max: 20,
             declines_max: 3,
             authentications_max: 3,
@@ -86,10 +93,13 @@ impl Settings {
         self.min_payment.currency
     }
 
-    /// The fee for paying an amount with a card of this brand; `None` if it does not fit.
-    pub(super) fn fee(&self, brand: Brand, amount: Money) -> Option<Money> {
-        let of_brand = self.card_fees.iter().find(|(named, _)| *named == brand);
-        of_brand.map_or(&self.fee, |(_, fee)| fee).of(amount)
+    /// The fee for paying an amount with such a card or account; `None` if it does not fit.
+    pub(super) fn fee(&self, means: Means, amount: Money) -> Option<Money> {
+        let own = match means {
+            Means::Card(brand) => self.card_fees.iter().find(|(of, _)| *of == brand).map(|f| &f.1),
+            Means::Bank(_) => self.bank.as_ref().and_then(|bank| bank.fee.as_ref()),
+        };
+        own.unwrap_or(&self.fee).of(amount)
     }
 
     /// Whether callers are asked for this field of their card.

@@ -131,6 +131,13 @@ impl Library {
         self.names.get(&name.trim().to_lowercase()).map(|name| name.clip.clone())
     }
 
+    /// Takes a name up for good, as if it had been recorded.
+    pub fn add_name(&mut self, written: &str, clip: Clip) {
+        let key = written.trim().to_lowercase();
+        let name = Name { id: format!("name.{key}"), written: written.trim().into(), clip };
+        self.names.insert(key, name);
+    }
+
     /// The prompts as a person reads them: `Your balance is $321.72, due June 5.`
     pub fn words(&self, prompts: &[Prompt]) -> String {
         let mut text = String::new();

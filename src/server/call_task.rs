@@ -62,7 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>, offer: Offer) {
         }
     };
     info!(call = id, trunk = profile.name, %source, "call offered");
-    let task = Task::new(shared, id, offer, profile, session, seat);
+    let task = Task::new(shared, (id, name), offer, profile, session, seat);
     task.serve(media_inbox).await;
 }
 
@@ -81,6 +81,8 @@ async fn reject(
 struct Task {
     shared: Arc<Shared>,
     id: String,
+    /// Of its recordings.
+    name: String,
     call: Call,
     session: Session,
     seat: Option<Seat>,
@@ -117,7 +119,7 @@ impl Drop for LegGuard {
 impl Task {
     fn new(
         shared: Arc<Shared>,
-        id: String,
+        (id, name): (String, String),
         offer: Offer,
         profile: Arc<Profile>,
         session: Session,
@@ -156,6 +158,7 @@ impl Task {
         Task {
             shared,
             id,
+            name,
             call,
             session,
             seat,
@@ -242,6 +245,7 @@ impl Task {
                         Input::Recorded(serial, recorded)
                     });
                 }
+                Output::Keep(serial, kept) => self.keep(serial, kept),
                 Output::Send(serial, request, limit) => {
                     let shared = self.shared.clone();
                     self.reply(async move {
@@ -262,6 +266,17 @@ impl Task {
             }
         }
         None
+    }
+
+    fn keep(&self, serial: call::Serial, kept: Box<call::Kept>) {
+        let (shared, call, name) = (self.shared.clone(), self.id.clone(), self.name.clone());
+        self.reply(async move {
+            let done = shared.evidences.keep(&name, &kept).await;
+            if let Err(why) = &done {
+                error!(call, why, "an authorisation was not kept: nothing is debited");
+            }
+            Input::Kept(serial, done.is_ok())
+        });
     }
 
     /// Without room nothing is heard, and the caller is asked to key.

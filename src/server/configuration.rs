@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{accounts, gateway, prompts, routes, sip};
+use super::{accounts, bank, evidence, gateway, prompts, routes, sip};
 use crate::config::Config;
 
 /// Reads a configuration file; the error is a report for the terminal.
@@ -45,7 +45,7 @@ pub(super) fn bundled_profiles() -> Vec<(String, String)> {
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     match prompts::load(&config.prompts) {
-        Ok(_) => {}
+        Ok(library) => problems.extend(bank::voice_problem(config, &library)),
         Err(found) => problems.extend(found.iter().map(ToString::to_string)),
     }
     if let Some(file) = &config.accounts.file
@@ -64,6 +64,8 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Err(error) = gateway::check(config) {
         problems.push(error);
     }
+    problems.extend(bank::banks(config).err());
+    problems.extend(evidence::Evidences::open(config).err());
     let folders = [
         ("[posting] directory", Some(&config.posting.directory)),
         ("[recording] directory", config.recording.directory.as_ref()),

@@ -77,8 +77,8 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
         Note::Identified { account, by } => {
             (Who::Note, format!("account {account}, known by {by}"))
         }
-        Note::Consent { amount, fee, total, brand, last4 } => {
-            let card = format!("{} ending {}", brand.name(), last4.as_str());
+        Note::Consent { amount, fee, total, means, last4 } => {
+            let card = format!("{} ending {}", means.name(), last4.as_str());
             (Who::Note, format!("consent to {amount} + {fee} fee = {total} on {card}"))
         }
         Note::Again { confirmation, again } => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
+use super::bank;
 use super::bogus::BogusHost;
 use super::http_client::HttpClient;
 use crate::config::Config;
@@ -27,7 +28,10 @@ pub async fn open(config: &Config) -> Result<Opened, String> {
 
 /// What is wrong with the gateway's settings and the files they name.
 pub fn check(config: &Config) -> Result<(), String> {
-    configured(config).map(drop)
+    match configured(config)? {
+        Some((gateway, _)) => bank::gateway(config, &*gateway),
+        None => Ok(()),
+    }
 }
 
 type Configured = (Arc<dyn Gateway>, HttpClient);

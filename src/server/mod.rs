@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 mod admission; // no new calls while media is late
 pub mod accounts; // the account file: read, reported on, swapped
+mod bank; // what paying from a bank account needs
 pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
 pub mod clock; // the one place that asks what time it is
@@ -24,6 +25,7 @@ pub mod dns; // where SIP URIs are reached
 pub mod demo; // `ringtill demo`
 pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
+pub mod evidence; // authorisations of debits on disk
 pub mod explain; // which trunk takes a request, and why
 mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateway, opened
@@ -56,7 +58,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -77,6 +79,7 @@ struct Shared {
     routes: routes::Routes,
     tls: Option<Arc<sip::tls::Tls>>,
     synthesizer: prompts::Synthesizer,
+    evidences: Arc<evidence::Evidences>,
     watcher: Option<mpsc::Sender<Watched>>,
     counters: Counters,
 }
@@ -116,6 +119,7 @@ impl Server {
         let tasks = [
             tokio::spawn(resolve(shared.clone())),
             tokio::spawn(post_regularly(shared.clone())),
+            tokio::spawn(sweep_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
@@ -343,6 +347,22 @@ async fn post_regularly(shared: Arc<Shared>) {
         if let Err(error) = post(&shared).await {
             error!("{error}");
         }
+    }
+}
+
+/// Deletes authorisations that have been kept long enough.
+async fn sweep_regularly(shared: Arc<Shared>) {
+    const EVERY: Duration = Duration::from_secs(3_600);
+    loop {
+        let evidences = shared.evidences.clone();
+        let swept = tokio::task::spawn_blocking(move || evidences.sweep(clock::wall_ms())).await;
+        match swept {
+            Ok(Ok(0)) => {}
+            Ok(Ok(files)) => info!(files, "authorisations whose time was up were deleted"),
+            Ok(Err(error)) => error!("[recording] authorisations: {error}"),
+            Err(_) => error!(fault = "ringtill", "old authorisations were not deleted"),
+        }
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -129,18 +129,7 @@ impl Synthesizer {
         if let Some(clip) = self.cache().clip(&text) {
             return Some(clip);
         }
-        let limit = Duration::from_millis(settings.timeout_ms);
-        let said = timeout(limit, async {
-            // The permit is given back when this future is dropped at the limit, and the
-            // command is killed with it.
-            let _permit = self.running.acquire().await.ok();
-            output(settings, &text).await
-        });
-        let said = said.await.unwrap_or(Err(Failure::TimedOut));
-        let clip = said.and_then(|wav| {
-            synthesis::clip(wav).map_err(|error| Failure::Unusable(error.to_string()))
-        });
-        match clip {
+        match self.say(settings, &text).await {
             Ok(clip) => {
                 self.cache().keep(&text, clip.clone());
                 Some(clip)
@@ -150,6 +139,29 @@ impl Synthesizer {
                 None
             }
         }
+    }
+
+    /// The name of the operator's company as a clip; why not, if not.
+    pub async fn company(&self, name: &str) -> Result<Clip, String> {
+        let settings = self.settings.as_ref().ok_or("is not set")?;
+        if name.starts_with('-') || name.contains(['<', '>']) {
+            return Err("is given names that begin with no dash and have no `<` or `>`".into());
+        }
+        self.say(settings, name).await.map_err(|failure| failure.to_string())
+    }
+
+    async fn say(&self, settings: &synthesis::Settings, text: &str) -> Result<Clip, Failure> {
+        let limit = Duration::from_millis(settings.timeout_ms);
+        let said = timeout(limit, async {
+            // The permit is given back when this future is dropped at the limit, and the
+            // command is killed with it.
+            let _permit = self.running.acquire().await.ok();
+            output(settings, text).await
+        });
+        let said = said.await.unwrap_or(Err(Failure::TimedOut));
+        said.and_then(|wav| {
+            synthesis::clip(wav).map_err(|error| Failure::Unusable(error.to_string()))
+        })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    Counters, Shared, Watched, accounts, bogus, clock, dns, fingerprint, gateway, media, prompts,
-    recognizer, routes, sip, store,
+    Counters, Shared, Watched, accounts, bank, bogus, clock, dns, evidence, fingerprint, gateway,
+    media, prompts, recognizer, routes, sip, store,
 };
 use crate::call::Policy;
 use crate::config::Config;
@@ -56,7 +56,11 @@ pub(super) async fn open(
     watcher: Option<mpsc::Sender<Watched>>,
 ) -> Result<Opened, StartError> {
     routes::passwords(&mut config.trunks).map_err(StartError::configuration)?;
-    let library = load_prompts(&config)?;
+    let mut library = load_prompts(&config)?;
+    let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
+    let said = bank::voice(&config, &mut library, &synthesizer).await;
+    said.map_err(StartError::configuration)?;
+    let banks = bank::banks(&config).map_err(StartError::configuration)?;
     let directory = match &config.accounts.file {
         Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
         None => {
@@ -65,6 +69,7 @@ pub(super) async fn open(
         }
     };
     let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
+    bank::gateway(&config, &*opened.gateway).map_err(StartError::configuration)?;
     if opened.simulator.is_some() {
         warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
     }
@@ -90,11 +95,13 @@ pub(super) async fn open(
         payment: Arc::new(config.payment.clone()),
         dialogue: config.dialogue.clone(),
         fingerprints: Arc::new(fingerprints),
+        banks,
+        authorisations_recorded: config.recording.authorisations.is_some(),
         agent: config.agent.uri.clone(),
         speech: recognizers.is_some(),
         duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
     };
-    let synthesizer = prompts::Synthesizer::new(config.prompts.synthesis.clone());
+    let evidences = evidence::Evidences::open(&config).map_err(StartError::configuration)?;
     let shared = Shared {
         policy: Arc::new(policy),
         library: Arc::new(library),
@@ -108,6 +115,7 @@ pub(super) async fn open(
         routes: routes.clone(),
         tls,
         synthesizer,
+        evidences: Arc::new(evidences),
         watcher,
         counters: Counters::default(),
         config,

@@ -13,7 +13,9 @@ use ringtill::gateway::{self, Exchange};
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Recorded, State};
 use ringtill::money::Money;
-use ringtill::payment::{Desk, DuplicateMatch, Flow, Note, Outcome, Reply, Request, Step, script};
+use ringtill::payment::{
+    Desk, DuplicateMatch, Evidence, Flow, Note, Outcome, Reply, Request, Step, script,
+};
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
@@ -21,7 +23,7 @@ mod scenes;
 mod words;
 
 use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Scene, earlier, key, scenes};
-use words::{Words, response};
+use words::{ACCOUNT, Words, response};
 
 const CALLS_MIN: u64 = 100_000;
 const MISBEHAVIOURS_MAX: u32 = 4;
@@ -104,12 +106,19 @@ fn run(scene: &Scene, choices: &mut Choices) {
         told_again: false,
         again: false,
         screened: false,
+        signed: None,
+        charged_with: None,
+        kept: Vec::new(),
+        keyed_account: String::new(),
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
         gateway: Arc::new(Words),
         fingerprints: Arc::new(key()),
+        banks: scene.banks.clone(),
+        authorisations_recorded: scene.recorded,
         caller: scene.caller.clone(),
+        caller_placed: scene.caller_placed,
         trunk: "trunk".into(),
         call_id: "call".into(),
         agent: scene.agent,
@@ -176,14 +185,23 @@ struct World<'a> {
     again: bool,
     /// The ledger was asked since the last sale.
     screened: bool,
+    /// The text of the debit that the caller signed last and that was not yet kept.
+    signed: Option<Vec<Prompt>>,
+    /// Minor units and card or account of the last sale that arrived.
+    charged_with: Option<(i64, String)>,
+    /// References of debits whose authorisations are kept.
+    kept: Vec<String>,
+    /// The bank account as it was keyed first.
+    keyed_account: String,
 }
 
 impl World<'_> {
     fn note(&mut self, note: Note) {
-        if let Note::Consent { amount, fee, total, brand, last4 } = &note {
+        if let Note::Consent { amount, fee, total, means, last4 } = &note {
             assert_eq!(amount.checked_add(*fee), Some(*total));
-            self.consented = Some((total.minor, format!("{} {}", brand.name(), last4.as_str())));
+            self.consented = Some((total.minor, format!("{} {}", means.name(), last4.as_str())));
         }
+        assert!(!format!("{note:?}").contains(ACCOUNT), "{note:?}");
         self.noted.push(note);
     }
 
@@ -196,8 +214,10 @@ impl World<'_> {
                 Reply::Say
             }
             Request::Lookup(query) => Reply::Lookup(self.find(&query)),
-            Request::Name(_) => {
-                assert!(!self.scene.caller.name_withheld, "an anonymous caller is named");
+            Request::Name(name) => {
+                let own = name != "Acme Water" && name != "First Bank";
+                let anonymous = self.scene.caller.name_withheld && own;
+                assert!(!anonymous, "an anonymous caller is named");
                 Reply::Name(self.choices.pick(2) == 0)
             }
             Request::Screen(screening) => {
@@ -211,6 +231,7 @@ impl World<'_> {
                 })
             }
             Request::Record(entry) => Reply::Record(self.record(entry)),
+            Request::Keep(evidence) => Reply::Keep(self.keep(*evidence)),
             Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
             Request::Wait(_) => Reply::Wait,
             Request::Transfer => {
@@ -241,6 +262,12 @@ impl World<'_> {
             "choice" => &["1", "2", "3"],
             "amount" => &["2500"],
             "confirm" | "consent" | "again" => &["1", "2"],
+            "method" => &["2", "1"],
+            "routing" => &["021000021"],
+            "kind" => &["1", "2"],
+            "bank_account" => &[ACCOUNT, "10987654321"],
+            "bank_account_again" => &[ACCOUNT],
+            "authorisation" => &["1", "2"],
             "card" => &["4111111111111111", "5555555555554444"],
             "expiry" => &["1230"],
             "cvv" => &["123"],
@@ -263,6 +290,11 @@ impl World<'_> {
         if question.name == "again" {
             self.again |= self.told_again && keyed.get(way) == Some(&"1");
         }
+        match (question.name, keyed.get(way)) {
+            ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
+            ("authorisation", Some(&"1")) => self.sign(question),
+            _ => {}
+        }
         match (keyed.get(way), way.saturating_sub(keyed.len())) {
             (Some(keyed), _) => Heard::Keyed(keyed.bytes().collect::<Keys>()),
             (None, 0) => {
@@ -281,6 +313,7 @@ impl World<'_> {
 
     fn hear(&mut self, prompts: &[Prompt]) {
         for prompt in prompts {
+            assert!(!format!("{prompt:?}").contains(&ACCOUNT[..7]), "{prompt:?}");
             match prompt {
                 Prompt::Phrase(id) => self.said.push(id),
                 Prompt::Groups { digits, .. } => self.numbers_said.push(digits.clone()),
@@ -297,6 +330,45 @@ impl World<'_> {
             }
         };
         self.scene.accounts.iter().filter(fits).cloned().collect()
+    }
+
+    /// The caller pressed the key that signs: what they had heard is all that there must be.
+    fn sign(&mut self, question: &Question) {
+        assert_eq!(question.recorded, self.scene.recorded);
+        assert!(question.voice.is_none(), "signed by voice");
+        let announced = self.said.contains(&"authorisation.recorded");
+        assert_eq!(announced, self.scene.recorded, "recorded unannounced");
+        let has = |wanted: &dyn Fn(&Prompt) -> bool| question.notice.iter().any(wanted);
+        assert!(has(&|prompt| *prompt == Prompt::Name("Acme Water".into())));
+        assert!(has(&|prompt| matches!(prompt, Prompt::Date(_))));
+        assert!(has(&|prompt| matches!(prompt, Prompt::Amount(_))));
+        assert!(has(&|prompt| *prompt == Prompt::Digits("0100".into())), "no telephone number");
+        for id in ["authorisation.debit", "authorisation.account", "authorisation.revoke"] {
+            assert!(has(&|prompt| *prompt == Prompt::Phrase(id)), "{id}");
+        }
+        self.signed = Some(question.notice.clone());
+    }
+
+    fn keep(&mut self, evidence: Evidence) -> bool {
+        let state = self.journal.intent(&evidence.reference).map(|(_, state)| state);
+        assert_eq!(state, Some(&State::Consented), "kept for what the ledger does not know");
+        let authorisation = &evidence.authorisation;
+        assert_eq!(
+            self.signed.take().as_ref(),
+            Some(&authorisation.said),
+            "kept what was not signed"
+        );
+        let text = format!("{evidence:?}");
+        assert!(!text.contains(ACCOUNT) && !text.contains("021000021"), "{text}");
+        let (total, ending) = (authorisation.total.minor, authorisation.last4.as_str());
+        let signed = (total, format!("{} {ending}", authorisation.kind.name()));
+        assert_eq!(self.consented.as_ref(), Some(&signed));
+        let kept = self.choices.pick(2) == 0;
+        if kept {
+            self.kept.push(evidence.reference);
+        }
+        self.store_failed |= !kept;
+        kept
     }
 
     fn record(&mut self, entry: Entry) -> Recorded {
@@ -329,8 +401,17 @@ impl World<'_> {
         assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
         self.check_new(reference);
         self.check_again(minor, card);
-        const REPLIES: [&str; 8] =
+        let bank = card.starts_with("checking") || card.starts_with("savings");
+        if bank {
+            let kept = self.kept.iter().any(|kept| kept == reference);
+            assert!(kept, "debited without a kept authorisation");
+            assert!(self.scene.caller_placed, "debited on a call of ours");
+        }
+        const CARD: [&str; 8] =
             ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
+        const BANK: [&str; 8] =
+            ["approved", "hard", "soft", "routing", "account", "number", "held", "config"];
+        let replies = if bank { BANK } else { CARD };
         const NOT_SENT: usize = 8;
         const LOST_BEFORE: usize = 9;
         const LOST_AFTER: usize = 10;
@@ -345,10 +426,13 @@ impl World<'_> {
         let decision = match way {
             LOST_BEFORE => return Exchange::NoAnswer("closed".into()),
             LOST_AFTER | GARBLED_AFTER => "approved",
-            way => REPLIES[way],
+            way => replies[way],
         };
         self.truth.processed.insert(reference.to_string(), (decision, minor));
-        if !matches!(decision, "cvv" | "zip") {
+        self.charged_with = Some((minor, card.into()));
+        // A yes to a card holds while its other fields are corrected; an authorisation is of one
+        // debit.
+        if bank || !matches!(decision, "cvv" | "zip") {
             self.consented = None;
         }
         match way {
@@ -406,7 +490,8 @@ impl World<'_> {
         let charges = self.noted.iter().filter(|note| matches!(note, Note::Charging { .. }));
         let charges_max = usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
-        let handed_over = self.transferred && !said("result.approved");
+        let told_paid = said("result.approved") || said("result.submitted");
+        let handed_over = self.transferred && !told_paid;
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
         let told_to_hold = said("agent.transfer") && !self.scene.agent;
         assert!(!told_to_hold && (self.scene.agent || !self.transferred), "nobody there: {path}");
@@ -416,7 +501,10 @@ impl World<'_> {
         }
         let paid = matches!(outcome, Outcome::Paid { .. });
         let pending = matches!(outcome, Outcome::Pending { .. });
-        assert_eq!(paid, said("result.approved"), "told otherwise than recorded: {path}");
+        assert_eq!(paid, told_paid, "told otherwise than recorded: {path}");
+        let debit = |card: &(i64, String)| !card.1.starts_with("visa") && !card.1.starts_with("ma");
+        let debited = self.charged_with.as_ref().is_some_and(debit);
+        assert_eq!(paid && debited, said("result.submitted"), "a debit was called paid: {path}");
         if paid {
             assert_eq!(charged.len(), 1, "told of a payment that is none: {path}");
         }

@@ -1,10 +1,12 @@
 //! Kinds of callers, and the payments of before that the ledger holds against theirs.
 
+use std::sync::Arc;
+
 use ringtill::account::{Account, Caller};
-use ringtill::instrument::{Brand, FingerprintKey, Last4, Means, Pan};
+use ringtill::instrument::{AccountKind, Brand, FingerprintKey, Last4, Means, Pan};
 use ringtill::ledger::{Entry, Intent, Origin, State};
 use ringtill::money::Money;
-use ringtill::payment::{DuplicateMatch, Fee, Settings};
+use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, Settings};
 
 use crate::NOW_MS;
 use crate::words::approval;
@@ -19,6 +21,10 @@ pub struct Scene {
     pub earlier: Option<Earlier>,
     /// Somebody can take callers over.
     pub agent: bool,
+    /// Authorisations are recorded.
+    pub recorded: bool,
+    pub banks: Option<Arc<Banks>>,
+    pub caller_placed: bool,
 }
 
 /// A payment of before this call.
@@ -40,6 +46,8 @@ pub enum Earlier {
     Tried,
 }
 
+const BANK: &str = "company = \"Acme Water\"\nphone = \"800 555 0100\"\ntime_zone = \"eastern\"\n";
+
 pub fn scenes() -> Vec<Scene> {
     let settings = Settings { fee: Fee::flat(Money::usd(200)), ..Settings::default() };
     let brief = Settings { cvv: false, zip: false, declines_max: 2, ..Settings::default() };
@@ -55,6 +63,9 @@ pub fn scenes() -> Vec<Scene> {
         accounts,
         earlier: None,
         agent: true,
+        recorded: true,
+        banks: None,
+        caller_placed: true,
     };
     let owing = account("1001", 32_172);
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
@@ -62,6 +73,12 @@ pub fn scenes() -> Vec<Scene> {
         earlier: Some(earlier),
         ..scene(name, &known, settings, vec![account("1001", 32_172)])
     };
+    let bank: BankSettings = toml::from_str(BANK).unwrap();
+    let checking = BankSettings { accounts: vec![AccountKind::Checking], ..bank.clone() };
+    let bank = Settings { bank: Some(bank), ..brief.clone() };
+    let checking =
+        Settings { bank: Some(checking), fee: Fee::flat(Money::usd(0)), ..brief.clone() };
+    let banks = Some(Arc::new(Banks::parse("021000021,First Bank").unwrap()));
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
@@ -69,6 +86,23 @@ pub fn scenes() -> Vec<Scene> {
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
         scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
+        scene("by bank account", &known, &bank, vec![owing.clone()]),
+        Scene {
+            recorded: false,
+            agent: false,
+            banks,
+            ..scene(
+                "by checking account, anonymous, no fee",
+                &anonymous,
+                &checking,
+                vec![owing.clone()],
+            )
+        },
+        Scene {
+            caller_placed: false,
+            ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
+        },
+        paid("by bank account, paid before", &bank, Earlier::Approved),
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),

@@ -4,8 +4,11 @@ use ringtill::gateway::{
     self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
     Modification, Modified, Operation, Repeat, Verdict,
 };
-use ringtill::instrument::Instrument;
+use ringtill::instrument::{HolderKind, Instrument};
 use zeroize::Zeroizing;
+
+/// The bank account that every caller keys in the end.
+pub const ACCOUNT: &str = "12345678901";
 
 /// See above.
 pub struct Words;
@@ -17,15 +20,25 @@ impl Gateway for Words {
 
     fn capabilities(&self) -> Capabilities {
         let operations = &[Operation::Sale, Operation::Lookup];
-        Capabilities { operations, bank: false, tokens: false, repeat: Repeat::Replays }
+        Capabilities { operations, bank: true, tokens: false, repeat: Repeat::Replays }
     }
 
     fn charge(&self, sale: &Charge<'_>) -> Result<gateway::Request, Cannot> {
-        let Instrument::Card(card) = sale.instrument else { panic!("the script takes cards") };
-        assert!(card.pan.expose().len() >= 13);
-        let (brand, last4) = (card.pan.brand().name(), card.pan.last4());
+        let (kind, last4) = match sale.instrument {
+            Instrument::Card(card) => {
+                assert!(card.pan.expose().len() >= 13);
+                (card.pan.brand().name(), card.pan.last4())
+            }
+            Instrument::Bank(debit) => {
+                assert_eq!(debit.holder_kind, HolderKind::Personal, "TEL is for consumers");
+                assert_eq!(debit.holder.as_str(), "James");
+                assert_eq!(debit.account.expose(), ACCOUNT);
+                (debit.account.kind.name(), debit.account.last4())
+            }
+            Instrument::Token(_) => panic!("the script keeps no cards"),
+        };
         let (reference, minor) = (sale.reference, sale.total.minor);
-        Ok(request(&format!("sale {reference} {minor} {brand} {}", last4.as_str())))
+        Ok(request(&format!("sale {reference} {minor} {kind} {}", last4.as_str())))
     }
 
     fn verdict(&self, _: &Charge<'_>, exchange: &Exchange) -> Verdict {
@@ -68,6 +81,8 @@ fn word(exchange: &Exchange) -> Verdict {
         b"cvv" => Verdict::Fixable(Fixable::Cvv),
         b"zip" => Verdict::Fixable(Fixable::Zip),
         b"number" => Verdict::Fixable(Fixable::Number),
+        b"routing" => Verdict::Fixable(Fixable::Routing),
+        b"account" => Verdict::Fixable(Fixable::Account),
         b"held" => Verdict::Held("review".into()),
         b"config" => Verdict::Config("wrong key".into()),
         _ => Verdict::Unknown("unreadable answer".into()),

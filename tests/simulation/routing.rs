@@ -78,6 +78,8 @@ impl World {
             payment: Arc::new(payment::Settings::default()),
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
+            banks: None,
+            authorisations_recorded: false,
             agent: agent.map(String::from),
             speech: false,
             duration_max: Duration::from_secs(600),
@@ -138,6 +140,7 @@ impl World {
                 Output::Screen(serial, screening) => {
                     Some(Input::Screened(serial, self.journal.screen(&screening)))
                 }
+                Output::Keep(serial, _) => Some(Input::Kept(serial, true)),
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);
                     self.store_answers.then_some(Input::Recorded(serial, recorded))

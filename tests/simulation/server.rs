@@ -211,6 +211,8 @@ impl Server {
             payment: Arc::new(payment),
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
+            banks: None,
+            authorisations_recorded: false,
             agent: None,
             speech: self.speech.is_some(),
             duration_max: Duration::from_secs(600),
@@ -271,6 +273,7 @@ impl Server {
                     let found = self.journal.screen(&screening);
                     self.reply(now + STORE_TIME, Input::Screened(serial, found));
                 }
+                Output::Keep(serial, _) => self.reply(now + STORE_TIME, Input::Kept(serial, true)),
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);
                     self.reply(now + STORE_TIME, Input::Recorded(serial, recorded));

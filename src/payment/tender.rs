@@ -1,0 +1,107 @@
+//! What the caller pays with: a card or a bank account, whole or as far as it is known.
+
+use super::{Desk, Leave, Line, Settings, bank, card};
+use crate::account::Account;
+use crate::gateway::Fixable;
+use crate::instrument::{Card, Debit, Fingerprint, Instrument, Last4, Means, Method};
+
+/// Sensitive: lives as long as the charge it is for.
+pub(super) enum Tender {
+    Card(Card),
+    Bank(Debit),
+}
+
+pub(super) enum Draft {
+    Card(card::Draft),
+    Bank(bank::Draft),
+}
+
+impl Tender {
+    pub(super) fn instrument(&self) -> Instrument<'_> {
+        match self {
+            Tender::Card(card) => Instrument::Card(card),
+            Tender::Bank(debit) => Instrument::Bank(debit),
+        }
+    }
+
+    pub(super) fn means(&self) -> Means {
+        match self {
+            Tender::Card(card) => Means::Card(card.pan.brand()),
+            Tender::Bank(debit) => Means::Bank(debit.account.kind),
+        }
+    }
+
+    pub(super) fn last4(&self) -> Last4 {
+        match self {
+            Tender::Card(card) => card.pan.last4(),
+            Tender::Bank(debit) => debit.account.last4(),
+        }
+    }
+
+    pub(super) fn fingerprint(&self, desk: &Desk) -> Fingerprint {
+        match self {
+            Tender::Card(card) => desk.fingerprints.card(&card.pan),
+            Tender::Bank(debit) => desk.fingerprints.bank(&debit.account),
+        }
+    }
+
+    /// Of whoever issued the card.
+    pub(super) fn issuer(&self, desk: &Desk) -> Option<Fingerprint> {
+        match self {
+            Tender::Card(card) => Some(desk.fingerprints.issuer(&card.pan)),
+            Tender::Bank(_) => None,
+        }
+    }
+
+    /// Whether the caller was asked for this field: what was not cannot be asked again.
+    pub(super) fn has_asked(&self, field: Fixable, settings: &Settings) -> bool {
+        match (self, field) {
+            (Tender::Card(_), field) => settings.asks(field),
+            (Tender::Bank(_), Fixable::Routing | Fixable::Account) => true,
+            (Tender::Bank(_), _) => false,
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn new(method: Method) -> Draft {
+        match method {
+            Method::Card => Draft::Card(card::Draft::default()),
+            Method::Bank => Draft::Bank(bank::Draft::default()),
+        }
+    }
+
+    /// Without a field that the gateway did not like.
+    pub(super) fn without(tender: Tender, field: Fixable) -> Draft {
+        match tender {
+            Tender::Card(card) => Draft::Card(card::Draft::without(card, field)),
+            Tender::Bank(debit) => Draft::Bank(bank::Draft::without(debit, field)),
+        }
+    }
+
+    /// One field back from the end.
+    pub(super) fn back(tender: Tender, settings: &Settings) -> Draft {
+        match tender {
+            Tender::Card(card) => Draft::Card(card::Draft::back(card, settings)),
+            Tender::Bank(debit) => Draft::Bank(bank::Draft::back(debit)),
+        }
+    }
+
+    /// A yes given for it holds. An authorisation is of one debit from one account, always.
+    pub(super) fn keeps_consent(&self) -> bool {
+        matches!(self, Draft::Card(draft) if draft.has_number())
+    }
+
+    /// Asks for what is not known. [`Leave::Back`]: the caller went back past the first field.
+    pub(super) async fn take(
+        self,
+        line: &mut Line,
+        desk: &Desk,
+        account: &Account,
+    ) -> Result<Tender, Leave> {
+        match self {
+            Draft::Card(draft) => card::take(line, desk, draft).await.map(Tender::Card),
+            Draft::Bank(draft) => bank::take(line, desk, account, draft).await.map(Tender::Bank),
+        }
+    }
+}

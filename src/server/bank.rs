@@ -1,0 +1,138 @@
+//! What paying from a bank account needs of the world: a gateway that debits accounts, the
+//! operator's list of banks, and a voice for the name of the company.
+
+use std::sync::Arc;
+
+use super::prompts::Synthesizer;
+use crate::config::Config;
+use crate::gateway::{DEBIT_BANKS, Gateway};
+use crate::payment::Banks;
+use crate::payment::banks::FILE_BYTES_MAX;
+use crate::prompt::Library;
+
+/// Refuses a gateway that takes cards alone.
+pub fn gateway(config: &Config, gateway: &dyn Gateway) -> Result<(), String> {
+    if config.payment.bank.is_none() || gateway.capabilities().bank {
+        return Ok(());
+    }
+    Err(format!(
+        "[payment.bank]: gateway `{}` debits no bank accounts by phone (ACH, SEC code TEL); \
+         use one of {DEBIT_BANKS}, or remove [payment.bank]",
+        config.gateway.name
+    ))
+}
+
+/// The operator's list of banks, if there is one.
+pub fn banks(config: &Config) -> Result<Option<Arc<Banks>>, String> {
+    let file = config.payment.bank.as_ref().and_then(|bank| bank.routing_file.as_ref());
+    let Some(file) = file else { return Ok(None) };
+    let wrong = |why: String| format!("[payment.bank] routing_file {}: {why}", file.display());
+    let length = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(wrong(format!("it has {length} bytes: is this the list of banks?")));
+    }
+    let bytes = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    // Names of banks are shown and said; other marks in them than letters are neither.
+    let banks = Banks::parse(&String::from_utf8_lossy(&bytes)).map_err(|bad| {
+        let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
+        wrong(format!("\n  {}", lines.join("\n  ")))
+    })?;
+    Ok(Some(Arc::new(banks)))
+}
+
+/// What to record where nobody can say the company's name.
+pub fn voice_problem(config: &Config, library: &Library) -> Option<String> {
+    let bank = config.payment.bank.as_ref()?;
+    let sayable = library.name(&bank.company).is_some() || config.prompts.synthesis.is_some();
+    (!sayable).then(|| no_voice(&bank.company, "no voice can say it"))
+}
+
+fn no_voice(company: &str, why: &str) -> String {
+    format!(
+        "[payment.bank] company: callers must hear \"{company}\", and {why}; record it as \
+         names/{}.wav in the folder of [prompts] folder, or set [prompts.synthesis]",
+        company.to_lowercase()
+    )
+}
+
+/// Has the company's name ready for good: an authorisation that does not say it is none.
+pub async fn voice(
+    config: &Config,
+    library: &mut Library,
+    synthesizer: &Synthesizer,
+) -> Result<(), String> {
+    if let Some(problem) = voice_problem(config, library) {
+        return Err(problem);
+    }
+    let Some(bank) = &config.payment.bank else { return Ok(()) };
+    if library.name(&bank.company).is_some() {
+        return Ok(());
+    }
+    let said = synthesizer.company(&bank.company).await;
+    let clip = said.map_err(|why| {
+        no_voice(&bank.company, &format!("the command of [prompts.synthesis] {why}"))
+    })?;
+    library.add_name(&bank.company, clip);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway;
+    use crate::prompt::library::tests::library;
+
+    const BANK: &str = "[payment.bank]\ncompany = \"Acme Water\"\nphone = \"8005550100\"\n\
+         time_zone = \"eastern\"\nwritten_notice = true\n";
+
+    fn config(more: &str) -> Config {
+        let profile = |name: &str| super::super::configuration::trunk_profile(name, "".as_ref());
+        let parsed = Config::parse(&format!("{BANK}{more}"), &profile);
+        parsed.unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    #[test]
+    fn a_gateway_that_takes_cards_alone_is_refused_with_those_that_do_not() {
+        let table: toml::Table = gateway::example("stripe").unwrap().parse().unwrap();
+        let mut table = table;
+        for key in gateway::secrets("stripe") {
+            table.insert((*key).into(), toml::Value::String(gateway::simulator::SECRET.into()));
+        }
+        let stripe = gateway::open("stripe", table).unwrap();
+        let mut config = config("");
+        config.gateway.name = "stripe".into();
+        let why = super::gateway(&config, &*stripe).unwrap_err();
+        assert!(why.contains("`stripe` debits no bank accounts"), "{why}");
+        assert!(why.contains("use one of bogus, ") && why.contains("nmi"), "{why}");
+        config.payment.bank = None;
+        assert_eq!(super::gateway(&config, &*stripe), Ok(()));
+    }
+
+    #[test]
+    fn a_list_of_banks_that_cannot_be_read_is_refused_by_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let name = format!("routing_file = \"{}\"\n", file.path().display());
+        std::fs::write(file.path(), "routing,name\n021000021,First\n12,Second\n").unwrap();
+        let why = banks(&config(&name)).unwrap_err();
+        assert!(why.contains("[payment.bank] routing_file") && why.contains("line 3: no"), "{why}");
+        std::fs::write(file.path(), "021000021,First\n").unwrap();
+        assert_eq!(banks(&config(&name)).unwrap().unwrap().len(), 1);
+        let gone = banks(&config("routing_file = \"/nonexistent\"\n")).unwrap_err();
+        assert!(gone.contains("/nonexistent"), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn a_company_nobody_can_say_is_told_with_what_to_record() {
+        let silent = config("");
+        let why = voice_problem(&silent, &library()).unwrap();
+        assert!(why.contains("names/acme water.wav"), "{why}");
+        let failing = config("[prompts.synthesis]\ncommand = [\"false\"]\n");
+        let mut library = crate::server::prompts::load(&failing.prompts).unwrap();
+        let synthesizer = Synthesizer::new(failing.prompts.synthesis.clone());
+        let why = voice(&failing, &mut library, &synthesizer).await.unwrap_err();
+        assert!(why.contains("ended with") && why.contains("names/acme water.wav"), "{why}");
+        library.add_name("Acme Water", crate::prompt::clip::silence(20));
+        assert_eq!(voice(&silent, &mut library, &Synthesizer::new(None)).await, Ok(()));
+        assert!(library.name("ACME water").is_some());
+    }
+}

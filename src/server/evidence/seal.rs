@@ -1,0 +1,109 @@
+//! Recordings at rest: AES-256-GCM under the operator's key, bound to their name.
+
+use std::fs;
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest;
+use zeroize::Zeroizing;
+
+/// Of a sealed recording, after `.wav`.
+pub const ENDING: &str = ".sealed";
+/// Opens a sealed file; then the nonce, then the sound with its tag.
+const MAGIC: &[u8; 8] = b"RTSEAL1\n";
+const KEY_BYTES_MIN: usize = 32;
+
+/// Seals and opens.
+#[derive(Clone)]
+pub struct Key(Zeroizing<[u8; 32]>);
+
+impl Key {
+    /// Reads a key file, which nobody else may read: 32 bytes or more, in any form.
+    pub fn read(path: &Path) -> Result<Key, String> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(path).map_err(|error| error.to_string())?.permissions().mode();
+            if mode & 0o077 != 0 {
+                return Err("others may read this key: `chmod 600` it".into());
+            }
+        }
+        let text = Zeroizing::new(fs::read(path).map_err(|error| error.to_string())?);
+        let key = Key::new(text.trim_ascii());
+        key.ok_or_else(|| "it needs 32 bytes or more: `openssl rand -hex 32` makes them".into())
+    }
+
+    fn new(secret: &[u8]) -> Option<Key> {
+        if secret.len() < KEY_BYTES_MIN {
+            return None;
+        }
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"ringtill authorisation\0");
+        context.update(secret);
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(context.finish().as_ref());
+        Some(Key(key))
+    }
+
+    /// `name` is that of the recording: it opens under no other.
+    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
+        let mut sealed = plain.to_vec();
+        let nonce = self.aead()?.seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut sealed);
+        let nonce = nonce.map_err(|_| "sealing failed")?;
+        Ok([&MAGIC[..], nonce.as_ref(), &sealed].concat())
+    }
+
+    /// Whatever of the file was changed, or under another key, it does not open.
+    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        let rest = sealed.strip_prefix(MAGIC).ok_or("this is no sealed recording")?;
+        let (nonce, rest) = rest.split_at_checked(NONCE_LEN).ok_or("the file was cut short")?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| "no nonce")?;
+        let mut sound = rest.to_vec();
+        let plain = self.aead()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut sound);
+        let len = plain.map_err(|_| "another key sealed it, or it was changed or renamed")?.len();
+        sound.truncate(len);
+        Ok(sound)
+    }
+
+    fn aead(&self) -> Result<RandomizedNonceKey, String> {
+        RandomizedNonceKey::new(&AES_256_GCM, &*self.0).map_err(|_| "no such key".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_and_name_alone() {
+        let key = Key::new(&[7; 32]).unwrap();
+        let sealed = key.seal("a-1", b"sound").unwrap();
+        assert!(!sealed.windows(5).any(|window| window == b"sound"));
+        assert_ne!(sealed, key.seal("a-1", b"sound").unwrap(), "the same nonce twice");
+        assert_eq!(key.open("a-1", &sealed).unwrap(), b"sound");
+        assert!(key.open("a-2", &sealed).unwrap_err().contains("renamed"));
+        assert!(Key::new(&[8; 32]).unwrap().open("a-1", &sealed).is_err());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(key.open("a-1", &changed).is_err(), "{at}");
+        }
+        assert!(key.open("a-1", &sealed[..10]).unwrap_err().contains("cut short"));
+        assert!(Key::new(&[7; 31]).is_none());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_key_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "k".repeat(64)).unwrap();
+        let mode = |mode| fs::set_permissions(file.path(), fs::Permissions::from_mode(mode));
+        mode(0o644).unwrap();
+        assert!(Key::read(file.path()).err().unwrap().contains("chmod 600"));
+        mode(0o600).unwrap();
+        assert!(Key::read(file.path()).is_ok());
+        fs::write(file.path(), "short").unwrap();
+        assert!(Key::read(file.path()).err().unwrap().contains("openssl rand"));
+    }
+}
