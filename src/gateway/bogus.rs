@@ -5,7 +5,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, card | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, and card or bank | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
@@ -14,7 +14,7 @@
 //!
 //! A sale: `id, reference, status, amount, currency, last4`, and by status
 //! `approved` (auth_code, avs, cvv), `declined` (code, retry: `never`, `other` or `fix`; with `fix`
-//! the field: `number`, `expiry`, `cvv`, `zip`), `held` (code), `processing`, `voided`, `refunded`.
+//! the field: `number`, `expiry`, `cvv`, `zip`, of a bank account `routing`, `account`), `held` (code), `processing`, `voided`, `refunded`.
 //! Errors are `{"error": "<code>"}` with 400, 401, 404, 409, 429 (nothing was processed) or
 //! 5xx (anything may have been).
 
@@ -28,7 +28,7 @@ use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
     Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
 };
-use crate::instrument::Instrument;
+use crate::instrument::{HolderKind, Instrument};
 use crate::secret::Secret;
 
 pub mod charge; // a sale in the simulator's books; the trigger cards
@@ -113,7 +113,7 @@ impl Gateway for Bogus {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
-            bank: false,
+            bank: true,
             tokens: false,
             repeat: Repeat::Replays,
         }
@@ -121,17 +121,32 @@ impl Gateway for Bogus {
 
     fn charge(&self, sale: &Asked<'_>) -> Result<Request, Cannot> {
         self.capabilities().allow(sale)?;
-        let Instrument::Card(card) = sale.instrument else {
-            return Err(Cannot("only cards can be charged"));
+        let (with, length) = match sale.instrument {
+            Instrument::Card(card) => {
+                let zip = card.zip.as_ref().map(|zip| zip.as_str());
+                let card = CardBody {
+                    number: card.pan.expose(),
+                    exp_month: card.expiry.expose_month(),
+                    exp_year: card.expiry.expose_year(),
+                    cvv: card.cvv.as_ref().map(|cvv| cvv.expose()),
+                    zip,
+                };
+                (With::Card(card), zip.map_or(0, str::len))
+            }
+            Instrument::Bank(debit) => {
+                let bank = BankBody {
+                    entry_class: "TEL",
+                    routing: debit.account.routing.as_str(),
+                    number: debit.account.expose(),
+                    kind: debit.account.kind.name(),
+                    holder: &debit.holder,
+                    business: debit.holder_kind == HolderKind::Business,
+                };
+                (With::Bank(bank), debit.holder.len())
+            }
+            Instrument::Token(_) => return Err(Cannot("this gateway keeps no cards")),
         };
-        let card = CardBody {
-            number: card.pan.expose(),
-            exp_month: card.expiry.expose_month(),
-            exp_year: card.expiry.expose_year(),
-            cvv: card.cvv.as_ref().map(|cvv| cvv.expose()),
-            zip: card.zip.as_ref().map(|zip| zip.as_str()),
-        };
-        let variable = sale.reference.len() + sale.account_id.len() + card.zip.map_or(0, str::len);
+        let variable = sale.reference.len() + sale.account_id.len() + length;
         let body = SaleBody {
             reference: sale.reference,
             amount: sale.total.minor,
@@ -139,7 +154,7 @@ impl Gateway for Bogus {
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
-            card,
+            with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
         if let Ok(key) = HeaderValue::from_str(&encoded(sale.reference)) {
@@ -242,7 +257,25 @@ struct SaleBody<'a> {
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
-    card: CardBody<'a>,
+    #[serde(flatten)]
+    with: With<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum With<'a> {
+    Card(CardBody<'a>),
+    Bank(BankBody<'a>),
+}
+
+#[derive(Serialize)]
+struct BankBody<'a> {
+    entry_class: &'a str,
+    routing: &'a str,
+    number: &'a str,
+    kind: &'a str,
+    holder: &'a str,
+    business: bool,
 }
 
 #[derive(Serialize)]

@@ -227,6 +227,16 @@ mod conformance {
     }
 
     #[test]
+    fn those_that_debit_accounts_are_named() {
+        let listed: Vec<&str> = DEBIT_BANKS.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
+            let some_dialect = gateway.capabilities().bank || *name == "generic";
+            assert_eq!(named, some_dialect, "{name}");
+        }
+    }
+
+    #[test]
     fn unknown_settings_are_refused() {
         for name in NAMES {
             let mut settings = settings(name);

@@ -12,11 +12,21 @@
 //! | 4000000000000010 | correct the ZIP code |
 //! | 4000000000000119 | correct the number |
 //! | 4000000000009235 | held for review |
+//!
+//! Every bank account is approved, except:
+//!
+//! | account | outcome |
+//! |---|---|
+//! | 000111111116 | declined, another way to pay may work |
+//! | 000111111113 | declined for ever: closed |
+//! | 000111111117 | correct the routing number |
+//! | 000111111118 | correct the account number |
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::instrument::{Brand, Last4, Pan, luhn};
+use crate::gateway::simulator::{self, Case};
+use crate::instrument::{Brand, Last4, Pan, RoutingNumber, luhn};
 use crate::money::Money;
 
 /// A sale in the simulator's books, as tests compare it with the ledger.
@@ -27,6 +37,8 @@ pub struct Charge {
     pub total: Money,
     pub fee: Money,
     pub brand: Option<Brand>,
+    /// A bank account was debited.
+    pub bank: bool,
     pub last4: Option<Last4>,
     pub outcome: Outcome,
     pub at_ms: i64,
@@ -65,6 +77,27 @@ pub(super) struct CardRequest<'a> {
     pub number: &'a str,
     pub exp_month: u8,
     pub exp_year: u16,
+}
+
+/// Borrowed from the request too.
+#[derive(Deserialize)]
+pub(super) struct BankRequest<'a> {
+    pub entry_class: &'a str,
+    pub routing: &'a str,
+    pub number: &'a str,
+}
+
+pub(super) fn judged_account(account: &BankRequest<'_>) -> Outcome {
+    if RoutingNumber::parse(account.routing).is_none() {
+        return Outcome::Declined("invalid_routing", "fix", "routing");
+    }
+    match simulator::judged(account.number, true) {
+        Case::DeclinedSoft => Outcome::Declined("insufficient_funds", "other", ""),
+        Case::DeclinedHard => Outcome::Declined("account_closed", "never", ""),
+        Case::Routing => Outcome::Declined("invalid_routing", "fix", "routing"),
+        Case::Account => Outcome::Declined("invalid_account", "fix", "account"),
+        _ => Outcome::Approved,
+    }
 }
 
 pub(super) fn judged(card: &CardRequest<'_>, now_ms: i64) -> Outcome {

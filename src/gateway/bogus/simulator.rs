@@ -27,14 +27,16 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::charge::{CardRequest, Charge, Outcome, judged, sale_json};
+use super::charge::{
+    BankRequest, CardRequest, Charge, Outcome, judged, judged_account, sale_json,
+};
 use crate::gateway::body::encoded;
 use crate::gateway::simulator::{
     self, Case, Entry, LATE_MS, Order, SETTLE_MS, SLOW_MS, Server, Trigger, garbled,
 };
 pub use crate::gateway::simulator::{Action, Fault};
 use crate::gateway::{Exchange, Purpose, Request};
-use crate::instrument::Pan;
+use crate::instrument::{Last4, Pan};
 use crate::money::{Currency, Money};
 use crate::secret::Secret;
 
@@ -166,14 +168,23 @@ impl Simulator {
         if self.charges.len() + self.late.len() >= SALES_MAX {
             return Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "simulator_full"));
         }
-        let pan = Pan::parse(body.card.number).ok();
+        let (pan, number, outcome) = match (&body.card, &body.bank) {
+            (Some(card), None) => {
+                (Pan::parse(card.number).ok(), card.number, judged(card, now_ms))
+            }
+            (None, Some(bank)) if bank.entry_class == "TEL" => {
+                (None, bank.number, judged_account(bank))
+            }
+            _ => return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request")),
+        };
         let charge = Charge {
             id: format!("sale_{:06}", self.charges.len() + self.late.len() + 1),
             total: Money::new(body.amount, currency),
             fee: Money::new(body.fee, currency),
             brand: pan.as_ref().map(Pan::brand),
-            last4: pan.as_ref().map(Pan::last4),
-            outcome: judged(&body.card, now_ms),
+            bank: body.bank.is_some(),
+            last4: number.get(number.len().saturating_sub(4)..).and_then(Last4::parse),
+            outcome,
             at_ms: now_ms,
             refunded: 0,
             processing_until_ms: i64::MIN,
@@ -341,8 +352,7 @@ impl Server for Simulator {
     }
 
     fn trigger(&self, case: Case) -> Option<Trigger> {
-        let bank = matches!(case, Case::Routing | Case::Account);
-        simulator::by_number(case).filter(|_| !bank && case != Case::Partial)
+        simulator::by_number(case).filter(|_| case != Case::Partial)
     }
 }
 
@@ -355,6 +365,8 @@ fn entry(charge: &Charge) -> Entry {
         Outcome::Declined(_, _, "expiry") => Case::Expiry,
         Outcome::Declined(_, _, "cvv") => Case::Cvv,
         Outcome::Declined(_, _, "zip") => Case::Zip,
+        Outcome::Declined(_, _, "routing") => Case::Routing,
+        Outcome::Declined(_, _, "account") => Case::Account,
         Outcome::Declined(..) => Case::DeclinedSoft,
         Outcome::Held(_) => Case::Held,
     };
@@ -370,7 +382,7 @@ fn entry(charge: &Charge) -> Entry {
             purpose: Purpose::Sale,
             reference: charge.reference.clone(),
             total: charge.total,
-            bank: false,
+            bank: charge.bank,
             last4: charge.last4.map(|last4| last4.as_str().into()).unwrap_or_default(),
             case,
             fingerprint: charge.fingerprint,
@@ -387,7 +399,9 @@ struct SaleRequest<'a> {
     fee: i64,
     currency: String,
     #[serde(borrow)]
-    card: CardRequest<'a>,
+    card: Option<CardRequest<'a>>,
+    #[serde(borrow)]
+    bank: Option<BankRequest<'a>>,
 }
 
 #[derive(Deserialize)]
