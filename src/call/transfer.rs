@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Call, Output, Pending, Serial, Telling};
+use crate::instrument::Method;
 use crate::media;
 use crate::payment::{Note, Outcome, Reply};
 use crate::sip::agent::Placement;
@@ -71,6 +72,8 @@ pub(super) struct Summary {
     confirmation: Option<String>,
     /// Something was sent to the gateway and is not refused.
     open: bool,
+    /// A bank account is debited: what is approved is not yet paid.
+    debit: bool,
 }
 
 impl Summary {
@@ -83,12 +86,14 @@ impl Summary {
                 let refused = ["declined", "refused", "not sent", "gateway set-up"];
                 self.open = !refused.iter().any(|word| text.starts_with(word));
             }
-            Note::Step(_) | Note::Again { .. } | Note::Locked { .. } | Note::Consent { .. } => {}
+            Note::Consent { means, .. } => self.debit = means.method() == Method::Bank,
+            Note::Step(_) | Note::Again { .. } | Note::Locked { .. } => {}
         }
     }
 
     fn result(&self) -> (&'static str, &'static str) {
         match (&self.confirmation, self.open) {
+            (Some(_), _) if self.debit => ("submitted", "SIP;cause=200;text=\"debit submitted\""),
             (Some(_), _) => ("paid", "SIP;cause=200;text=\"paid\""),
             (None, true) => ("pending", "SIP;cause=202;text=\"payment pending\""),
             (None, false) => ("unpaid", "SIP;cause=402;text=\"not paid\""),

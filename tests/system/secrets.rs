@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
 use crate::caller::{JAMES, MARIA, Sip, library};
 
+mod bank; // from a bank account
 mod scan;
 mod spoken; // by voice
 

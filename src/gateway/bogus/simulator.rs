@@ -27,9 +27,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::charge::{
-    BankRequest, CardRequest, Charge, Outcome, judged, judged_account, sale_json,
-};
+use super::charge::{BankRequest, CardRequest, Charge, Outcome, judged, judged_account, sale_json};
 use crate::gateway::body::encoded;
 use crate::gateway::simulator::{
     self, Case, Entry, LATE_MS, Order, SETTLE_MS, SLOW_MS, Server, Trigger, garbled,
@@ -169,9 +167,7 @@ impl Simulator {
             return Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "simulator_full"));
         }
         let (pan, number, outcome) = match (&body.card, &body.bank) {
-            (Some(card), None) => {
-                (Pan::parse(card.number).ok(), card.number, judged(card, now_ms))
-            }
+            (Some(card), None) => (Pan::parse(card.number).ok(), card.number, judged(card, now_ms)),
             (None, Some(bank)) if bank.entry_class == "TEL" => {
                 (None, bank.number, judged_account(bank))
             }

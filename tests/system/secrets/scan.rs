@@ -30,6 +30,12 @@ pub fn findings(place: &str, bytes: &[u8], cards: &[Card]) -> Vec<String> {
     found
 }
 
+/// Every trace of one number of at most 16 digits, as `where: form`.
+pub fn numbers(place: &str, bytes: &[u8], number: &str) -> Vec<String> {
+    let forms = Streams::of(bytes).forms_of(number, bytes);
+    forms.into_iter().map(|form| format!("{place}: {form}")).collect()
+}
+
 /// The bytes as they may hide a number.
 struct Streams<'a> {
     /// ASCII digits with everything between them left out: spaces, JSON, UTF-16, escapes.
