@@ -136,13 +136,15 @@ enum PromptsCommand {
 
 #[derive(Subcommand)]
 enum GatewayCommand {
-    /// Verifies the test card 4111 1111 1111 1111 with the configured gateway; no money moves
+    /// Verifies the test card 4111 1111 1111 1111 with each configured gateway; no money moves
     ///
     /// Tells what was reached, the TLS name, the verdict, AVS and CVV, and whose fault a failure
     /// is. Exit code 1: the card was not approved.
     Test {
         #[command(flatten)]
         file: ConfigFile,
+        /// Only the gateway of this id
+        id: Option<String>,
     },
 }
 
@@ -394,8 +396,8 @@ fn main() -> ExitCode {
             Command::Dtmf(arguments) => keys(&arguments),
             Command::Listen(arguments) => said(&arguments),
             Command::Prompts { file, command } => voice(&file.config, command).await,
-            Command::Gateway { command: GatewayCommand::Test { file } } => {
-                Box::pin(verify(&file.config)).await
+            Command::Gateway { command: GatewayCommand::Test { file, id } } => {
+                Box::pin(verify(&file.config, id.as_deref())).await
             }
             Command::Payments { file, command } => {
                 Box::pin(on_payments(&file.config, command)).await
@@ -455,12 +457,12 @@ fn check(path: &Path) -> ExitCode {
     }
 }
 
-async fn verify(path: &Path) -> ExitCode {
+async fn verify(path: &Path, id: Option<&str>) -> ExitCode {
     let config = match read_config(path) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match server::verify::test(&config, &mut std::io::stdout()).await {
+    match server::verify::test(&config, id, &mut std::io::stdout()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),

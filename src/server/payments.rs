@@ -117,21 +117,9 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         amount.map_err(|_| format!("--amount {text} is no amount: write 12.50"))
     });
     let amount = amount.transpose()?;
-    if config.gateway.settings.is_none() {
-        return Err("the simulated gateway lives inside the server and forgets: configure \
-                    [gateway.settings] to void or refund"
-            .into());
-    }
-    let opened = gateway::open(config).await?;
-    let name = opened.gateway.name();
-    if name != intent.gateway {
-        return Err(format!(
-            "it was charged by `{}`, and `{name}` is configured: configure that one",
-            intent.gateway
-        ));
-    }
+    let (gateway, http) = gateway::of_payment(config, &intent.gateway)?;
     let operation = wish.act.into();
-    let able = opened.gateway.capabilities().allow_operation(operation);
+    let able = gateway.capabilities().allow_operation(operation);
     able.map_err(|cannot| cannot.0.to_string())?;
     let change = Change {
         id: uuid::Uuid::now_v7().to_string(),
@@ -147,7 +135,7 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         Ok(Begun::Refused(why)) => return Err(why),
         Err(error) => return Err(error.to_string()),
     };
-    let progress = send(&*opened.gateway, &opened.http, &change, &intent, &state).await;
+    let progress = send(&*gateway, &http, &change, &intent, &state).await;
     let noted = store.progress(&change, &progress, clock::wall_ms()).await;
     let mut noted = noted.map_err(|error| error.to_string());
     if noted.is_err() {
