@@ -262,8 +262,8 @@ async fn look_up(
     None
 }
 
-/// Writes the outcome down; how the caller is told, and whether the ledger has it. If the ledger cannot take it, the
-/// intent stays open there and is looked up again: what is spoken remains true.
+/// Writes the outcome down; how the caller is told, and whether the ledger has it. If the ledger
+/// cannot take it, the intent stays open there and is looked up again: what is spoken remains true.
 async fn conclude(
     line: &mut Line,
     id: &str,

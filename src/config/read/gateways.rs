@@ -1,4 +1,4 @@
-//! `[gateway]` or `[[gateway]]`: read, and checked against each other and what callers may pay with.
+//! `[gateway]` or `[[gateway]]`: read, and checked against each other and what callers pay with.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
