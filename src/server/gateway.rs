@@ -1,4 +1,4 @@
-//! The configured gateways, opened: dialects, the HTTPS clients that trust them, their secrets read.
+//! The configured gateways, opened: dialects, HTTPS clients that trust them, secrets read.
 
 use std::sync::Arc;
 use std::time::Duration;
