@@ -20,9 +20,11 @@ pub mod change; // voids and refunds
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
+mod settle; // outcomes a person knows
 
 pub use list::Filter;
 use row::{add_step, columns, lookup_wait_ms, move_to, read};
+pub use settle::Decision;
 
 /// The ledger on disk.
 pub struct Store {
@@ -164,7 +166,7 @@ impl Store {
             }
             other => other?,
         };
-        add_step(&mut tx, &intent.id, &State::Consented, now_ms).await?;
+        add_step(&mut tx, &intent.id, &State::Consented, "", now_ms).await?;
         tx.commit().await?;
         Ok(Recorded::Stored)
     }

@@ -138,6 +138,10 @@ fn payments_are_undone_and_reconciled() {
     let (code, text) = bench.run(&["payments", "void", "999", "--why", "x"]);
     assert!(code == Some(1) && text.contains("no payment has"), "{code:?} {text}");
 
+    let settle = ["payments", "settle", paid, "--as", "declined", "--why", "x"];
+    let (code, text) = bench.run(&settle);
+    assert!(code == Some(1) && text.contains("it is posted already"), "{code:?} {text}");
+
     // The biller is told of both, and everybody agrees.
     let posting = bench.binary.path("posting");
     let files = || {
