@@ -87,7 +87,7 @@ impl Summary {
                 self.open = !refused.iter().any(|word| text.starts_with(word));
             }
             Note::Consent { means, .. } => self.debit = means.method() == Method::Bank,
-            Note::Step(_) | Note::Again { .. } | Note::Locked { .. } => {}
+            Note::Step(_) | Note::Again { .. } | Note::Locked { .. } | Note::Resting { .. } => {}
         }
     }
 
@@ -336,7 +336,7 @@ mod tests {
         };
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));
         summary.note(&Note::Identified { account: "1001".into(), by: "caller id" });
-        summary.note(&Note::Charging { reference: "r".into(), gateway: "bogus" });
+        summary.note(&Note::Charging { reference: "r".into(), gateway: "bogus".into() });
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("pending"));
         summary.note(&Note::Verdict("declined".into()));
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));

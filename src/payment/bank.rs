@@ -21,7 +21,7 @@ const PAIRS_MAX: usize = 3;
 pub(super) fn is_offered(desk: &Desk, account: &Account) -> bool {
     desk.settings.bank.is_some()
         && desk.caller_placed
-        && desk.gateway.capabilities().bank
+        && desk.routes.all().iter().any(|route| route.takes.bank)
         && holder(account).is_some()
         && account.id.bytes().any(|b| b.is_ascii_digit())
 }

@@ -33,8 +33,9 @@ pub enum Request {
     Record(Entry),
     /// Keep what shows that a debit was authorised, the last recorded answer with it.
     Keep(Box<Evidence>),
-    /// Send to the gateway; no answer within `limit` is [`Exchange::NoAnswer`].
+    /// Send to the gateway of this id; no answer within `limit` is [`Exchange::NoAnswer`].
     Send {
+        gateway: Arc<str>,
         request: gateway::Request,
         limit: Duration,
     },
@@ -194,10 +195,14 @@ impl Line {
         kept
     }
 
-    pub async fn send(&mut self, request: gateway::Request, limit: Duration) -> Exchange {
-        let Reply::Send(exchange) = self.exchange(Request::Send { request, limit }).await else {
-            mismatch()
-        };
+    pub async fn send(
+        &mut self,
+        gateway: &Arc<str>,
+        request: gateway::Request,
+        limit: Duration,
+    ) -> Exchange {
+        let send = Request::Send { gateway: gateway.clone(), request, limit };
+        let Reply::Send(exchange) = self.exchange(send).await else { mismatch() };
         exchange
     }
 

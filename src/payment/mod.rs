@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
-use crate::gateway::Gateway;
+use crate::gateway::Routes;
 use crate::instrument::{FingerprintKey, Last4, Means, Method};
 use crate::money::Money;
 use crate::prompt::Prompt;
@@ -42,7 +42,7 @@ use tender::Draft;
 /// Everything one call's script is given.
 pub struct Desk {
     pub settings: Arc<Settings>,
-    pub gateway: Arc<dyn Gateway>,
+    pub routes: Arc<Routes>,
     pub fingerprints: Arc<FingerprintKey>,
     /// Banks by routing number; `None`: any number with a right checksum is taken.
     pub banks: Option<Arc<Banks>>,
@@ -106,7 +106,11 @@ pub enum Note {
     },
     Charging {
         reference: String,
-        gateway: &'static str,
+        gateway: Arc<str>,
+    },
+    /// A gateway that would take the charge is not asked: it has failed too often of late.
+    Resting {
+        gateway: Arc<str>,
     },
     Verdict(String),
     Confirmation(String),

@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use super::prompts::Synthesizer;
 use crate::config::Config;
-use crate::gateway::{DEBIT_BANKS, Gateway};
+use crate::gateway::DEBIT_BANKS;
 use crate::payment::Banks;
 use crate::payment::banks::FILE_BYTES_MAX;
 use crate::prompt::Library;
 
-/// Refuses a gateway that takes cards alone.
-pub fn gateway(config: &Config, gateway: &dyn Gateway) -> Result<(), String> {
-    if config.payment.bank.is_none() || gateway.capabilities().bank {
+/// Refuses gateways that take cards alone.
+pub fn gateways(config: &Config, takes_bank: bool) -> Result<(), String> {
+    if config.payment.bank.is_none() || takes_bank {
         return Ok(());
     }
+    let ids: Vec<&str> = config.gateways.iter().map(|settings| settings.id()).collect();
     Err(format!(
-        "[payment.bank]: gateway `{}` debits no bank accounts by phone (ACH, SEC code TEL); \
-         use one of {DEBIT_BANKS}, or remove [payment.bank]",
-        config.gateway.name
+        "[payment.bank]: no gateway debits bank accounts by phone (ACH, SEC code TEL), only {} is \
+         configured; add one of {DEBIT_BANKS}, or remove [payment.bank]",
+        ids.join(", ")
     ))
 }
 
@@ -79,8 +80,8 @@ pub async fn voice(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway;
     use crate::prompt::library::tests::library;
+    use crate::server::gateway as server_gateway;
 
     const BANK: &str = "[payment.bank]\ncompany = \"Acme Water\"\nphone = \"8005550100\"\n\
          time_zone = \"eastern\"\nwritten_notice = true\n";
@@ -92,20 +93,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_takes_cards_alone_is_refused_with_those_that_do_not() {
-        let table: toml::Table = gateway::example("stripe").unwrap().parse().unwrap();
-        let mut table = table;
-        for key in gateway::secrets("stripe") {
-            table.insert((*key).into(), toml::Value::String(gateway::simulator::SECRET.into()));
-        }
-        let stripe = gateway::open("stripe", table).unwrap();
-        let mut config = config("");
-        config.gateway.name = "stripe".into();
-        let why = super::gateway(&config, &*stripe).unwrap_err();
-        assert!(why.contains("`stripe` debits no bank accounts"), "{why}");
-        assert!(why.contains("use one of bogus, ") && why.contains("nmi"), "{why}");
-        config.payment.bank = None;
-        assert_eq!(super::gateway(&config, &*stripe), Ok(()));
+    fn gateways_that_take_cards_alone_are_refused_with_those_that_do_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "sk_test_1").unwrap();
+        let key = file.path().display();
+        let stripe = format!(
+            "[gateway]\nname = \"stripe\"\n[gateway.settings]\n\
+             secret_key = {{ file = \"{key}\" }}\n"
+        );
+        let why = server_gateway::check(&config(&stripe)).join("\n");
+        assert!(why.contains("only stripe is configured"), "{why}");
+        assert!(why.contains("add one of bogus, ") && why.contains("nmi"), "{why}");
+        let mut cards_alone = config(&stripe);
+        cards_alone.payment.bank = None;
+        assert_eq!(server_gateway::check(&cards_alone), Vec::<String>::new());
+        assert_eq!(server_gateway::check(&config("")), Vec::<String>::new());
     }
 
     #[test]

@@ -56,8 +56,10 @@ impl Evidences {
         };
         let name = segment_name(call, segment);
         let wav = folder.join(format!("{name}.wav"));
+        // It is kept already if another gateway was tried first.
+        let sidecar = folder.join(format!("{name}.json"));
         let until = clock::now() + FILE_LIMIT;
-        while !wav.exists() {
+        while !wav.exists() && !sidecar.exists() {
             if clock::now() >= until {
                 return Err(format!("{} was not written in time", wav.display()));
             }
@@ -97,8 +99,7 @@ pub fn export(
     let wrong = |error: io::Error| format!("{}: {error}", wav.display());
     let mut file = OpenOptions::new().write(true).create_new(true).open(wav).map_err(wrong)?;
     file.write_all(&sound).map_err(wrong)?;
-    let text = serde_json::to_string_pretty(&facts).map_err(|error| error.to_string())?;
-    writeln!(out, "{text}").map_err(|error| error.to_string())
+    writeln!(out, "{}", pretty(&facts)?).map_err(|error| error.to_string())
 }
 
 /// The facts of the payment with this confirmation number or reference, and their file.
@@ -148,6 +149,19 @@ fn write(
     years: u32,
 ) -> Result<(), String> {
     let path = folder.join(format!("{name}.wav"));
+    let sidecar = folder.join(format!("{name}.json"));
+    let wrong_facts = |error: io::Error| format!("{}: {error}", sidecar.display());
+    facts["keep_years"] = years.into();
+    if sidecar.exists() {
+        // The same authorisation for the next gateway, after one that certainly did not debit.
+        let kept: Value = serde_json::from_slice(&fs::read(&sidecar).map_err(wrong_facts)?)
+            .map_err(|error| format!("{}: {error}", sidecar.display()))?;
+        facts["recording"] = kept["recording"].clone();
+        let mut before = kept["not_charged"].as_array().cloned().unwrap_or_default();
+        before.push(kept["reference"].clone());
+        facts["not_charged"] = before.into();
+        return durable(&sidecar, pretty(&facts)?.as_bytes()).map_err(wrong_facts);
+    }
     let wrong = |error: io::Error| format!("{}: {error}", path.display());
     let wav = fs::read(&path).map_err(wrong)?;
     let heard_ms = wav.len().saturating_sub(WAV_HEADER_LEN) * 1_000 / SECOND;
@@ -166,14 +180,15 @@ fn write(
         "sealed": key.is_some(),
         "milliseconds": heard_ms,
     });
-    facts["keep_years"] = years.into();
-    let text = serde_json::to_vec_pretty(&facts).map_err(|error| error.to_string())?;
-    let sidecar = folder.join(format!("{name}.json"));
-    durable(&sidecar, &text).map_err(|error| format!("{}: {error}", sidecar.display()))?;
+    durable(&sidecar, pretty(&facts)?.as_bytes()).map_err(wrong_facts)?;
     if key.is_some() {
         fs::remove_file(&path).map_err(wrong)?;
     }
     Ok(())
+}
+
+fn pretty(facts: &Value) -> Result<String, String> {
+    serde_json::to_string_pretty(facts).map_err(|error| error.to_string())
 }
 
 /// What was authorised, by whom and how, for whoever has to show it.

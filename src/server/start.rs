@@ -69,7 +69,8 @@ pub(super) async fn open(
         }
     };
     let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
-    bank::gateway(&config, &*opened.gateway).map_err(StartError::configuration)?;
+    let takes_bank = opened.gateways.routes.all().iter().any(|route| route.takes.bank);
+    bank::gateways(&config, takes_bank).map_err(StartError::configuration)?;
     if opened.simulator.is_some() {
         warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
     }
@@ -106,8 +107,7 @@ pub(super) async fn open(
         policy: Arc::new(policy),
         library: Arc::new(library),
         directory: Arc::new(ArcSwap::from_pointee(directory)),
-        gateway: opened.gateway,
-        http: opened.http,
+        gateways: Arc::new(opened.gateways),
         store: Arc::new(store),
         media,
         recognizers,

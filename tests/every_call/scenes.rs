@@ -25,6 +25,16 @@ pub struct Scene {
     pub recorded: bool,
     pub banks: Option<Arc<Banks>>,
     pub caller_placed: bool,
+    pub gateways: Gateways,
+}
+
+/// What the biller has configured: the first takes everything, the second Visa and accounts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Gateways {
+    One,
+    Two,
+    /// The first has failed too often of late.
+    FirstRests,
 }
 
 /// A payment of before this call.
@@ -66,6 +76,7 @@ pub fn scenes() -> Vec<Scene> {
         recorded: true,
         banks: None,
         caller_placed: true,
+        gateways: Gateways::One,
     };
     let owing = account("1001", 32_172);
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
@@ -91,6 +102,7 @@ pub fn scenes() -> Vec<Scene> {
             recorded: false,
             agent: false,
             banks,
+            gateways: Gateways::Two,
             ..scene(
                 "by checking account, anonymous, no fee",
                 &anonymous,
@@ -103,6 +115,14 @@ pub fn scenes() -> Vec<Scene> {
             ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
         },
         paid("by bank account, paid before", &bank, Earlier::Approved),
+        Scene {
+            gateways: Gateways::Two,
+            ..scene("two gateways", &passed_on, &brief, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::FirstRests,
+            ..scene("two gateways, one rests", &passed_on, &brief, vec![owing.clone()])
+        },
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),

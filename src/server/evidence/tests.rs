@@ -122,6 +122,21 @@ async fn with_a_key_the_sound_is_sealed() {
 }
 
 #[tokio::test]
+async fn the_next_gateway_has_the_same_authorisation() {
+    let folder = tempfile::tempdir().unwrap();
+    record(folder.path(), "call-1", 4);
+    let evidences = evidences(folder.path(), None);
+    let mut kept = kept(Some(1));
+    evidences.keep("call", &kept).await.unwrap();
+    kept.evidence.reference = "01b".into();
+    fs::remove_file(folder.path().join("call-1.wav")).unwrap(); // as if sealed
+    evidences.keep("call", &kept).await.unwrap();
+    let facts = read(folder.path(), "call-1.json");
+    assert_eq!((&facts["reference"], &facts["not_charged"]), (&"01b".into(), &json!(["01a"])));
+    assert_eq!(facts["recording"]["file"], "call-1.wav");
+}
+
+#[tokio::test]
 async fn what_was_not_recorded_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let evidences = evidences(folder.path(), None);
