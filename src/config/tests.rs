@@ -241,3 +241,24 @@ fn media_threads_follow_the_calls() {
     };
     assert_eq!([1, 500, 1_250, 1_251, 10_000].map(threads), [1, 1, 1, 2, 8]);
 }
+
+/// The facts of an authorisation, and something that shows it was given, are there before a call.
+#[test]
+fn bank_accounts_are_not_taken_without_what_an_authorisation_needs() {
+    let bank = |more: &str| {
+        let slots = "company = \"A\"\nphone = \"8005550100\"\ntime_zone = \"eastern\"\n";
+        format!("[payment.bank]\n{slots}{more}")
+    };
+    let all = problems(&bank(""));
+    let remedy = ["add authorisations = \"FOLDER\" to [recording]", "written_notice = true"];
+    assert!(all.len() == 1 && remedy.iter().all(|part| all[0].contains(part)), "{all:?}");
+    assert!(all[0].contains("ringtill.toml:1:"), "{all:?}");
+    assert_eq!(problems(&bank("written_notice = true\n")), [""; 0]);
+    let recorded = "[recording]\nauthorisations = \"a\"\n";
+    assert_eq!(problems(&bank(recorded)), [""; 0]);
+    let brief = problems(&bank(&format!("{recorded}authorisations_years = 1\n")));
+    assert!(brief[0].contains("authorisations_years must be 2 to 20"), "{brief:?}");
+    let missing = problems("[payment.bank]\nphone = \"8005550100\"\nwritten_notice = true\n");
+    let slots = ["payment.bank: `company` is missing", "`time_zone` is missing"];
+    assert!(slots.iter().all(|part| missing[0].contains(part)), "{missing:?}");
+}

@@ -99,7 +99,7 @@ mod tests {
         let key = file.path().display();
         let stripe = format!(
             "[gateway]\nname = \"stripe\"\n[gateway.settings]\n\
-             secret_key = {{ file = \"{key}\" }}\n"
+             environment = \"sandbox\"\nsecret_key = {{ file = \"{key}\" }}\n"
         );
         let why = server_gateway::check(&config(&stripe)).join("\n");
         assert!(why.contains("only stripe is configured"), "{why}");
