@@ -18,8 +18,8 @@ use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 use zeroizing_alloc::ZeroAlloc;
 
-/// What is freed is zeroed: keys and card data pass through queues and buffers of others, which hand
-/// their memory back as it was.
+/// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
+/// hand their memory back as it was.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
