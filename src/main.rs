@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::alloc::System;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +16,12 @@ use ringtill::server::{
 };
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
+use zeroizing_alloc::ZeroAlloc;
+
+/// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
+/// hand their memory back as it was.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]

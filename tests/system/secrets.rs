@@ -9,6 +9,7 @@ use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
 use crate::caller::{JAMES, MARIA, Sip, library};
 
 mod bank; // from a bank account
+mod memory; // what stays in the server's memory
 mod scan;
 mod spoken; // by voice
 
