@@ -34,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows two real calls over loopback: a server, a scripted caller, a simulated gateway
+    /// Shows three real calls over loopback: a server, a scripted caller, a simulated gateway
     Demo(demo::Options),
     /// Takes calls until SIGTERM (running calls finish; a second SIGTERM ends them)
     ///
