@@ -192,7 +192,7 @@ struct World<'a> {
     screened: bool,
     /// The text of the debit that the caller signed last and that was not yet kept.
     signed: Option<Vec<Prompt>>,
-    /// Minor units and card or account of the last sale that arrived.
+    /// Minor units, card or account.
     charged_with: Option<(i64, String)>,
     /// References of debits whose authorisations are kept.
     kept: Vec<String>,
