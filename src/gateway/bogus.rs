@@ -14,7 +14,8 @@
 //!
 //! A sale: `id, reference, status, amount, currency, last4`, and by status
 //! `approved` (auth_code, avs, cvv), `declined` (code, retry: `never`, `other` or `fix`; with `fix`
-//! the field: `number`, `expiry`, `cvv`, `zip`, of a bank account `routing`, `account`), `held` (code), `processing`, `voided`, `refunded`.
+//! the field: `number`, `expiry`, `cvv`, `zip`, `routing`, `account`), `held` (code), `processing`,
+//! `voided`, `refunded`.
 //! Errors are `{"error": "<code>"}` with 400, 401, 404, 409, 429 (nothing was processed) or
 //! 5xx (anything may have been).
 
