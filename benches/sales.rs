@@ -87,21 +87,20 @@ async fn run(rate: u32, seconds: u32) {
     }
     let wall = began.elapsed().as_secs_f64();
     posting.abort();
-    own.sort();
-    let at = |share: f64| own[((own.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     assert_eq!(host.sales().len(), own.len());
-    println!(
-        "sales: {} in {wall:.1} s ({:.1}/s); our own part p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
-        own.len(),
-        own.len() as f64 / wall,
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
+    println!("sales: {} in {wall:.1} s ({:.1}/s)", own.len(), own.len() as f64 / wall);
+    let parts = ["our own part", "  screened", "  consent and sending", "  outcome"];
+    for (part, name) in parts.into_iter().enumerate() {
+        let mut took: Vec<f64> = own.iter().map(|own| own[part].as_secs_f64() * 1e3).collect();
+        took.sort_by(f64::total_cmp);
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+        let (half, most, all) = (at(0.5), at(0.99), at(1.0));
+        println!("{name:<22}p50 {half:5.1} ms, p99 {most:5.1} ms, most {all:5.1} ms");
+    }
 }
 
-/// One sale as the script makes it; how long it took without the gateway.
-async fn sale(desk: &Desk, n: u32) -> Duration {
+/// One sale as the script makes it: how long it took without the gateway, and parts of that.
+async fn sale(desk: &Desk, n: u32) -> [Duration; 4] {
     let began = Instant::now();
     let intent = intent(&desk.key, n);
     for fingerprint in [None, intent.fingerprint] {
@@ -117,11 +116,13 @@ async fn sale(desk: &Desk, n: u32) -> Duration {
         };
         assert_eq!(desk.store.screen(&screening).await.unwrap().earlier, None);
     }
+    let screened = began.elapsed();
     let (id, card) = (intent.id.clone(), card());
     let (total, fee) = (intent.total().unwrap(), intent.fee);
     let account_id = intent.account_id.clone();
     steps(&desk.store, Entry::Consent(Box::new(intent))).await;
     steps(&desk.store, Entry::Move { id: id.clone(), to: State::Sending }).await;
+    let journalled = began.elapsed();
     let charge = Charge {
         purpose: Purpose::Sale,
         reference: &id,
@@ -138,8 +139,9 @@ async fn sale(desk: &Desk, n: u32) -> Duration {
     let away = sent.elapsed();
     let verdict = desk.gateway.verdict(&charge, &exchange);
     assert!(matches!(verdict, Verdict::Approved(_)), "{verdict:?}");
+    let answered = Instant::now();
     steps(&desk.store, Entry::Move { id: id.clone(), to: State::from(&verdict) }).await;
-    began.elapsed() - away
+    [began.elapsed() - away, screened, journalled - screened, answered.elapsed()]
 }
 
 async fn steps(store: &Store, entry: Entry) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
-use crate::gateway::{self, Exchange, Gateway};
+use crate::gateway::{self, Exchange};
 use crate::instrument::FingerprintKey;
 use crate::ledger::{Entry, Recorded, Screened, Screening};
 use crate::media::{self, Clip, ListenId, PlayId};
@@ -38,7 +38,7 @@ pub struct Setup {
     /// Where our media is; codecs and events as the profile says.
     pub local: Local,
     pub library: Arc<Library>,
-    pub gateway: Arc<dyn Gateway>,
+    pub routes: Arc<gateway::Routes>,
     pub policy: Arc<Policy>,
     pub seed: [u8; 32],
 }
@@ -91,7 +91,8 @@ pub enum Output {
     Lookup(Serial, Query),
     Screen(Serial, Screening),
     Record(Serial, Entry),
-    Send(Serial, gateway::Request, Duration),
+    /// To the gateway of this id.
+    Send(Serial, Arc<str>, gateway::Request, Duration),
     Synthesize(Serial, String),
     /// A media port beside ours, and where the agent is.
     Way(Serial),
@@ -205,7 +206,7 @@ const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere
 impl Call {
     /// Answers or refuses the INVITE at once; see the outputs.
     pub fn new(now: Instant, setup: Setup) -> Call {
-        let Setup { id, leg, invitation, profile, mut local, library, gateway, policy, seed } =
+        let Setup { id, leg, invitation, profile, mut local, library, routes, policy, seed } =
             setup;
         local.codecs = profile.codecs.clone();
         local.silence = profile.silence;
@@ -225,7 +226,7 @@ impl Call {
         }
         let desk = Desk {
             settings,
-            gateway,
+            routes,
             fingerprints: policy.fingerprints.clone(),
             caller: caller.clone(),
             trunk: profile.name.clone(),
@@ -484,9 +485,9 @@ impl Call {
                 self.outputs.push_back(Output::Record(serial, entry));
                 self.pending = Pending::Record(serial, now + RECORD_LIMIT);
             }
-            Request::Send { request, limit } => {
+            Request::Send { gateway, request, limit } => {
                 let serial = self.next_serial();
-                self.outputs.push_back(Output::Send(serial, request, limit));
+                self.outputs.push_back(Output::Send(serial, gateway, request, limit));
                 self.pending = Pending::Send(serial, now + limit + SEND_GRACE, Hold::new(now));
             }
             Request::Wait(time) => {

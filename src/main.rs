@@ -9,7 +9,7 @@ use ringtill::config::Config;
 use ringtill::dial::script::Keying;
 use ringtill::gateway::Act;
 use ringtill::media::Method;
-use ringtill::server::store::Filter;
+use ringtill::server::store::{Decision, Filter};
 use ringtill::server::{
     self, Server, demo, dial, dtmf, explain, listen, payments, prompts, reconcile,
 };
@@ -65,7 +65,7 @@ enum Command {
         #[command(subcommand)]
         command: GatewayCommand,
     },
-    /// The payments in the ledger: list, show, void, refund
+    /// The payments in the ledger: list, show, void, refund, settle
     ///
     /// Exit code 0: done; 1: there is no such payment, or the money does not go back.
     Payments {
@@ -136,13 +136,15 @@ enum PromptsCommand {
 
 #[derive(Subcommand)]
 enum GatewayCommand {
-    /// Verifies the test card 4111 1111 1111 1111 with the configured gateway; no money moves
+    /// Verifies the test card 4111 1111 1111 1111 with each configured gateway; no money moves
     ///
     /// Tells what was reached, the TLS name, the verdict, AVS and CVV, and whose fault a failure
     /// is. Exit code 1: the card was not approved.
     Test {
         #[command(flatten)]
         file: ConfigFile,
+        /// Only the gateway of this id
+        id: Option<String>,
     },
 }
 
@@ -178,6 +180,32 @@ enum PaymentsCommand {
         #[arg(long)]
         amount: Option<String>,
     },
+    /// Writes down what you found at the gateway of a payment that is unknown, held or manual
+    ///
+    /// Nothing is sent. What you say is approved is in the next reconciliation file.
+    Settle {
+        #[command(flatten)]
+        reason: Reason,
+        /// What became of it
+        #[arg(long = "as", value_enum)]
+        outcome: Settled,
+        /// What the gateway calls it; needed for one that is approved
+        #[arg(long)]
+        gateway_reference: Option<String>,
+        /// Authorisation code, if there is one
+        #[arg(long)]
+        code: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Settled {
+    /// The gateway has taken the money
+    Approved,
+    /// The gateway has refused it
+    Declined,
+    /// The gateway has never had it
+    NotCharged,
 }
 
 #[derive(clap::Args)]
@@ -194,12 +222,21 @@ struct Reason {
 
 impl Reason {
     fn wish(self, act: Act, amount: Option<String>) -> payments::Wish {
+        let who = self.who();
+        payments::Wish { act, payment: self.payment, amount, who, why: self.why }
+    }
+
+    fn found(self, decision: Decision) -> payments::Found {
+        let who = self.who();
+        payments::Found { payment: self.payment, decision, who, why: self.why }
+    }
+
+    fn who(&self) -> String {
         let user = || {
             let names = ["SUDO_USER", "USER", "LOGNAME"];
             names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
         };
-        let who = self.by.or_else(user).unwrap_or_else(|| "unknown".into());
-        payments::Wish { act, payment: self.payment, amount, who, why: self.why }
+        self.by.clone().or_else(user).unwrap_or_else(|| "unknown".into())
     }
 }
 
@@ -221,6 +258,14 @@ async fn on_payments(path: &Path, command: PaymentsCommand) -> ExitCode {
         }
         PaymentsCommand::Refund { reason, amount } => {
             payments::undo(&config, reason.wish(Act::Refund, amount), &mut out).await
+        }
+        PaymentsCommand::Settle { reason, outcome, gateway_reference, code } => {
+            let decision = match outcome {
+                Settled::Approved => Decision::Approved { gateway_reference, auth_code: code },
+                Settled::Declined => Decision::Declined,
+                Settled::NotCharged => Decision::NotCharged,
+            };
+            payments::settle(&config, reason.found(decision), &mut out).await
         }
     };
     exit(done)
@@ -394,8 +439,8 @@ fn main() -> ExitCode {
             Command::Dtmf(arguments) => keys(&arguments),
             Command::Listen(arguments) => said(&arguments),
             Command::Prompts { file, command } => voice(&file.config, command).await,
-            Command::Gateway { command: GatewayCommand::Test { file } } => {
-                Box::pin(verify(&file.config)).await
+            Command::Gateway { command: GatewayCommand::Test { file, id } } => {
+                Box::pin(verify(&file.config, id.as_deref())).await
             }
             Command::Payments { file, command } => {
                 Box::pin(on_payments(&file.config, command)).await
@@ -455,12 +500,12 @@ fn check(path: &Path) -> ExitCode {
     }
 }
 
-async fn verify(path: &Path) -> ExitCode {
+async fn verify(path: &Path, id: Option<&str>) -> ExitCode {
     let config = match read_config(path) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match server::verify::test(&config, &mut std::io::stdout()).await {
+    match server::verify::test(&config, id, &mut std::io::stdout()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),

@@ -83,7 +83,11 @@ impl Summary {
                 let refused = ["declined", "refused", "not sent", "gateway set-up"];
                 self.open = !refused.iter().any(|word| text.starts_with(word));
             }
-            Note::Step(_) | Note::Again { .. } | Note::Locked { .. } | Note::Consent { .. } => {}
+            Note::Step(_)
+            | Note::Again { .. }
+            | Note::Locked { .. }
+            | Note::Resting { .. }
+            | Note::Consent { .. } => {}
         }
     }
 
@@ -331,7 +335,7 @@ mod tests {
         };
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));
         summary.note(&Note::Identified { account: "1001".into(), by: "caller id" });
-        summary.note(&Note::Charging { reference: "r".into(), gateway: "bogus" });
+        summary.note(&Note::Charging { reference: "r".into(), gateway: "bogus".into() });
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("pending"));
         summary.note(&Note::Verdict("declined".into()));
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::gateway::route::Patience;
+use crate::instrument::Brand;
 use crate::sip::Transport;
 use crate::sip::agent::Strangers;
 use crate::sip::profile::Profile;
@@ -30,7 +33,8 @@ pub struct Config {
     pub prompts: prompt::Settings,
     pub dialogue: dialogue::Settings,
     pub payment: payment::Settings,
-    pub gateway: Gateway,
+    /// In the order they are tried; never empty.
+    pub gateways: Vec<Gateway>,
     pub agent: Agent,
     pub speech: Speech,
     pub log: Log,
@@ -216,10 +220,12 @@ impl Default for Posting {
     }
 }
 
-/// `[gateway]`
+/// `[gateway]`, or `[[gateway]]` for each of several.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
+    /// What the ledger and the logs call it; `name` unless set.
+    pub id: Option<String>,
     /// Which processor's dialect: see [`crate::gateway::NAMES`].
     pub name: String,
     /// `[gateway.settings]`: the dialect's own keys. A value may be `{ file = "..." }` or
@@ -227,11 +233,47 @@ pub struct Gateway {
     pub settings: Option<toml::Table>,
     /// File with further trusted certificates (PEM).
     pub ca_file: Option<PathBuf>,
+    /// Brands charged here; unset: all.
+    #[serde(deserialize_with = "payment::settings::brands_if_any")]
+    pub cards: Option<Vec<Brand>>,
+    /// Whether bank accounts are debited here; unset: if it can.
+    pub bank: Option<bool>,
+    /// No answer within this time is an unknown outcome; unset: `payment.gateway_limit_ms`.
+    pub limit_ms: Option<u64>,
+    /// After so many charges in a row that got no answer it is left alone for `rest_s`.
+    pub failures_max: u32,
+    pub rest_s: u64,
+}
+
+impl Gateway {
+    pub fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The simulator inside this process.
+    pub fn is_simulated(&self) -> bool {
+        self.name == "bogus" && self.settings.is_none()
+    }
+
+    pub fn takes_card(&self, brand: Brand) -> bool {
+        self.cards.as_ref().is_none_or(|cards| cards.contains(&brand))
+    }
 }
 
 impl Default for Gateway {
     fn default() -> Gateway {
-        Gateway { name: "bogus".into(), settings: None, ca_file: None }
+        let Patience { failures_max, rest } = Patience::default();
+        Gateway {
+            id: None,
+            name: "bogus".into(),
+            settings: None,
+            ca_file: None,
+            cards: None,
+            bank: None,
+            limit_ms: None,
+            failures_max,
+            rest_s: rest.as_secs(),
+        }
     }
 }
 
@@ -308,6 +350,13 @@ impl Config {
         profile: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, Vec<Problem>> {
         read::config(text, profile)
+    }
+
+    /// The longest that a charge may be without an answer.
+    pub fn gateway_limit(&self) -> Duration {
+        let own = self.gateways.iter().filter_map(|gateway| gateway.limit_ms);
+        let most = own.chain([self.payment.gateway_limit_ms]).max();
+        Duration::from_millis(most.unwrap_or_default())
     }
 
     /// Where RTP is received.

@@ -8,11 +8,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{Config, LOOPBACK, Listen, Problem, Sip};
-use crate::gateway;
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
 use crate::speech;
 
+mod gateways; // one gateway or several, and what they take
 mod trunks; // what trunks ask of the rest
 
 const SECTIONS: [&str; 14] = [
@@ -56,7 +56,7 @@ pub(super) fn config(
         prompts: reader.section("prompts"),
         dialogue: reader.section("dialogue"),
         payment: reader.section("payment"),
-        gateway: reader.section("gateway"),
+        gateways: reader.gateways(),
         agent: reader.section("agent"),
         speech: reader.section("speech"),
         log: reader.section("log"),
@@ -220,7 +220,7 @@ impl<'t> Reader<'t> {
         self.check_ranges(config);
         self.check_addresses(config);
         self.check_payment(config);
-        self.check_gateway(config);
+        self.check_gateways(config);
         self.problems.extend(trunks::problems(config));
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {
@@ -389,26 +389,6 @@ impl<'t> Reader<'t> {
                 "biller",
                 "the biller's name goes into file names",
                 "use 1 to 32 letters, digits and `-`",
-            );
-        }
-    }
-
-    fn check_gateway(&mut self, config: &Config) {
-        let name = config.gateway.name.as_str();
-        if !gateway::NAMES.contains(&name) {
-            let known = gateway::NAMES.join(", ");
-            self.note("gateway", "name", "no such gateway", &format!("use one of: {known}"));
-        }
-        let simulated = name == "bogus";
-        if let Some(example) = gateway::example(name)
-            && config.gateway.settings.is_none()
-            && !simulated
-        {
-            self.note(
-                "gateway",
-                "name",
-                "this gateway needs its settings",
-                &format!("add [gateway.settings]\n{example}"),
             );
         }
     }

@@ -126,6 +126,41 @@ fn what_no_single_key_can_say_is_checked_too() {
 }
 
 #[test]
+fn gateways_are_one_or_many_and_take_every_card_together() {
+    let none = parse("").expect("all defaults").gateways;
+    assert!(none.len() == 1 && none[0].is_simulated() && none[0].id() == "bogus");
+    let one = |keys: &str| {
+        let settings = "[gateway.settings]\nbase_url = \"x\"\napi_key = { env = \"K\" }\n";
+        format!("[[gateway]]\nname = \"bogus\"\n{keys}{settings}")
+    };
+    let two = format!("{}{}", one("id = \"a\"\nlimit_ms = 50000\n"), one("cards = [\"visa\"]\n"));
+    let config = parse(&two).expect("two");
+    let ids: Vec<&str> = config.gateways.iter().map(Gateway::id).collect();
+    assert_eq!(ids, ["a", "bogus"]);
+    assert_eq!(config.gateway_limit(), Duration::from_secs(50));
+    assert!(config.gateways[0].takes_card(Brand::Amex));
+    assert!(!config.gateways[1].takes_card(Brand::Amex));
+    let cards = "cards = [\"visa\", \"amex\"]\n";
+    for (text, part, line) in [
+        (format!("{}{}", one(""), one("")), "another one has the same id", ":6:"),
+        (format!("{}[[gateway]]\nid = \"b\"\n", one("")), "gateway `b`: this gateway needs", ":6:"),
+        (one("id = \"a b\"\n"), "the ledger and the logs keep", ":3:"),
+        (one(cards), "no gateway takes mastercard", ":3:"),
+        (one("cards = [\"vista\"]\n"), "unknown card `vista`", ":3:"),
+        (one("limit_ms = 5\n"), "1000 to 60000", ":3:"),
+        (one("failures_max = 0\n"), "1 to 1000", ":3:"),
+        (one("rest_s = 0\n"), "1 to 3600", ":3:"),
+        (one("nmae = \"x\"\n"), "did you mean `name`?", ":3:"),
+        ("gateway = []\n".into(), "nothing could be charged", ":1:"),
+        ("gateway = [1]\n".into(), "a gateway is a section", ":1:"),
+    ] {
+        let all = problems(&text);
+        let found = all.iter().any(|problem| problem.contains(part) && problem.contains(line));
+        assert!(found, "{part}: {}", all.join("\n"));
+    }
+}
+
+#[test]
 fn listeners_are_one_or_many_and_cannot_all_stand_together() {
     let listen = |value: &str| format!("[sip]\nlisten = {value}\n");
     let one = parse(&listen("\"127.0.0.1:5060\"")).expect("plain").sip.listen;

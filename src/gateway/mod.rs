@@ -61,6 +61,7 @@ macro_rules! gateways {
 pub mod request; // what a gateway is asked, and what came of asking
 pub mod verdict; // what its answer means
 pub mod search; // one lookup, over as many requests as it takes
+pub mod route; // which gateway a charge goes to
 pub mod masked; // what may be logged of a request
 pub mod settings; // where a gateway is, and secrets that are real ones
 pub mod body; // JSON, forms and XML, written in order into memory that is zeroed
@@ -79,6 +80,7 @@ pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
     Request, Silence,
 };
+pub use route::{Route, Routes};
 pub use search::Search;
 pub use simulator::Simulator;
 pub use verdict::{Approval, Fixable, Found, Modified, Verdict};

@@ -93,6 +93,26 @@ impl Limits {
         }
     }
 
+    /// Whether so many attempts and refusals since [`Limits::since_ms`] can be a lock, or quiet:
+    /// if not, their times need not be known.
+    pub fn may_tell(&self, counted: Counted, attempts: i64, declines: i64) -> bool {
+        let reaches = |count: i64, most: u32| most > 0 && count >= i64::from(most);
+        let (attempts_max, declines_max) = self.most(counted);
+        reaches(attempts, attempts_max)
+            || reaches(declines, declines_max)
+            || (counted.attempts() && reaches(declines, self.quiet_after))
+    }
+
+    /// Attempts and refusals that make a lock; zero: none do.
+    fn most(&self, counted: Counted) -> (u32, u32) {
+        match counted {
+            Counted::Caller => (self.caller_attempts, self.caller_declines),
+            Counted::Account => (self.account_attempts, self.account_declines),
+            Counted::Issuer => (0, self.issuer_declines),
+            Counted::Trunk => (0, self.trunk_declines),
+        }
+    }
+
     /// Whether there is a lock at `at_ms`. `attempts` and `declines` are the times of payments
     /// since [`Limits::since_ms`], oldest first.
     pub fn lock(
@@ -102,12 +122,7 @@ impl Limits {
         declines: &[i64],
         at_ms: i64,
     ) -> Option<Lock> {
-        let (attempts_max, declines_max) = match counted {
-            Counted::Caller => (self.caller_attempts, self.caller_declines),
-            Counted::Account => (self.account_attempts, self.account_declines),
-            Counted::Issuer => (0, self.issuer_declines),
-            Counted::Trunk => (0, self.trunk_declines),
-        };
+        let (attempts_max, declines_max) = self.most(counted);
         let reached = [self.reached(attempts, attempts_max), self.reached(declines, declines_max)];
         let last = reached.into_iter().flatten().max()?;
         let until_ms = last + minutes(self.lockout_minutes);

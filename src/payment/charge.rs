@@ -8,7 +8,9 @@ use super::{Desk, Leave, Line, Note};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
-use crate::gateway::{Approval, Charge, Exchange, Fixable, Lookup, Purpose, Search, Verdict};
+use crate::gateway::{
+    Approval, Charge, Exchange, Fixable, Lookup, Purpose, Route, Search, Verdict,
+};
 use crate::instrument::{Brand, Card, Fingerprint, Instrument, Last4, Means};
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
@@ -91,7 +93,9 @@ pub(super) async fn consent(line: &mut Line, order: &Order, card: &Card) -> Resu
     Ok(accepted)
 }
 
-/// Charges once. Hang-up does not interrupt it.
+/// Charges once. Hang-up does not interrupt it. A gateway that certainly did not process the charge
+/// is followed by the next that takes it, with an intent of its own: an intent belongs to one
+/// gateway for ever.
 pub(super) async fn charge(
     line: &mut Line,
     desk: &Desk,
@@ -107,41 +111,74 @@ pub(super) async fn charge(
         Against::Earlier(_) => return Settled::PaidMeanwhile,
         Against::Locked | Against::Unknown => return Settled::NotCharged,
     };
-    let (id, confirmation, recorded) = journal(line, desk, order).await;
-    match recorded {
-        Recorded::Stored => {}
-        Recorded::Conflict => return Settled::OpenPayment,
-        Recorded::Illegal => return Settled::NotCharged,
-        // It may have been stored all the same: then it must not stay open.
-        Recorded::Failed(_) => return not_charged(line, &id, "consent not journalled").await,
-    }
-    if move_to(line, &id, State::Sending).await != Recorded::Stored {
-        return not_charged(line, &id, "sending not journalled").await;
-    }
-    line.note(Note::Charging { reference: id.clone(), gateway: desk.gateway.name() });
-    let started_ms = line.wall_ms();
-    let mut verdict = send(line, desk, order, card, &id).await;
-    if let Verdict::Unknown(why) = &verdict {
-        move_to(line, &id, State::Unknown(why.clone())).await;
-        if let Some(found) = look_up(line, desk, order, &id, started_ms).await {
-            verdict = found;
+    let mut settled = Settled::NotCharged;
+    for route in desk.routes.of(order.means) {
+        if !route.admits(line.wall_ms()) {
+            line.note(Note::Resting { gateway: route.id.clone() });
+            continue;
+        }
+        let next_may;
+        (settled, next_may) = charge_at(line, desk, route, order, card).await;
+        if !next_may {
+            break;
         }
     }
-    line.note(Note::Verdict(described(&verdict)));
-    match conclude(line, &id, confirmation, verdict).await {
+    match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
         settled => settled,
     }
 }
 
+/// Charges at one gateway; whether another may be tried, for this one did not process it and the
+/// ledger has that.
+async fn charge_at(
+    line: &mut Line,
+    desk: &Desk,
+    route: &Route,
+    order: &Order,
+    card: &Card,
+) -> (Settled, bool) {
+    let (id, confirmation, recorded) = journal(line, desk, route, order).await;
+    match recorded {
+        Recorded::Stored => {}
+        Recorded::Conflict => return (Settled::OpenPayment, false),
+        Recorded::Illegal => return (Settled::NotCharged, false),
+        // It may have been stored all the same: then it must not stay open.
+        Recorded::Failed(_) => {
+            return (not_charged(line, &id, "consent not journalled").await, false);
+        }
+    }
+    if move_to(line, &id, State::Sending).await != Recorded::Stored {
+        return (not_charged(line, &id, "sending not journalled").await, false);
+    }
+    line.note(Note::Charging { reference: id.clone(), gateway: route.id.clone() });
+    let started_ms = line.wall_ms();
+    let mut verdict = send(line, route, order, card, &id).await;
+    if let Verdict::Unknown(why) = &verdict {
+        move_to(line, &id, State::Unknown(why.clone())).await;
+        if let Some(found) = look_up(line, route, order, &id, started_ms).await {
+            verdict = found;
+        }
+    }
+    line.note(Note::Verdict(described(&verdict)));
+    let not_sent = matches!(verdict, Verdict::NotSent(_));
+    let (settled, recorded) = conclude(line, &id, confirmation, verdict).await;
+    (settled, not_sent && recorded)
+}
+
 /// Writes the intent down; its reference, its confirmation number and what the ledger said. A
 /// conflict may be a confirmation number drawn before: another is drawn before it is believed.
-async fn journal(line: &mut Line, desk: &Desk, order: &Order) -> (String, String, Recorded) {
+async fn journal(
+    line: &mut Line,
+    desk: &Desk,
+    route: &Route,
+    order: &Order,
+) -> (String, String, Recorded) {
     const TRIES: usize = 3;
     let mut last = (String::new(), String::new(), Recorded::Conflict);
     for _ in 0..TRIES {
-        let intent = intent(line, desk, order);
+        let intent = intent(line, desk, route, order);
         let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
         let recorded = line.record(Entry::Consent(Box::new(intent))).await;
         last = (id, confirmation, recorded);
@@ -153,9 +190,8 @@ async fn journal(line: &mut Line, desk: &Desk, order: &Order) -> (String, String
 }
 
 /// Sends, and sends again only while nothing has left us: the reference stays the same.
-async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str) -> Verdict {
+async fn send(line: &mut Line, route: &Route, order: &Order, card: &Card, id: &str) -> Verdict {
     const TRIES: usize = 3;
-    let limit = Duration::from_millis(desk.settings.gateway_limit_ms);
     let Order { account_id, fee, total, .. } = order;
     let sale = Charge {
         purpose: Purpose::Sale,
@@ -168,18 +204,23 @@ async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str
         at_ms: line.wall_ms(),
     };
     let mut verdict = Verdict::NotSent("not tried".into());
+    let mut last = None;
     for _ in 0..TRIES {
-        let request = match desk.gateway.charge(&sale) {
+        let request = match route.gateway.charge(&sale) {
             Ok(request) => request,
             Err(cannot) => return cannot.into(),
         };
-        let exchange = line.send(request, limit).await;
-        verdict = desk.gateway.verdict(&sale, &exchange);
+        let exchange = line.send(&route.id, request, route.limit).await;
+        verdict = route.gateway.verdict(&sale, &exchange);
         // What left us is never sent again, whatever the dialect makes of the answer.
         let may_repeat = matches!(exchange, Exchange::NotSent(_));
+        last = Some(exchange);
         if !(may_repeat && matches!(verdict, Verdict::NotSent(_))) {
             break;
         }
+    }
+    if let Some(exchange) = last {
+        route.report(&exchange, line.wall_ms());
     }
     match verdict {
         // Of this payment or of one like it: only a lookup tells.
@@ -192,7 +233,7 @@ async fn send(line: &mut Line, desk: &Desk, order: &Order, card: &Card, id: &str
 /// be on its way. The server goes on looking after the call.
 async fn look_up(
     line: &mut Line,
-    desk: &Desk,
+    route: &Route,
     order: &Order,
     id: &str,
     started_ms: i64,
@@ -209,9 +250,9 @@ async fn look_up(
             at_ms: line.wall_ms(),
             step: String::new(),
         };
-        let mut search = Search::new(&*desk.gateway, lookup);
+        let mut search = Search::new(&*route.gateway, lookup);
         while let Some(request) = search.request() {
-            search.answered(&line.send(request, limit).await);
+            search.answered(&line.send(&route.id, request, limit).await);
         }
         let found = search.found().verdict();
         if found.is_some() {
@@ -221,9 +262,14 @@ async fn look_up(
     None
 }
 
-/// Writes the outcome down and says how the caller is told. If the ledger cannot take it, the
-/// intent stays open there and is looked up again: what is spoken remains true.
-async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verdict) -> Settled {
+/// Writes the outcome down; how the caller is told, and whether the ledger has it. If the ledger
+/// cannot take it, the intent stays open there and is looked up again: what is spoken remains true.
+async fn conclude(
+    line: &mut Line,
+    id: &str,
+    confirmation: String,
+    verdict: Verdict,
+) -> (Settled, bool) {
     let state = State::from(&verdict);
     let settled = match verdict {
         Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
@@ -238,17 +284,17 @@ async fn conclude(line: &mut Line, id: &str, confirmation: String, verdict: Verd
         Verdict::NotSent(_) | Verdict::Config(_) => Settled::NotCharged,
         // Already journalled as unknown.
         Verdict::Unknown(_) | Verdict::Duplicate { .. } => {
-            return Settled::Pending { confirmation };
+            return (Settled::Pending { confirmation }, true);
         }
     };
     const TRIES: usize = 3;
     for _ in 0..TRIES {
         match move_to(line, id, state.clone()).await {
             Recorded::Failed(_) => line.wait(Duration::from_secs(1)).await,
-            _ => break,
+            recorded => return (settled, recorded == Recorded::Stored),
         }
     }
-    settled
+    (settled, false)
 }
 
 /// Nothing has left us.
@@ -261,7 +307,7 @@ async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
     line.record(Entry::Move { id: id.to_string(), to }).await
 }
 
-fn intent(line: &mut Line, desk: &Desk, order: &Order) -> Intent {
+fn intent(line: &mut Line, desk: &Desk, route: &Route, order: &Order) -> Intent {
     let created_ms = line.wall_ms();
     Intent {
         id: reference(line, created_ms),
@@ -273,7 +319,7 @@ fn intent(line: &mut Line, desk: &Desk, order: &Order) -> Intent {
         means: order.means,
         last4: order.last4,
         fingerprint: Some(order.fingerprint),
-        gateway: desk.gateway.name().to_string(),
+        gateway: route.id.to_string(),
         call_id: desk.call_id.clone(),
         origin: again::origin(desk, order.issuer),
         created_ms,

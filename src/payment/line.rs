@@ -31,8 +31,9 @@ pub enum Request {
     /// What the ledger knows against a payment.
     Screen(Screening),
     Record(Entry),
-    /// Send to the gateway; no answer within `limit` is [`Exchange::NoAnswer`].
+    /// Send to the gateway of this id; no answer within `limit` is [`Exchange::NoAnswer`].
     Send {
+        gateway: Arc<str>,
         request: gateway::Request,
         limit: Duration,
     },
@@ -182,10 +183,14 @@ impl Line {
         recorded
     }
 
-    pub async fn send(&mut self, request: gateway::Request, limit: Duration) -> Exchange {
-        let Reply::Send(exchange) = self.exchange(Request::Send { request, limit }).await else {
-            mismatch()
-        };
+    pub async fn send(
+        &mut self,
+        gateway: &Arc<str>,
+        request: gateway::Request,
+        limit: Duration,
+    ) -> Exchange {
+        let send = Request::Send { gateway: gateway.clone(), request, limit };
+        let Reply::Send(exchange) = self.exchange(send).await else { mismatch() };
         exchange
     }
 

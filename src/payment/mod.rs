@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
-use crate::gateway::Gateway;
+use crate::gateway::Routes;
 use crate::instrument::{Brand, FingerprintKey, Last4};
 use crate::money::Money;
 use crate::prompt::Prompt;
@@ -33,7 +33,7 @@ use charge::Settled;
 /// Everything one call's script is given.
 pub struct Desk {
     pub settings: Arc<Settings>,
-    pub gateway: Arc<dyn Gateway>,
+    pub routes: Arc<Routes>,
     pub fingerprints: Arc<FingerprintKey>,
     pub caller: Caller,
     /// The trunk the call came by.
@@ -91,7 +91,11 @@ pub enum Note {
     },
     Charging {
         reference: String,
-        gateway: &'static str,
+        gateway: Arc<str>,
+    },
+    /// A gateway that would take the charge is not asked: it has failed too often of late.
+    Resting {
+        gateway: Arc<str>,
     },
     Verdict(String),
     Confirmation(String),

@@ -140,6 +140,13 @@ fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::E
     names.iter().map(|name| brand(name)).collect()
 }
 
+/// A list of brands that may be left out: add `default`.
+pub fn brands_if_any<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Brand>>, D::Error> {
+    brands(deserializer).map(Some)
+}
+
 fn brand<E: Error>(name: &str) -> Result<Brand, E> {
     let known = || Brand::ALL.map(Brand::name).join(", ");
     let brand = Brand::ALL.into_iter().find(|brand| brand.name() == name);

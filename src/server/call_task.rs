@@ -16,7 +16,6 @@ use super::sip::{Commands, Offer};
 use super::{Shared, Watched};
 use crate::call::{self, Call, Input, Output, Telling};
 use crate::dialogue::Told;
-use crate::gateway::Exchange;
 use crate::ledger::Recorded;
 use crate::media::{self, ListenId};
 use crate::payment::{Note, Outcome};
@@ -145,7 +144,7 @@ impl Task {
             profile,
             local,
             library: shared.library.clone(),
-            gateway: shared.gateway.clone(),
+            routes: shared.gateways.routes.clone(),
             policy: shared.policy.clone(),
             seed: seed(),
         };
@@ -242,10 +241,10 @@ impl Task {
                         Input::Recorded(serial, recorded)
                     });
                 }
-                Output::Send(serial, request, limit) => {
+                Output::Send(serial, gateway, request, limit) => {
                     let shared = self.shared.clone();
                     self.reply(async move {
-                        let exchange: Exchange = shared.http.send(request, limit).await;
+                        let exchange = shared.gateways.send(&gateway, request, limit).await;
                         Input::Exchanged(serial, exchange)
                     });
                 }
@@ -304,7 +303,13 @@ impl Task {
                 tracing::warn!(call, counted, until, "too much was tried: no payment until then");
             }
             Note::Consent { total, .. } => info!(call, %total, "consent"),
-            Note::Charging { reference, gateway } => info!(call, reference, gateway, "charging"),
+            Note::Charging { reference, gateway } => {
+                info!(call, reference, gateway = &**gateway, "charging");
+            }
+            Note::Resting { gateway } => {
+                let gateway = &**gateway;
+                tracing::warn!(call, gateway, "not asked: it has failed too often of late");
+            }
             Note::Verdict(verdict) => info!(call, verdict, "verdict"),
             Note::Confirmation(confirmation) => info!(call, confirmation, "confirmed"),
         }

@@ -61,9 +61,7 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Err(error) = routes::passwords(&mut config.trunks.clone()) {
         problems.push(error);
     }
-    if let Err(error) = gateway::check(config) {
-        problems.push(error);
-    }
+    problems.extend(gateway::check(config));
     let folders = [
         ("[posting] directory", Some(&config.posting.directory)),
         ("[recording] directory", config.recording.directory.as_ref()),

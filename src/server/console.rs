@@ -91,6 +91,9 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
         Note::Charging { reference, gateway } => {
             (Who::Gateway, format!("{gateway}: sale {reference}"))
         }
+        Note::Resting { gateway } => {
+            (Who::Gateway, format!("{gateway}: not asked, it has failed too often of late"))
+        }
         Note::Verdict(verdict) => (Who::Gateway, verdict.clone()),
         Note::Confirmation(confirmation) => {
             (Who::Note, format!("confirmation number {confirmation}"))

@@ -1,55 +1,141 @@
-//! The configured gateway, opened: its dialect, the HTTPS client that trusts it, its secrets read.
+//! The configured gateways, opened: dialects, HTTPS clients that trust them, secrets read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::bogus::BogusHost;
 use super::http_client::HttpClient;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gateway::bogus::Simulator;
-use crate::gateway::{self, Gateway};
+use crate::gateway::route::{Patience, Takes};
+use crate::gateway::{self, Exchange, Gateway, Request, Route, Routes};
+
+/// The gateways of the configuration, in its order.
+pub struct Gateways {
+    pub routes: Arc<Routes>,
+    /// One for each route.
+    clients: Vec<HttpClient>,
+}
+
+impl Gateways {
+    /// One gateway, reached by this client.
+    pub fn one(gateway: Arc<dyn Gateway>, client: HttpClient) -> Gateways {
+        Gateways { routes: Arc::new(Routes::one(gateway)), clients: vec![client] }
+    }
+
+    /// Sends to the gateway of this id.
+    pub async fn send(&self, id: &str, request: Request, limit: Duration) -> Exchange {
+        match self.client(id) {
+            Some(client) => client.send(request, limit).await,
+            None => Exchange::NotSent(format!("no gateway `{id}` is configured")),
+        }
+    }
+
+    pub fn client(&self, id: &str) -> Option<&HttpClient> {
+        let index = self.routes.all().iter().position(|route| &*route.id == id)?;
+        self.clients.get(index)
+    }
+}
 
 pub struct Opened {
-    pub gateway: Arc<dyn Gateway>,
-    pub http: HttpClient,
+    pub gateways: Gateways,
     /// The simulator inside this process, when no gateway is configured.
     pub simulator: Option<BogusHost>,
 }
 
-/// Opens the gateway of the configuration. Errors say which key is wrong.
+/// Opens the gateways of the configuration. Errors say which key is wrong.
 pub async fn open(config: &Config) -> Result<Opened, String> {
-    match configured(config)? {
-        Some((gateway, http)) => Ok(Opened { gateway, http, simulator: None }),
-        None => simulated().await,
+    let mut simulator = None;
+    let (mut routes, mut clients) = (Vec::new(), Vec::new());
+    for settings in &config.gateways {
+        let (gateway, client) = if settings.is_simulated() {
+            let (host, gateway, client) = simulated().await?;
+            simulator = Some(host);
+            (gateway, client)
+        } else {
+            configured(settings)?
+        };
+        routes.push(route(config, settings, gateway)?);
+        clients.push(client);
+    }
+    let routes = Arc::new(Routes::new(routes));
+    Ok(Opened { gateways: Gateways { routes, clients }, simulator })
+}
+
+/// The gateway that charged what the ledger has under this id, to undo it or to ask about it.
+pub fn of_payment(config: &Config, id: &str) -> Result<Configured, String> {
+    match config.gateways.iter().find(|settings| settings.id() == id) {
+        Some(settings) if settings.is_simulated() => {
+            Err("the simulated gateway lives inside the server and forgets: configure \
+                 [gateway.settings]"
+                .into())
+        }
+        Some(settings) => configured(settings),
+        None => Err(format!("it was charged by `{id}`, which is not configured: add that one")),
     }
 }
 
-/// What is wrong with the gateway's settings and the files they name.
-pub fn check(config: &Config) -> Result<(), String> {
-    configured(config).map(drop)
+/// What is wrong with the gateways' settings and the files they name.
+pub fn check(config: &Config) -> Vec<String> {
+    let real = config.gateways.iter().filter(|settings| !settings.is_simulated());
+    let opened = real.map(|settings| {
+        configured(settings).and_then(|(gateway, _)| route(config, settings, gateway))
+    });
+    opened.filter_map(Result::err).collect()
 }
 
-type Configured = (Arc<dyn Gateway>, HttpClient);
+pub type Configured = (Arc<dyn Gateway>, HttpClient);
 
-fn configured(config: &Config) -> Result<Option<Configured>, String> {
-    let settings = &config.gateway;
-    let Some(table) = &settings.settings else { return Ok(None) };
-    let table = with_secrets(table, gateway::secrets(&settings.name))?;
+fn configured(settings: &config::Gateway) -> Result<Configured, String> {
+    let none = Table::new();
+    let table = settings.settings.as_ref().unwrap_or(&none);
+    let of = |error: &dyn std::fmt::Display| format!("gateway `{}`: {error}", settings.id());
+    let table = with_secrets(table, gateway::secrets(&settings.name)).map_err(|why| of(&why))?;
     let gateway = gateway::open(&settings.name, table)
-        .map_err(|error| format!("[gateway.settings]: {error}"))?;
+        .map_err(|error| of(&format!("[gateway.settings]: {error}")))?;
     let mut roots = Vec::new();
     if let Some(file) = &settings.ca_file {
         let pem = std::fs::read(file)
-            .map_err(|error| format!("[gateway] ca_file {}: {error}", file.display()))?;
+            .map_err(|error| of(&format!("ca_file {}: {error}", file.display())))?;
         roots.push(pem);
     }
-    let http = HttpClient::new(&roots).map_err(|error| format!("[gateway] ca_file: {error}"))?;
-    Ok(Some((gateway, http)))
+    let http = HttpClient::new(&roots).map_err(|error| of(&format!("ca_file: {error}")))?;
+    Ok((gateway, http))
+}
+
+/// What goes to this gateway, and for how long it is waited for.
+fn route(
+    config: &Config,
+    settings: &config::Gateway,
+    gateway: Arc<dyn Gateway>,
+) -> Result<Route, String> {
+    let able = Takes::all(&*gateway);
+    if settings.bank == Some(true) && !able.bank {
+        return Err(format!(
+            "gateway `{}`: `{}` debits no bank accounts; leave `bank` out",
+            settings.id(),
+            settings.name
+        ));
+    }
+    let limit_ms = settings.limit_ms.unwrap_or(config.payment.gateway_limit_ms);
+    let patience = Patience {
+        failures_max: settings.failures_max,
+        rest: Duration::from_secs(settings.rest_s),
+    };
+    let takes = Takes {
+        cards: settings.cards.clone().unwrap_or(able.cards),
+        bank: settings.bank.unwrap_or(able.bank),
+    };
+    let mut route = Route::new(settings.id(), gateway).patience(patience);
+    route.takes = takes;
+    route.limit = Duration::from_millis(limit_ms);
+    Ok(route)
 }
 
 /// The in-tree simulator, over real HTTPS with a certificate of its own.
-async fn simulated() -> Result<Opened, String> {
+async fn simulated() -> Result<(BogusHost, Arc<dyn Gateway>, HttpClient), String> {
     const KEY: &str = "sk_bogus_demo";
     let host = BogusHost::start(Simulator::new(KEY, rand::random()))
         .await
@@ -60,7 +146,7 @@ async fn simulated() -> Result<Opened, String> {
     let gateway = gateway::open("bogus", table).map_err(|error| error.to_string())?;
     let http =
         HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
-    Ok(Opened { gateway, http, simulator: Some(host) })
+    Ok((host, gateway, http))
 }
 
 /// `{ file = "..." }` and `{ env = "..." }` replaced by what they point at: the keys of `secrets`

@@ -26,7 +26,7 @@ pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
 pub mod explain; // which trunk takes a request, and why
 mod fingerprint; // the key of the ledger's fingerprints
-pub mod gateway; // the configured gateway, opened
+pub mod gateway; // the configured gateways, opened
 pub mod http_client; // requests to gateways
 pub mod listen; // what is said in a recording
 mod log; // lines for the operator, and what never gets into them
@@ -67,8 +67,7 @@ struct Shared {
     policy: Arc<Policy>,
     library: Arc<Library>,
     directory: Arc<ArcSwap<crate::account::Directory>>,
-    gateway: Arc<dyn crate::gateway::Gateway>,
-    http: http_client::HttpClient,
+    gateways: Arc<gateway::Gateways>,
     store: Arc<store::Store>,
     media: media::Media,
     /// Where callers may say what they are asked for.
@@ -239,7 +238,7 @@ impl Server {
     pub async fn stop(self) {
         let Server { shared, sip, accepting, tasks, simulator: _simulator } = self;
         sip.shutdown(HANG_UP).await;
-        let answer = Duration::from_millis(shared.config.payment.gateway_limit_ms);
+        let answer = shared.config.gateway_limit();
         if !drained(&shared, answer + CONCLUDE).await {
             let calls = shared.counters.calls_now.load(Ordering::Relaxed);
             warn!(calls, "charges under way are looked up at the next start");
@@ -332,8 +331,7 @@ async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
 }
 
 async fn resolve(shared: Arc<Shared>) {
-    let gateways = vec![shared.gateway.clone()];
-    resolver::Resolver::new(shared.store.clone(), gateways, shared.http.clone()).run().await;
+    resolver::Resolver::new(shared.store.clone(), shared.gateways.clone()).run().await;
 }
 
 async fn post_regularly(shared: Arc<Shared>) {

@@ -1,5 +1,5 @@
-//! `ringtill payments`: what is in the ledger, and voids and refunds of it. Each says who asked and
-//! why; the ledger keeps it.
+//! `ringtill payments`: what is in the ledger, voids and refunds of it, and outcomes a person found
+//! out. Each says who asked and why; the ledger keeps it.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::store::change::{Begun, act_name};
-use super::store::{Filter, Store};
+use super::store::{Decision, Filter, Store};
 use super::{clock, gateway, resolver};
 use crate::config::Config;
 use crate::gateway::{Act, Exchange, Gateway};
@@ -102,12 +102,7 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
 
 /// Voids or refunds, and prints what became of it; true if the money goes back.
 pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<bool, String> {
-    if wish.why.trim().is_empty() {
-        return Err("say why: --why \"...\" is kept with the payment".into());
-    }
-    if [&wish.why, &wish.who].into_iter().any(|text| looks_like_card(text)) {
-        return Err("--why and --by are kept: leave the card number out".into());
-    }
+    may_be_kept(&[&wish.why, &wish.who], &wish.why)?;
     let store = open(config).await?;
     let Some((intent, state, _)) = find(&store, &wish.payment).await? else {
         return none(&wish.payment, out);
@@ -117,21 +112,9 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         amount.map_err(|_| format!("--amount {text} is no amount: write 12.50"))
     });
     let amount = amount.transpose()?;
-    if config.gateway.settings.is_none() {
-        return Err("the simulated gateway lives inside the server and forgets: configure \
-                    [gateway.settings] to void or refund"
-            .into());
-    }
-    let opened = gateway::open(config).await?;
-    let name = opened.gateway.name();
-    if name != intent.gateway {
-        return Err(format!(
-            "it was charged by `{}`, and `{name}` is configured: configure that one",
-            intent.gateway
-        ));
-    }
+    let (gateway, http) = gateway::of_payment(config, &intent.gateway)?;
     let operation = wish.act.into();
-    let able = opened.gateway.capabilities().allow_operation(operation);
+    let able = gateway.capabilities().allow_operation(operation);
     able.map_err(|cannot| cannot.0.to_string())?;
     let change = Change {
         id: uuid::Uuid::now_v7().to_string(),
@@ -147,7 +130,7 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         Ok(Begun::Refused(why)) => return Err(why),
         Err(error) => return Err(error.to_string()),
     };
-    let progress = send(&*opened.gateway, &opened.http, &change, &intent, &state).await;
+    let progress = send(&*gateway, &http, &change, &intent, &state).await;
     let noted = store.progress(&change, &progress, clock::wall_ms()).await;
     let mut noted = noted.map_err(|error| error.to_string());
     if noted.is_err() {
@@ -178,6 +161,49 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
     written(writeln!(out, "{told}"))?;
     noted?;
     Ok(progress.took_effect())
+}
+
+/// An outcome a person found out.
+pub struct Found {
+    /// Confirmation number or reference of the payment.
+    pub payment: String,
+    pub decision: Decision,
+    pub who: String,
+    pub why: String,
+}
+
+/// Settles what no lookup could, and prints what it is now; false if there is no such payment.
+pub async fn settle(config: &Config, found: Found, out: &mut impl Write) -> Result<bool, String> {
+    let Found { payment, decision, who, why } = found;
+    let mut texts = vec![&*who, &*why];
+    if let Decision::Approved { gateway_reference, auth_code } = &decision {
+        texts.extend([gateway_reference, auth_code].into_iter().flatten().map(String::as_str));
+    }
+    may_be_kept(&texts, &why)?;
+    let store = open(config).await?;
+    let Some((intent, ..)) = find(&store, &payment).await? else { return none(&payment, out) };
+    let note = format!("by {who}: {why}");
+    let settled = store.settle(&intent.id, &decision, &note, clock::wall_ms()).await;
+    let state = settled.map_err(|error| error.to_string())??;
+    store.close().await;
+    let (number, name) = (&intent.confirmation, state.name());
+    let next = match state {
+        State::Approved(_) => ": the next reconciliation file tells the biller",
+        _ => "",
+    };
+    written(writeln!(out, "{number} is {name} now{next}"))?;
+    Ok(true)
+}
+
+/// Whether texts may go into the ledger; `why` may not be empty.
+fn may_be_kept(texts: &[&str], why: &str) -> Result<(), String> {
+    if why.trim().is_empty() {
+        return Err("say why: --why \"...\" is kept with the payment".into());
+    }
+    if texts.iter().any(|text| looks_like_card(text)) {
+        return Err("what you write is kept: leave the card number out".into());
+    }
+    Ok(())
 }
 
 fn advice(act: Act) -> &'static str {

@@ -1,7 +1,7 @@
 //! `ringtill reconcile`: the payments of a day as the ledger, the gateway and the biller's files
 //! have them. Each difference is told with what to do about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -55,16 +55,18 @@ pub async fn run(
     let payments = store.list(&filter).await.map_err(|error| error.to_string())?;
     let mut report = Report::default();
     let files = Files::read(&config.posting.directory, &config.payment.biller, &mut report);
-    let asked = match config.gateway.settings {
-        Some(_) => Some(gateway::open(config).await?),
-        None => {
-            report.notes.insert("the simulated gateway cannot be asked from here".into());
-            None
-        }
-    };
+    let mut gateways = HashMap::new();
     for (intent, state, undone) in &payments {
-        if let Some(opened) = &asked {
-            at_gateway(&*opened.gateway, &opened.http, (intent, state, *undone), &mut report).await;
+        let id = &intent.gateway;
+        let opened = gateways.entry(id).or_insert_with(|| gateway::of_payment(config, id));
+        match opened {
+            Ok((gateway, http)) => {
+                at_gateway(&**gateway, http, (intent, state, *undone), &mut report).await;
+            }
+            Err(why) => {
+                let note = format!("payments by `{id}` were not compared with it: {why}");
+                report.notes.insert(note);
+            }
         }
         files.compare(intent, state, last_step(&store, intent, now_ms).await, &mut report);
         changes(&store, &files, intent, &mut report).await?;
@@ -114,13 +116,6 @@ async fn at_gateway(
     (intent, state, undone): (&Intent, &State, Money),
     report: &mut Report,
 ) {
-    if gateway.name() != intent.gateway {
-        report.notes.insert(format!(
-            "payments by `{}` were not compared with it: it is not configured",
-            intent.gateway
-        ));
-        return;
-    }
     if !gateway.capabilities().can(Operation::Lookup) {
         report.notes.insert(format!(
             "`{}` cannot be asked: compare with its settlement report",

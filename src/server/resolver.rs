@@ -1,23 +1,23 @@
 //! Payments whose outcome is unknown are looked up at their gateway until it is known; never sent
 //! again. Payments whose call was lost on the way become unknown here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use super::clock;
-use super::http_client::HttpClient;
+use super::gateway::Gateways;
 use super::store::{Recovered, Store, StoreError, Unresolved};
 use crate::gateway::{
-    Exchange, Found, Gateway, Lookup, Modification, Purpose, Repeat, Request, Search,
+    Exchange, Found, Lookup, Modification, Purpose, Repeat, Request, Route, Routes, Search,
 };
 use crate::ledger::{Change, Entry, Intent, Progress, Recorded, State};
 
 pub struct Resolver {
     store: Arc<Store>,
-    gateways: Vec<Arc<dyn Gateway>>,
-    client: HttpClient,
+    gateways: Arc<Gateways>,
 }
 
 /// What one round of lookups did.
@@ -50,8 +50,8 @@ pub const ABSENT_AFTER_MS: i64 = 60_000;
 pub const LOST_AFTER_MS: i64 = 5 * 60_000;
 
 impl Resolver {
-    pub fn new(store: Arc<Store>, gateways: Vec<Arc<dyn Gateway>>, client: HttpClient) -> Resolver {
-        Resolver { store, gateways, client }
+    pub fn new(store: Arc<Store>, gateways: Arc<Gateways>) -> Resolver {
+        Resolver { store, gateways }
     }
 
     /// Looks up whatever is due, for ever. It may be dropped at any time.
@@ -78,12 +78,13 @@ impl Resolver {
             let Recovered { not_charged, unknown } = lost;
             error!(fault = "ringtill", not_charged, unknown, "calls were lost while paying");
         }
-        let send = |request: Request| {
-            let client = self.client.clone();
-            async move { client.send(request, LOOKUP_LIMIT).await }
+        let send = |route: &Route, request: Request| {
+            let (gateways, id) = (self.gateways.clone(), route.id.clone());
+            async move { gateways.send(&id, request, LOOKUP_LIMIT).await }
         };
-        let mut all = round(&self.store, &self.gateways, now_ms, send).await?;
-        all.add(changes(&self.store, &self.gateways, now_ms, send).await?);
+        let routes = &self.gateways.routes;
+        let mut all = round(&self.store, routes, now_ms, send).await?;
+        all.add(changes(&self.store, routes, now_ms, send).await?);
         Ok(all)
     }
 }
@@ -92,18 +93,20 @@ impl Resolver {
 /// the gateway knows it again. Elsewhere a second refund would be another one, so a person looks.
 async fn changes<F: Future<Output = Exchange>>(
     store: &Store,
-    gateways: &[Arc<dyn Gateway>],
+    routes: &Routes,
     now_ms: i64,
-    mut send: impl FnMut(Request) -> F,
+    mut send: impl FnMut(&Route, Request) -> F,
 ) -> Result<Round, StoreError> {
     let mut round = Round::default();
     for due in store.open_changes(now_ms).await? {
-        let gateway = gateways.iter().find(|gateway| gateway.name() == due.intent.gateway);
-        let progress = match gateway {
-            Some(gateway) if gateway.capabilities().repeat == Repeat::Replays => {
+        let progress = match routes.by_id(&due.intent.gateway) {
+            Some(route) if route.gateway.capabilities().repeat == Repeat::Replays => {
                 let change = modification(&due.change, &due.intent, &due.state, now_ms);
-                match gateway.modify(&change) {
-                    Ok(request) => gateway.modified(&change, &send(request).await).into(),
+                match route.gateway.modify(&change) {
+                    Ok(request) => {
+                        let exchange = send(route, request).await;
+                        route.gateway.modified(&change, &exchange).into()
+                    }
                     Err(cannot) => Progress::Unknown(cannot.0.into()),
                 }
             }
@@ -152,18 +155,26 @@ pub fn modification<'a>(
 /// Looks up everything due, one after the other, sending by `send`.
 async fn round<F: Future<Output = Exchange>>(
     store: &Store,
-    gateways: &[Arc<dyn Gateway>],
+    routes: &Routes,
     now_ms: i64,
-    mut send: impl FnMut(Request) -> F,
+    mut send: impl FnMut(&Route, Request) -> F,
 ) -> Result<Round, StoreError> {
     let mut round = Round::default();
+    // A gateway that does not answer is asked once a round: others must not wait for it.
+    let mut silent = HashSet::new();
     for due in store.unresolved(now_ms).await? {
-        let gateway = gateways.iter().find(|gateway| gateway.name() == due.intent.gateway);
-        let found = match gateway {
-            Some(gateway) => {
-                let mut search = Search::new(&**gateway, lookup(&due, now_ms));
+        if silent.contains(&due.intent.gateway) {
+            continue;
+        }
+        let found = match routes.by_id(&due.intent.gateway) {
+            Some(route) => {
+                let mut search = Search::new(&*route.gateway, lookup(&due, now_ms));
                 while let Some(request) = search.request() {
-                    search.answered(&send(request).await);
+                    let exchange = send(route, request).await;
+                    if !matches!(exchange, Exchange::Response(_)) {
+                        silent.insert(due.intent.gateway.clone());
+                    }
+                    search.answered(&exchange);
                 }
                 search.found()
             }
@@ -216,13 +227,14 @@ fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Dialect;
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
     use crate::gateway::{Charge, Verdict};
+    use crate::gateway::{Dialect, Gateway};
     use crate::instrument::{Card, Expiry, Instrument, Pan};
     use crate::ledger::sample;
     use crate::secret::Secret;
     use crate::server::bogus::BogusHost;
+    use crate::server::http_client::HttpClient;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -234,6 +246,10 @@ mod tests {
         Arc::new(Bogus::open(Settings { base_url: base_url.into(), api_key }).unwrap())
     }
 
+    fn client(roots: &[Vec<u8>]) -> HttpClient {
+        HttpClient::new(roots).unwrap()
+    }
+
     fn card(number: &str) -> Card {
         let expiry = Expiry::parse("1239", jiff::civil::date(2026, 6, 1)).unwrap();
         Card { pan: Pan::parse(number).unwrap(), expiry, cvv: None, zip: None }
@@ -243,7 +259,7 @@ mod tests {
         _directory: tempfile::TempDir,
         store: Store,
         simulator: Simulator,
-        gateways: Vec<Arc<dyn Gateway>>,
+        routes: Routes,
     }
 
     impl Bench {
@@ -251,8 +267,8 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let place = directory.path().join("ledger.db");
             let store = Store::open(place.to_str().unwrap()).await.unwrap();
-            let gateways = vec![gateway("https://gateway.example")];
-            Bench { _directory: directory, store, simulator: Simulator::new("key", 1), gateways }
+            let routes = Routes::one(gateway("https://gateway.example"));
+            Bench { _directory: directory, store, simulator: Simulator::new("key", 1), routes }
         }
 
         /// A payment as the script makes it: consent, sending, whatever came back.
@@ -271,9 +287,10 @@ mod tests {
                 save: false,
                 at_ms: now_ms,
             };
-            let request = self.gateways[0].charge(&sale).unwrap();
+            let gateway = &self.routes.all()[0].gateway;
+            let request = gateway.charge(&sale).unwrap();
             let exchange = self.simulator.exchange(now_ms, request);
-            let verdict = self.gateways[0].verdict(&sale, &exchange);
+            let verdict = gateway.verdict(&sale, &exchange);
             self.step(&intent, State::from(&verdict), now_ms).await;
             intent
         }
@@ -288,8 +305,8 @@ mod tests {
 
         async fn round(&mut self, now_ms: i64) -> Round {
             let simulator = &mut self.simulator;
-            let send = |request| std::future::ready(simulator.exchange(now_ms, request));
-            round(&self.store, &self.gateways, now_ms, send).await.unwrap()
+            let send = |_: &Route, request| std::future::ready(simulator.exchange(now_ms, request));
+            round(&self.store, &self.routes, now_ms, send).await.unwrap()
         }
 
         async fn state(&self, intent: &Intent) -> State {
@@ -338,7 +355,7 @@ mod tests {
         let mut bench = Bench::new().await;
         bench.simulator.fail_next(Fault::CloseAfterProcessing);
         let intent = bench.pay(1, GOOD, NOW).await;
-        bench.gateways = Vec::new();
+        bench.routes = Routes::new(Vec::new());
         assert_eq!(bench.round(NOW + 2_000).await, Round { deferred: 1, ..Round::default() });
         let days = 72 * 3_600_000;
         assert_eq!(bench.round(NOW + days).await, Round { manual: 1, ..Round::default() });
@@ -392,8 +409,8 @@ mod tests {
         // This one is alive: its last step is young, though its consent is old.
         bench.step(&intents[2], State::Sending, NOW + 1_000).await;
         let store = Arc::new(bench.store);
-        let client = HttpClient::new(&[]).unwrap();
-        let resolver = Resolver::new(store.clone(), Vec::new(), client);
+        let gateways = Gateways::one(gateway("https://gateway.invalid"), client(&[]));
+        let resolver = Resolver::new(store.clone(), Arc::new(gateways));
         let states = async || {
             let all = store.intents().await.unwrap();
             all.iter().map(|(_, state)| state.name()).collect::<Vec<_>>()
@@ -418,9 +435,10 @@ mod tests {
         let intent = bench.pay(1, GOOD, NOW).await;
         let Bench { _directory, store, simulator, .. } = bench;
         let host = BogusHost::start(simulator).await.unwrap();
-        let client = HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).unwrap();
+        let client = client(&[host.certificate_pem.clone().into_bytes()]);
         let store = Arc::new(store);
-        let resolver = Resolver::new(store.clone(), vec![gateway(&host.base_url())], client);
+        let gateways = Gateways::one(gateway(&host.base_url()), client);
+        let resolver = Resolver::new(store.clone(), Arc::new(gateways));
         let round = resolver.step(NOW + 2_000).await.unwrap();
         assert_eq!(round, Round { resolved: 1, ..Round::default() });
         assert_eq!(store.intent(&intent.id).await.unwrap().unwrap().1.name(), "approved");

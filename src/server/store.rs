@@ -20,13 +20,17 @@ pub mod change; // voids and refunds
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
+mod settle; // outcomes a person knows
 
 pub use list::Filter;
 use row::{add_step, columns, lookup_wait_ms, move_to, read};
+pub use settle::Decision;
 
 /// The ledger on disk.
 pub struct Store {
     pool: AnyPool,
+    /// For what a caller waits for: it is read while something else is written.
+    reader: AnyPool,
     /// One reconciliation file is written at a time.
     posting: tokio::sync::Mutex<()>,
 }
@@ -97,17 +101,9 @@ impl Store {
         let mut first = options.connect().await.map_err(wrong)?;
         prepare(&mut first).await.map_err(wrong)?;
         first.close().await.map_err(wrong)?;
-        let pool = AnyPoolOptions::new()
-            .min_connections(1)
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_with(options)
-            .await
-            .map_err(wrong)?;
-        let store = Store { pool, posting: tokio::sync::Mutex::new(()) };
+        let pool = connections(1, &options).await.map_err(wrong)?;
+        let reader = connections(READERS, &options).await.map_err(wrong)?;
+        let store = Store { pool, reader, posting: tokio::sync::Mutex::new(()) };
         store.check_durable(place).await?;
         migrations().run(&store.pool).await.map_err(|error| {
             StoreError::Open(format!(
@@ -170,7 +166,7 @@ impl Store {
             }
             other => other?,
         };
-        add_step(&mut tx, &intent.id, &State::Consented, now_ms).await?;
+        add_step(&mut tx, &intent.id, &State::Consented, "", now_ms).await?;
         tx.commit().await?;
         Ok(Recorded::Stored)
     }
@@ -195,16 +191,50 @@ impl Store {
             .bind(screening.amount.minor)
             .bind(screening.amount.currency.code())
             .bind(fingerprint)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.reader)
             .await?;
         let earlier = row.map(|row| read(&row)).transpose()?;
         let earlier = earlier.and_then(|(intent, state)| screening.earlier(&intent, &state));
         let mut found = Screened { earlier, ..Screened::default() };
-        for counted in Counted::ALL {
+        for counted in self.suspect(screening).await? {
             let (attempts, declines) = self.tries(screening, counted).await?;
             screening.tried(counted, &attempts, &declines, &mut found);
         }
         Ok(found)
+    }
+
+    /// Whose tries are to be looked at one by one: few enough can reach no limit.
+    async fn suspect(&self, screening: &Screening) -> Result<Vec<Counted>, StoreError> {
+        let sql = format!(
+            "select {}, {}, {}, {}, {}, {}",
+            count("caller = $1", false),
+            count("caller = $1", true),
+            count("biller = $2 and account_id = $3", false),
+            count("biller = $2 and account_id = $3", true),
+            count("issuer = $4", true),
+            count("trunk = $5", true),
+        );
+        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(letters(screening.origin.caller))
+            .bind(&screening.biller)
+            .bind(&screening.account_id)
+            .bind(letters(screening.origin.issuer))
+            .bind(&screening.origin.trunk)
+            .bind(screening.limits.since_ms(screening.at_ms))
+            .fetch_one(&self.reader)
+            .await?;
+        let at = |column: usize| row.try_get::<i64, _>(column);
+        let counts = [
+            (Counted::Caller, at(0)?, at(1)?),
+            (Counted::Account, at(2)?, at(3)?),
+            (Counted::Issuer, 0, at(4)?),
+            (Counted::Trunk, 0, at(5)?),
+        ];
+        let suspect = counts.into_iter().filter(|(counted, attempts, declines)| {
+            screening.limits.may_tell(*counted, *attempts, *declines)
+        });
+        Ok(suspect.map(|(counted, ..)| counted).collect())
     }
 
     /// Times of what one of them has tried, and what of it was refused.
@@ -238,7 +268,7 @@ impl Store {
             Counted::Account => query.bind(&screening.biller),
             _ => query,
         };
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&self.reader).await?;
         let (mut attempts, mut declines) = (Vec::new(), Vec::new());
         for row in rows.iter().rev() {
             let (at_ms, state): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -342,8 +372,29 @@ impl Store {
 
     /// Waits for what is being written and closes the file.
     pub async fn close(&self) {
+        self.reader.close().await;
         self.pool.close().await;
     }
+}
+
+/// Connections that stay open.
+async fn connections(count: u32, options: &AnyConnectOptions) -> Result<AnyPool, sqlx::Error> {
+    AnyPoolOptions::new()
+        .min_connections(count)
+        .max_connections(count)
+        .acquire_timeout(ACQUIRE)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .after_connect(|connection, _| Box::pin(prepare(connection)))
+        .connect_with(options.clone())
+        .await
+}
+
+/// How many recent tries there are, as a column; of refusals in the words of their indexes. An
+/// empty value stands for nobody.
+fn count(whose: &str, refused: bool) -> String {
+    let only = if refused { "and state = 'declined'" } else { "" };
+    format!("(select count(*) from intent where {whose} and created_ms >= $6 {only})")
 }
 
 /// `synchronous = full` syncs the log at every commit: a committed entry survives a power cut.
@@ -359,6 +410,8 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Connections for what callers wait for.
+const READERS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
 
 const INSERT: &str = "\

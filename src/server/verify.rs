@@ -1,4 +1,4 @@
-//! `ringtill gateway test`: a verification against the configured gateway, with what was reached,
+//! `ringtill gateway test`: a verification against each configured gateway, with what was reached,
 //! what was answered, and whose fault it is if that is not an approval. No money moves.
 
 use std::io::{self, Write};
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::tls::TlsInfo;
 
+use super::http_client::HttpClient;
 use super::{clock, gateway};
 use crate::config::Config;
 use crate::gateway::{
-    Charge, Exchange, Found, Gateway, Lookup, Operation, Purpose, Search, Verdict,
+    Charge, Exchange, Found, Gateway, Lookup, Operation, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
 use crate::ledger::journal::masked;
@@ -21,8 +22,9 @@ const CODE: &str = "999";
 const ZIP: &str = "46201";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Prints as it goes. False: the gateway could not be used, or did not approve the test card.
-pub async fn test(config: &Config, out: &mut impl Write) -> io::Result<bool> {
+/// Prints as it goes. False: a gateway could not be used, or did not approve the test card. With
+/// `id` only that one is tried.
+pub async fn test(config: &Config, id: Option<&str>, out: &mut impl Write) -> io::Result<bool> {
     let opened = match gateway::open(config).await {
         Ok(opened) => opened,
         Err(why) => {
@@ -30,8 +32,35 @@ pub async fn test(config: &Config, out: &mut impl Write) -> io::Result<bool> {
             return blame(out, "yours: the configuration cannot work as it is");
         }
     };
-    let gateway = &*opened.gateway;
-    tell(out, "gateway", gateway.name())?;
+    let gateways = &opened.gateways;
+    let mut good = true;
+    let mut tried = 0;
+    for route in gateways.routes.all() {
+        let wanted = id.is_none_or(|id| id == &*route.id);
+        let Some(http) = gateways.client(&route.id).filter(|_| wanted) else { continue };
+        if tried > 0 {
+            writeln!(out)?;
+        }
+        tried += 1;
+        good &= test_one(config, route, http, out).await?;
+    }
+    if tried == 0 {
+        let known: Vec<&str> = gateways.routes.all().iter().map(|route| &*route.id).collect();
+        tell(out, "settings", &format!("no gateway has this id; there are: {}", known.join(", ")))?;
+        return Ok(false);
+    }
+    Ok(good)
+}
+
+async fn test_one(
+    config: &Config,
+    route: &Route,
+    http: &HttpClient,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let gateway = &*route.gateway;
+    let alias = if *route.id == *gateway.name() { "" } else { &*route.id };
+    tell(out, "gateway", format!("{} {alias}", gateway.name()).trim_end())?;
     let capabilities = gateway.capabilities();
     let can = Operation::ALL.into_iter().filter(|operation| capabilities.can(*operation));
     let mut can: Vec<&str> = can.map(Operation::name).collect();
@@ -41,7 +70,7 @@ pub async fn test(config: &Config, out: &mut impl Write) -> io::Result<bool> {
     let reference = uuid::Uuid::now_v7().to_string();
     let Some(card) = card() else { return blame(out, "Ringtill's: the test card") };
     if !capabilities.can(Operation::Verify) {
-        return look_up(gateway, &opened.http, &reference, out).await;
+        return look_up(gateway, http, &reference, out).await;
     }
     let charge = Charge {
         purpose: Purpose::Verify,
@@ -60,7 +89,7 @@ pub async fn test(config: &Config, out: &mut impl Write) -> io::Result<bool> {
     let host = reach(&request.head.uri, out).await?;
     tell(out, "sent", &format!("verification of the card ending 1111, reference {reference}"))?;
     let began = clock::now();
-    let exchange = opened.http.send(request, LIMIT).await;
+    let exchange = http.send(request, LIMIT).await;
     answered(&exchange, &host, began, out)?;
     conclude(&gateway.verdict(&charge, &exchange), out)
 }
@@ -77,7 +106,7 @@ fn card() -> Option<Card> {
 /// A gateway without verification is asked for a charge that nobody made.
 async fn look_up(
     gateway: &dyn Gateway,
-    http: &super::http_client::HttpClient,
+    http: &HttpClient,
     reference: &str,
     out: &mut impl Write,
 ) -> io::Result<bool> {

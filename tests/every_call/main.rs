@@ -20,8 +20,8 @@ use ringtill::secret::Keys;
 mod scenes;
 mod words;
 
-use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Scene, earlier, key, scenes};
-use words::{Words, response};
+use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes};
+use words::{response, routes};
 
 const CALLS_MIN: u64 = 100_000;
 const MISBEHAVIOURS_MAX: u32 = 4;
@@ -98,6 +98,8 @@ fn run(scene: &Scene, choices: &mut Choices) {
         last_asked: None,
         last_reference: String::new(),
         asked_since_sale: true,
+        sold_at: String::new(),
+        went_unprocessed: false,
         hung_up: false,
         transferred: false,
         store_failed: false,
@@ -107,7 +109,7 @@ fn run(scene: &Scene, choices: &mut Choices) {
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
-        gateway: Arc::new(Words),
+        routes: Arc::new(routes(scene.gateways)),
         fingerprints: Arc::new(key()),
         caller: scene.caller.clone(),
         trunk: "trunk".into(),
@@ -166,6 +168,9 @@ struct World<'a> {
     last_asked: Option<&'static str>,
     last_reference: String,
     asked_since_sale: bool,
+    /// Where the last sale went, and whether it was certainly not processed there.
+    sold_at: String,
+    went_unprocessed: bool,
     hung_up: bool,
     transferred: bool,
     /// A write to the ledger was reported as failed, or it could not be read.
@@ -211,7 +216,7 @@ impl World<'_> {
                 })
             }
             Request::Record(entry) => Reply::Record(self.record(entry)),
-            Request::Send { request, .. } => Reply::Send(self.gateway(&request)),
+            Request::Send { gateway, request, .. } => Reply::Send(self.gateway(&gateway, &request)),
             Request::Wait(_) => Reply::Wait,
             Request::Transfer => {
                 self.transferred = !self.hung_up && self.choices.pick(2) == 0;
@@ -312,11 +317,29 @@ impl World<'_> {
         Recorded::Failed("injected".into())
     }
 
-    fn gateway(&mut self, request: &gateway::Request) -> Exchange {
+    fn gateway(&mut self, route: &str, request: &gateway::Request) -> Exchange {
         let body = String::from_utf8(request.body.to_vec()).unwrap();
         let words: Vec<&str> = body.split(' ').collect();
         match words[0] {
-            "sale" => self.sale(words[1], words[2].parse().unwrap(), &words[3..].join(" ")),
+            "sale" => {
+                let reference = words[1];
+                let known = self.journal.intent(reference).map(|(intent, _)| &*intent.gateway);
+                assert_eq!(known, Some(route), "the ledger would ask another gateway");
+                let elsewhere = std::mem::take(&mut self.sold_at) != route;
+                let elsewhere = elsewhere && self.went_unprocessed;
+                self.check_new(reference, elsewhere);
+                let exchange =
+                    self.sale(reference, words[2].parse().unwrap(), &words[3..].join(" "));
+                self.went_unprocessed = match &exchange {
+                    Exchange::NotSent(_) => true,
+                    Exchange::Response(response) => response.body() == b"busy",
+                    Exchange::NoAnswer(_) => false,
+                };
+                self.sold_at = route.to_string();
+                let resting = route == "first" && self.scene.gateways == Gateways::FirstRests;
+                assert!(!resting, "a gateway that rests is asked");
+                exchange
+            }
             "lookup" => self.look_up(words[1]),
             other => panic!("the script must not {other}"),
         }
@@ -327,7 +350,6 @@ impl World<'_> {
         assert_eq!(durable, Some(&State::Sending), "the request leaves before the ledger knows");
         let consented = self.consented.clone();
         assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
-        self.check_new(reference);
         self.check_again(minor, card);
         const REPLIES: [&str; 8] =
             ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
@@ -335,7 +357,8 @@ impl World<'_> {
         const LOST_BEFORE: usize = 9;
         const LOST_AFTER: usize = 10;
         const GARBLED_AFTER: usize = 11;
-        let way = self.choices.pick(12);
+        const BUSY: usize = 12;
+        let way = self.choices.pick(13);
         if way == NOT_SENT {
             return Exchange::NotSent("refused".into());
         }
@@ -344,6 +367,7 @@ impl World<'_> {
         assert_eq!(*arrived, 1, "a request that had left was sent again");
         let decision = match way {
             LOST_BEFORE => return Exchange::NoAnswer("closed".into()),
+            BUSY => return response("busy"),
             LOST_AFTER | GARBLED_AFTER => "approved",
             way => REPLIES[way],
         };
@@ -358,9 +382,10 @@ impl World<'_> {
         }
     }
 
-    /// A new charge is for something the caller has said since the last one.
-    fn check_new(&mut self, reference: &str) {
-        let again = self.last_reference == reference;
+    /// A new charge is for something the caller has said since the last one, or the last one's
+    /// gateway did not process it and this is another.
+    fn check_new(&mut self, reference: &str, elsewhere: bool) {
+        let again = self.last_reference == reference || elsewhere;
         let screened = std::mem::take(&mut self.screened);
         assert!(again || screened, "charged without a look into the ledger");
         assert!(again || self.asked_since_sale, "the same card was charged again unasked");
@@ -404,7 +429,8 @@ impl World<'_> {
         assert!(charged.len() <= 1, "charged twice: {path}");
         let said = |id| self.said.contains(&id);
         let charges = self.noted.iter().filter(|note| matches!(note, Note::Charging { .. }));
-        let charges_max = usize::from(self.scene.settings.declines_max);
+        let gateways = if self.scene.gateways == Gateways::One { 1 } else { 2 };
+        let charges_max = gateways * usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
         let handed_over = self.transferred && !said("result.approved");
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");

@@ -19,6 +19,16 @@ pub struct Scene {
     pub earlier: Option<Earlier>,
     /// Somebody can take callers over.
     pub agent: bool,
+    pub gateways: Gateways,
+}
+
+/// What the biller has configured: the first takes every card, the second Visa.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Gateways {
+    One,
+    Two,
+    /// The first has failed too often of late.
+    FirstRests,
 }
 
 /// A payment of before this call.
@@ -55,6 +65,7 @@ pub fn scenes() -> Vec<Scene> {
         accounts,
         earlier: None,
         agent: true,
+        gateways: Gateways::One,
     };
     let owing = account("1001", 32_172);
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
@@ -69,6 +80,14 @@ pub fn scenes() -> Vec<Scene> {
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
         scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
+        Scene {
+            gateways: Gateways::Two,
+            ..scene("two gateways", &passed_on, &brief, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::FirstRests,
+            ..scene("two gateways, one rests", &passed_on, &brief, vec![owing.clone()])
+        },
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),

@@ -1,11 +1,17 @@
 //! A gateway whose replies are words, so that a test can write them.
 
+use std::sync::Arc;
+
+use ringtill::gateway::route::{Patience, Takes};
 use ringtill::gateway::{
     self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
-    Modification, Modified, Operation, Repeat, Verdict,
+    Modification, Modified, Operation, Repeat, Route, Routes, Verdict,
 };
-use ringtill::instrument::Instrument;
+use ringtill::instrument::{Brand, Instrument};
 use zeroize::Zeroizing;
+
+use super::NOW_MS;
+use super::scenes::Gateways;
 
 /// See above.
 pub struct Words;
@@ -56,6 +62,23 @@ impl Gateway for Words {
     }
 }
 
+/// The gateways of a biller, new ones.
+pub fn routes(which: Gateways) -> Routes {
+    let patience = Patience { failures_max: 1, ..Patience::default() };
+    let first = Route::new("first", Arc::new(Words));
+    let mut second = Route::new("second", Arc::new(Words));
+    second.takes = Takes { cards: vec![Brand::Visa], bank: false };
+    match which {
+        Gateways::One => Routes::new(vec![first]),
+        Gateways::Two => Routes::new(vec![first, second]),
+        Gateways::FirstRests => {
+            let first = first.patience(patience);
+            first.report(&Exchange::NoAnswer("closed".into()), NOW_MS - 1);
+            Routes::new(vec![first, second])
+        }
+    }
+}
+
 fn word(exchange: &Exchange) -> Verdict {
     let response = match exchange.response() {
         Ok(response) => response,
@@ -70,6 +93,7 @@ fn word(exchange: &Exchange) -> Verdict {
         b"number" => Verdict::Fixable(Fixable::Number),
         b"held" => Verdict::Held("review".into()),
         b"config" => Verdict::Config("wrong key".into()),
+        b"busy" => Verdict::NotSent("come back later".into()),
         _ => Verdict::Unknown("unreadable answer".into()),
     }
 }

@@ -39,7 +39,7 @@ fn secret_text(path: &Path) -> toml::Value {
 
 async fn told(config: &Config) -> (bool, String) {
     let mut out = Vec::new();
-    let good = verify::test(config, &mut out).await.unwrap();
+    let good = verify::test(config, None, &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
     for private in [SECRET, "4111111111111111", "999,"] {
         assert!(!text.contains(private), "{text}");

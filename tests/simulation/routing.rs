@@ -7,7 +7,7 @@ use ringtill::account::directory::Directory;
 use ringtill::account::{Account, csv};
 use ringtill::call::{Call, Input, Output, Policy, SecondLeg, Serial, Setup, Telling};
 use ringtill::dialogue;
-use ringtill::gateway::{self, Exchange};
+use ringtill::gateway::{self, Exchange, Routes};
 use ringtill::instrument::FingerprintKey;
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Recorded, State};
@@ -89,7 +89,7 @@ impl World {
             profile: Arc::new(Profile { trust_caller_id: true.into(), ..profile }),
             local: local(20_000),
             library: crate::library().clone(),
-            gateway: gateway::open("bogus", table).unwrap(),
+            routes: Arc::new(Routes::one(gateway::open("bogus", table).unwrap())),
             policy: Arc::new(policy),
             seed: [9; 32],
         };

@@ -11,7 +11,7 @@ use ringtill::account::csv;
 use ringtill::call::{Call, Input, Output, Policy, Setup, Telling};
 use ringtill::dialogue::{self, Told};
 use ringtill::gateway::bogus::Simulator;
-use ringtill::gateway::{self, Gateway};
+use ringtill::gateway::{self, Routes};
 use ringtill::instrument::FingerprintKey;
 use ringtill::ledger::journal::Journal;
 use ringtill::media::{self, ListenId, Stream};
@@ -45,7 +45,7 @@ pub struct Server {
     call: Option<Running>,
     library: Arc<Library>,
     directory: Directory,
-    gateway: Arc<dyn Gateway>,
+    routes: Arc<Routes>,
     pub simulator: Simulator,
     pub journal: Journal,
     replies: VecDeque<(Instant, Input)>,
@@ -85,7 +85,7 @@ impl Server {
             call: None,
             library,
             directory: import.directory,
-            gateway: gateway::open("bogus", table).unwrap(),
+            routes: Arc::new(Routes::one(gateway::open("bogus", table).unwrap())),
             simulator: Simulator::new(&key, seed),
             journal: Journal::new(),
             replies: VecDeque::new(),
@@ -243,7 +243,7 @@ impl Server {
                 profile: Arc::new(profile),
                 local,
                 library: self.library.clone(),
-                gateway: self.gateway.clone(),
+                routes: self.routes.clone(),
                 policy: Arc::new(policy),
                 seed: self.seed,
             },
@@ -279,7 +279,7 @@ impl Server {
                     let recorded = self.journal.record(entry);
                     self.reply(now + STORE_TIME, Input::Recorded(serial, recorded));
                 }
-                Output::Send(serial, request, _) => {
+                Output::Send(serial, _, request, _) => {
                     let exchange = self.simulator.exchange(wall_ms, request);
                     self.reply(now + GATEWAY_TIME, Input::Exchanged(serial, exchange));
                 }

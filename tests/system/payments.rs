@@ -25,16 +25,21 @@ struct Bench {
 impl Bench {
     /// A server with its gateway; `velocity` are the limits it has.
     fn new(velocity: &str) -> Bench {
+        Bench::with(velocity, |settings| format!("[gateway]\nname = \"bogus\"\n{settings}"))
+    }
+
+    /// The same with `gateways` as the configuration has them, given what leads to the simulator.
+    fn with(velocity: &str, gateways: impl FnOnce(&str) -> String) -> Bench {
         let runtime = Runtime::new().unwrap();
         let host = runtime.block_on(BogusHost::start(Simulator::new(KEY, 7))).unwrap();
         let binary = Binary::launch(ACCOUNTS, |folder, port| {
             fs::write(folder.join("ca.pem"), &host.certificate_pem).unwrap();
-            let gateway = format!(
-                "[gateway]\nname = \"bogus\"\nca_file = \"ca.pem\"\n\
+            let settings = format!(
+                "ca_file = \"ca.pem\"\n\
                  [gateway.settings]\nbase_url = \"{}\"\napi_key = \"{KEY}\"\n",
                 host.base_url()
             );
-            config(folder, port, "info", &gateway)
+            config(folder, port, "info", &gateways(&settings))
                 .replace("duplicate_window_minutes = 0\n", "cvv = false\nzip = false\n")
                 .replace("caller_attempts = 0, account_attempts = 0", velocity)
         });
@@ -133,6 +138,10 @@ fn payments_are_undone_and_reconciled() {
     let (code, text) = bench.run(&["payments", "void", "999", "--why", "x"]);
     assert!(code == Some(1) && text.contains("no payment has"), "{code:?} {text}");
 
+    let settle = ["payments", "settle", paid, "--as", "declined", "--why", "x"];
+    let (code, text) = bench.run(&settle);
+    assert!(code == Some(1) && text.contains("it is posted already"), "{code:?} {text}");
+
     // The biller is told of both, and everybody agrees.
     let posting = bench.binary.path("posting");
     let files = || {
@@ -164,6 +173,47 @@ fn payments_are_undone_and_reconciled() {
     let (code, text) = bench.run(&["reconcile", "2001-02-03"]);
     assert!(code == Some(1) && text.contains("2001-02-03: 0 payments"), "{code:?} {text}");
     assert_eq!(bench.binary.stop(), Some(0));
+}
+
+#[test]
+fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
+    let _turn = one_at_a_time();
+    let mut bench = Bench::with("", |settings| {
+        let down = "id = \"down\"\nname = \"bogus\"\nfailures_max = 1\nrest_s = 3600\n";
+        let nowhere = "[gateway.settings]\nbase_url = \"https://127.0.0.1:1\"\napi_key = \"k\"\n";
+        let up = format!("id = \"up\"\nname = \"bogus\"\ncards = [\"visa\"]\n{settings}");
+        format!("[[gateway]]\n{down}{nowhere}[[gateway]]\n{up}")
+    });
+    let (code, text) = bench.run(&["gateway", "test", "up"]);
+    assert!(code == Some(0) && text.contains("bogus up"), "{code:?} {text}");
+    let (code, text) = bench.run(&["gateway", "test"]);
+    assert!(code == Some(1) && text.contains("the network's"), "{code:?} {text}");
+    let (code, text) = bench.run(&["gateway", "test", "dwon"]);
+    assert!(code == Some(1) && text.contains("there are: down, up"), "{code:?} {text}");
+
+    let pays = bench.pays();
+    bench.call(&pays);
+    // It has failed once: the second is not sent there at all.
+    bench.call(&format!("hear again.approved, hear-start again.ask, key 1, {pays}"));
+    bench.binary.wait_for("it has failed too often");
+    let (_, text) = bench.run(&["payments", "list"]);
+    let lines = |parts: [&str; 2]| {
+        let has = |line: &&str| parts.iter().all(|part| line.contains(part));
+        text.lines().filter(has).count()
+    };
+    assert_eq!(lines(["approved", " up "]) + lines(["posted", " up "]), 2, "{text}");
+    assert_eq!(lines(["not_charged", " down "]), 1, "{text}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!(bench.host.sales().len(), 2);
+
+    // What was charged there is undone there, and compared with it.
+    let latest = bench.confirmations()[0].clone();
+    let (code, text) = bench.run(&["payments", "void", &latest, "--why", "asked for"]);
+    assert!(code == Some(0) && text.contains("void of $323.72 done"), "{code:?} {text}");
+    bench.wait_for(&bench.confirmations()[2], "posted");
+    assert_eq!(bench.binary.stop(), Some(0));
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("3 payments, 0 differences"), "{code:?} {text}");
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Store {
             let query = sqlx::query(query).bind(&row.intent.id);
             if query.execute(&mut *tx).await?.rows_affected() == 1 {
                 let posted = State::Posted(approval.clone());
-                add_step(&mut tx, &row.intent.id, &posted, now_ms).await?;
+                add_step(&mut tx, &row.intent.id, &posted, "", now_ms).await?;
             }
         }
         sqlx::query("update posting set written_ms = $3 where biller = $1 and sequence = $2")

@@ -17,6 +17,17 @@ pub(super) async fn move_to(
     to: &State,
     now_ms: i64,
 ) -> Result<bool, sqlx::Error> {
+    move_noted(tx, id, to, detail(to), now_ms).await
+}
+
+/// The same with `note` beside the step, for who looks into it later.
+pub(super) async fn move_noted(
+    tx: &mut Transaction<'_, Any>,
+    id: &str,
+    to: &State,
+    note: &str,
+    now_ms: i64,
+) -> Result<bool, sqlx::Error> {
     let from: Vec<String> = predecessors(to).iter().map(|name| format!("'{name}'")).collect();
     if from.is_empty() {
         return Ok(false);
@@ -60,7 +71,7 @@ pub(super) async fn move_to(
     };
     let moved = query.execute(&mut **tx).await?.rows_affected() == 1;
     if moved {
-        add_step(tx, id, to, now_ms).await?;
+        add_step(tx, id, to, note, now_ms).await?;
     }
     Ok(moved)
 }
@@ -69,12 +80,13 @@ pub(super) async fn add_step(
     tx: &mut Transaction<'_, Any>,
     id: &str,
     state: &State,
+    note: &str,
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
     let query = "insert into step (intent_id, position, state, detail, at_ms) \
                  select $1, coalesce(max(position), 0) + 1, $2, $3, $4 from step \
                  where intent_id = $1";
-    let query = sqlx::query(query).bind(id).bind(state.name()).bind(detail(state)).bind(now_ms);
+    let query = sqlx::query(query).bind(id).bind(state.name()).bind(note).bind(now_ms);
     query.execute(&mut **tx).await?;
     Ok(())
 }
