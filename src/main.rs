@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::alloc::System;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,14 +8,21 @@ use clap::{Parser, Subcommand};
 
 use ringtill::config::Config;
 use ringtill::dial::script::Keying;
-use ringtill::gateway::Act;
 use ringtill::media::Method;
-use ringtill::server::store::{Decision, Filter};
-use ringtill::server::{
-    self, Server, demo, dial, dtmf, explain, listen, payments, prompts, reconcile,
-};
+use ringtill::server::{self, Server, demo, dial, dtmf, explain, listen, prompts, reconcile};
 use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
+use zeroizing_alloc::ZeroAlloc;
+
+#[path = "main/payments.rs"]
+mod payments;
+
+use payments::PaymentsCommand;
+
+/// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
+/// hand their memory back as it was.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]
@@ -146,129 +154,6 @@ enum GatewayCommand {
         /// Only the gateway of this id
         id: Option<String>,
     },
-}
-
-#[derive(Subcommand)]
-enum PaymentsCommand {
-    /// Lists payments, newest first
-    List {
-        /// Of this account alone
-        #[arg(long)]
-        account: Option<String>,
-        /// In this state alone, such as approved, posted, declined, unknown, held, manual
-        #[arg(long)]
-        state: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
-    },
-    /// Shows one payment with all its steps, voids and refunds
-    Show {
-        /// Confirmation number or reference
-        payment: String,
-    },
-    /// Undoes a payment that has not settled
-    Void {
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Pays back a payment that has settled, or a part of it
-    Refund {
-        #[command(flatten)]
-        reason: Reason,
-        /// Part to pay back, such as 12.50; all that is left unless given
-        #[arg(long)]
-        amount: Option<String>,
-    },
-    /// Writes down what you found at the gateway of a payment that is unknown, held or manual
-    ///
-    /// Nothing is sent. What you say is approved is in the next reconciliation file.
-    Settle {
-        #[command(flatten)]
-        reason: Reason,
-        /// What became of it
-        #[arg(long = "as", value_enum)]
-        outcome: Settled,
-        /// What the gateway calls it; needed for one that is approved
-        #[arg(long)]
-        gateway_reference: Option<String>,
-        /// Authorisation code, if there is one
-        #[arg(long)]
-        code: Option<String>,
-    },
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Settled {
-    /// The gateway has taken the money
-    Approved,
-    /// The gateway has refused it
-    Declined,
-    /// The gateway has never had it
-    NotCharged,
-}
-
-#[derive(clap::Args)]
-struct Reason {
-    /// Confirmation number or reference
-    payment: String,
-    /// Why; kept in the ledger
-    #[arg(long)]
-    why: String,
-    /// Who asks for it; kept in the ledger. The user of this machine unless given
-    #[arg(long)]
-    by: Option<String>,
-}
-
-impl Reason {
-    fn wish(self, act: Act, amount: Option<String>) -> payments::Wish {
-        let who = self.who();
-        payments::Wish { act, payment: self.payment, amount, who, why: self.why }
-    }
-
-    fn found(self, decision: Decision) -> payments::Found {
-        let who = self.who();
-        payments::Found { payment: self.payment, decision, who, why: self.why }
-    }
-
-    fn who(&self) -> String {
-        let user = || {
-            let names = ["SUDO_USER", "USER", "LOGNAME"];
-            names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
-        };
-        self.by.clone().or_else(user).unwrap_or_else(|| "unknown".into())
-    }
-}
-
-async fn on_payments(path: &Path, command: PaymentsCommand) -> ExitCode {
-    let config = match read_config(path) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let mut out = std::io::stdout();
-    let done = match command {
-        PaymentsCommand::List { account, state, limit } => {
-            let limit = Some(limit);
-            let filter = Filter { account, state, limit, ..Filter::default() };
-            payments::list(&config, &filter, &mut out).await
-        }
-        PaymentsCommand::Show { payment } => payments::show(&config, &payment, &mut out).await,
-        PaymentsCommand::Void { reason } => {
-            payments::undo(&config, reason.wish(Act::Void, None), &mut out).await
-        }
-        PaymentsCommand::Refund { reason, amount } => {
-            payments::undo(&config, reason.wish(Act::Refund, amount), &mut out).await
-        }
-        PaymentsCommand::Settle { reason, outcome, gateway_reference, code } => {
-            let decision = match outcome {
-                Settled::Approved => Decision::Approved { gateway_reference, auth_code: code },
-                Settled::Declined => Decision::Declined,
-                Settled::NotCharged => Decision::NotCharged,
-            };
-            payments::settle(&config, reason.found(decision), &mut out).await
-        }
-    };
-    exit(done)
 }
 
 fn exit(done: Result<bool, String>) -> ExitCode {
@@ -443,7 +328,7 @@ fn main() -> ExitCode {
                 Box::pin(verify(&file.config, id.as_deref())).await
             }
             Command::Payments { file, command } => {
-                Box::pin(on_payments(&file.config, command)).await
+                Box::pin(payments::run(&file.config, command)).await
             }
             Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),

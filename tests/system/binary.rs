@@ -124,6 +124,10 @@ impl Binary {
         self.log.iter().filter(|line| line.contains(part)).count()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
 use crate::caller::{JAMES, MARIA, Sip, library};
 
+mod memory; // what stays in the server's memory
 mod scan;
 mod spoken; // by voice
 
