@@ -11,6 +11,7 @@ mod rules; // conversations with the simulators
 mod host; // the simulators on real sockets, with a network that fails
 mod faults; // thirteen ways to lose an answer
 mod seeded; // faults drawn by seed
+mod calls; // whole calls, drawn by seed
 mod verify; // `ringtill gateway test`
 
 use ringtill::gateway;
