@@ -52,7 +52,7 @@ impl Paid {
             expiry(),
             self.cvv
         );
-        let method = if nth % 2 == 0 { Method::Events } else { Method::InBand };
+        let method = if nth.is_multiple_of(2) { Method::Events } else { Method::InBand };
         let keying = Keying { method, ..Keying::default() };
         let mut line = Line::place(port, &phone(nth), &script, keying);
         let ended = line.run();
