@@ -6,13 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use ringtill::media::codec::Transcoder;
 use ringtill::media::ear::Ear;
 use ringtill::media::stream::PACKET_MAX;
 use ringtill::media::{Clip, Command, Digit, Event, Method, PlayId, Setup, Stream};
 use ringtill::rtp::packet::Header;
 use ringtill::rtp::reorder::Unit;
 use ringtill::server::media::{Folders, Media, OpenCall, Settings};
-use ringtill::sip::offer::{Codec, Direction, Law, Negotiated, Silence, SrtpKeys, SrtpSeed, Suite};
+use ringtill::sip::offer::{
+    Codec, Direction, Law, Negotiated, Opus, Silence, SrtpKeys, SrtpSeed, Suite,
+};
 use ringtill::sip::profile::Latch;
 use tokio::sync::mpsc;
 
@@ -35,6 +38,7 @@ fn main() {
     detector("voice, our voice sent", &voice()[2000..], Some(&voice()));
     detector("digits", &digits(), None);
     encrypted();
+    coded();
     let canceller = size_of::<ringtill::media::echo::Canceller>();
     println!("  a stream is {} bytes, its echo canceller {canceller} more", size_of::<Stream>());
     // How many calls on sockets may be said: the thread's own cost is shared by them.
@@ -89,6 +93,43 @@ fn detector(what: &str, sound: &[u8], sent: Option<&[u8]>) {
     let mean = best.iter().sum::<Duration>() / best.len() as u32;
     let most = best.iter().max().copied().unwrap_or_default();
     println!("  keys in {what:<22} {mean:>9.2?} per frame, at most {most:.0?}");
+}
+
+/// What the codecs cost besides G.711: a frame of 20 ms of a voice each way.
+fn coded() {
+    let agreed = [
+        #[cfg(feature = "g722")]
+        (Codec::G722, None),
+        #[cfg(feature = "opus")]
+        (Codec::Opus, Some(Opus::default())),
+    ];
+    for (codec, opus) in agreed {
+        let mut coders: Vec<_> = (0..20).map(|_| Transcoder::of(codec, opus).unwrap()).collect();
+        let sound = voice();
+        let (mut encode_ns, mut decode_ns, mut frames) = (0, 0, 0);
+        let (mut packets, mut bytes) = (vec![Vec::new(); coders.len()], 0);
+        for frame in sound.chunks_exact(160).cycle().take(500) {
+            let before = cpu_ns();
+            for (coder, packet) in coders.iter_mut().zip(&mut packets) {
+                packet.clear();
+                packet.extend_from_slice(coder.encode(frame));
+            }
+            let between = cpu_ns();
+            for (coder, packet) in coders.iter_mut().zip(&packets) {
+                bytes += packet.len();
+                coder.decode(packet).unwrap();
+            }
+            encode_ns += between - before;
+            decode_ns += cpu_ns() - between;
+            frames += coders.len() as u64;
+        }
+        let (encode, decode) = (encode_ns as f64 / 1e3, decode_ns as f64 / 1e3);
+        let (encode, decode) = (encode / frames as f64, decode / frames as f64);
+        let bits = bytes as u64 * 8 * 50 / frames / 1000;
+        println!(
+            "  {codec:?}: {encode:.1} us to encode 20 ms, {decode:.1} us to decode, {bits} kbit/s"
+        );
+    }
 }
 
 /// What SRTP adds to a stream, each suite next to the same without it. Streams in pairs: what one
@@ -200,6 +241,7 @@ fn agreed(remote: SocketAddr) -> Negotiated {
     Negotiated {
         remote: Some(remote),
         codec: Codec::Pcmu,
+        opus: None,
         silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),

@@ -245,8 +245,8 @@ impl Callers {
     }
 }
 
-fn serve(inbox: &Receiver<Caller>, stage: &AtomicU8, keying: Keying) -> Keyed {
-    // As the server's own media thread has it; without the right to it both go without.
+/// As the server's own media thread has it; without the right to it both go without.
+pub fn be_prompt() {
     let _ = ThreadPriorityValue::try_from(10u8).map(|priority| {
         set_thread_priority_and_policy(
             thread_native_id(),
@@ -254,6 +254,10 @@ fn serve(inbox: &Receiver<Caller>, stage: &AtomicU8, keying: Keying) -> Keyed {
             ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
         )
     });
+}
+
+fn serve(inbox: &Receiver<Caller>, stage: &AtomicU8, keying: Keying) -> Keyed {
+    be_prompt();
     let sounds = Sounds::new();
     let mut slots: [Vec<Caller>; SLOTS] = std::array::from_fn(|_| Vec::new());
     let (pacing, late) = (Histogram::new(), Histogram::new());

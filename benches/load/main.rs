@@ -1,6 +1,6 @@
 //! Load: N calls at once to the small IVR of `examples/collect.rs`, sound both ways, 16 keys each.
-//! Tells what the server costs (its process alone), how evenly its packets come, and which keys
-//! got lost or doubled. `cargo bench --bench load -- [tones|events|both] [SVG] CALLS...`
+//! Tells what the server costs (its process alone), also as a multiple of what as many sockets and
+//! packets cost by themselves, how evenly its packets come, and which keys got lost or doubled. `cargo bench --bench load -- [tones|events|both] [SVG] CALLS...`
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ use self::callers::{Caller, Callers, Keying, Tally, socket};
 mod callers; // the callers' sound
 #[path = "../../examples/collect.rs"]
 mod collect;
+mod floor; // what the kernel alone costs
 mod plot; // the figures drawn
 
 /// Set in the child that is the server.
@@ -37,8 +38,10 @@ const KEYING: Duration = Duration::from_millis(8_000);
 const ENDING: Duration = Duration::from_secs(15);
 
 fn main() {
-    if std::env::var_os(SERVER).is_some() {
-        return collect::main().unwrap();
+    match std::env::var(SERVER).as_deref() {
+        Ok(floor::FLOOR) => return floor::serve(),
+        Ok(_) => return collect::main().unwrap(),
+        Err(_) => {}
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut counts: Vec<usize> = arguments.iter().filter_map(|one| one.parse().ok()).collect();
@@ -49,7 +52,10 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rows = Vec::new();
     for calls in counts {
-        let row = runtime.block_on(run(calls, keying));
+        // The machine may be another one a minute later: measured before and after.
+        let before = floor::measure(calls, keying);
+        let mut row = runtime.block_on(run(calls, keying));
+        row.floor_percent = f64::midpoint(before, floor::measure(calls, keying));
         row.print(keying);
         rows.push(row);
     }
@@ -63,6 +69,8 @@ pub struct Row {
     pub calls: usize,
     /// User and system time of the server, of one core, while all calls were up.
     pub cpu_percent: f64,
+    /// The same of a process that only receives and sends as many packets.
+    floor_percent: f64,
     /// What each call added to the server's resident memory.
     pub memory_kb: f64,
     failed: usize,
@@ -77,10 +85,11 @@ impl Row {
         let Row { calls, cpu_percent, memory_kb, failed, lost_keys, more_keys, setup_ms, .. } =
             self;
         let per_1000 = cpu_percent * 1e3 / *calls as f64;
+        let (floor, times) = (self.floor_percent, cpu_percent / self.floor_percent);
         let (pacing, late) = (&self.tally.pacing, &self.tally.late);
         println!(
             "load: {calls} calls, {keying:?}: {cpu_percent:.1} % of a core ({per_1000:.1} % per \
-             1,000), {setup_ms:.2} ms CPU to set one up, {memory_kb:.1} KB a call, packets off by \
+             1,000), {times:.2} times the floor of {floor:.1} %, {setup_ms:.2} ms CPU to set one up, {memory_kb:.1} KB a call, packets off by \
              {:.2}/{:.2}/{:.1} ms (p50/p99/max), {} of {} missing, {lost_keys} keys lost, \
              {more_keys} too many, {failed} calls failed; callers late by {:.2} ms (p99)",
             pacing.quantile_ms(0.5),
@@ -132,7 +141,18 @@ async fn run(calls: usize, keying: Keying) -> Row {
     let setup_ms = (setup_ns as f64 / 1e9 - idle_share).max(0.0) * 1e3 / calls as f64;
     let failed = calls - ended.min(up);
     let tally = keyed.tally;
-    Row { calls, cpu_percent, memory_kb, failed, lost_keys, more_keys, setup_ms, tally }
+    let floor_percent = f64::NAN;
+    Row {
+        calls,
+        cpu_percent,
+        floor_percent,
+        memory_kb,
+        failed,
+        lost_keys,
+        more_keys,
+        setup_ms,
+        tally,
+    }
 }
 
 /// Places the calls one after the other; how many are up, and the tasks that wait for their ends.
@@ -242,13 +262,8 @@ impl Server {
         server
     }
 
-    /// Of all threads, by the scheduler's own account.
     fn cpu_ns(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        tasks
-            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-            .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
-            .sum()
+        cpu_ns(self.child.id())
     }
 
     fn resident_kb(&self) -> u64 {
@@ -256,6 +271,15 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
+}
+
+/// CPU time of all threads of a process, by the scheduler's own account.
+fn cpu_ns(process: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+        .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 impl Drop for Server {

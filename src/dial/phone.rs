@@ -44,6 +44,8 @@ pub struct Setup {
     pub rtp: SocketAddr,
     /// The prompts we know, in each law that we offer, preferred first. At least one.
     pub prompts: Vec<Arc<Index>>,
+    /// Offered in place of their laws, preferred first. Prompts are recognised in G.711 alone.
+    pub codecs: Vec<offer::Codec>,
     pub script: Script,
     pub keying: Keying,
     /// With `Required` it offers SRTP alone, else it takes what a re-INVITE brings.
@@ -68,7 +70,7 @@ pub enum Report {
         status: u16,
     },
     Answered {
-        law: Law,
+        codec: offer::Codec,
         events: bool,
         secured: bool,
     },
@@ -98,11 +100,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Ringing { status } => write!(f, "ringing ({status})"),
-            Report::Answered { law, events, secured } => {
-                let law = offer::Codec::from(*law).encoding();
+            Report::Answered { codec, events, secured } => {
+                let codec = codec.encoding();
                 let events = if *events { " and telephone-event" } else { "" };
                 let secured = if *secured { ", encrypted" } else { "" };
-                write!(f, "answered, {law}{events}{secured}")
+                write!(f, "answered, {codec}{events}{secured}")
             }
             Report::Heard { words, cut: false } => write!(f, "heard \"{words}\""),
             Report::Heard { words, cut: true } => write!(f, "heard \"{words} ...\""),
@@ -170,7 +172,10 @@ impl Phone {
         let local = Local {
             address: setup.rtp.ip(),
             port: setup.rtp.port(),
-            codecs: setup.prompts.iter().map(|index| index.law().into()).collect(),
+            codecs: match setup.codecs.as_slice() {
+                [] => setup.prompts.iter().map(|index| index.law().into()).collect(),
+                codecs => codecs.to_vec(),
+            },
             silence: Silence::Packets,
             events: setup.keying.method == Method::Events,
             session_id: random.random::<u32>().into(),
@@ -373,9 +378,8 @@ impl Phone {
             Event::Answered { sdp, .. } => match offer::accept(&sdp, &self.local) {
                 Ok(negotiated) => {
                     let Negotiated { codec, events_out, .. } = negotiated;
-                    let law = codec.law();
                     let (events, secured) = (events_out.is_some(), offer::secured(&negotiated));
-                    self.report(Report::Answered { law, events, secured });
+                    self.report(Report::Answered { codec, events, secured });
                     self.negotiated(now, negotiated);
                     self.phase = Phase::Up;
                 }

@@ -1,10 +1,12 @@
 //! Codecs. Sound is G.711 inside: both laws as tables computed at compile time from the companding
 //! formula. Whatever else is on the wire becomes mu-law at the door, frame by frame.
 
-use crate::sip::offer::{Codec, Law};
+use crate::sip::offer::{Codec, Law, Opus};
 
 #[cfg(feature = "g722")]
 pub mod g722;
+#[cfg(feature = "opus")]
+pub mod opus;
 pub mod pcma;
 pub mod pcmu;
 
@@ -13,33 +15,54 @@ pub mod pcmu;
 pub enum Transcoder {
     #[cfg(feature = "g722")]
     G722(Box<g722::Transcoder>),
+    #[cfg(feature = "opus")]
+    Opus(Box<opus::Transcoder>),
 }
 
 impl Transcoder {
-    /// `None` for G.711.
-    pub fn of(codec: Codec) -> Option<Transcoder> {
+    /// `None` for G.711, and for Opus of which nothing is agreed on.
+    #[cfg_attr(not(feature = "opus"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn of(codec: Codec, opus: Option<Opus>) -> Option<Transcoder> {
         match codec {
             Codec::Pcmu | Codec::Pcma => None,
             #[cfg(feature = "g722")]
             Codec::G722 => Some(Transcoder::G722(Box::default())),
+            #[cfg(feature = "opus")]
+            Codec::Opus => Some(Transcoder::Opus(Box::new(opus::Transcoder::new(opus?)))),
         }
     }
 
-    /// What the peer sent, as mu-law: as many bytes as ticks of the RTP clock.
-    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
-    pub fn decode(&mut self, payload: &[u8]) -> &[u8] {
+    /// What the peer sent, as mu-law: as many bytes as there are samples at 8 kHz, at most 60 ms.
+    /// `None` if it is no packet of this codec.
+    #[cfg_attr(not(feature = "g722"), allow(unused_variables, reason = "there may be no codec"))]
+    pub fn decode(&mut self, payload: &[u8]) -> Option<&[u8]> {
         match *self {
             #[cfg(feature = "g722")]
             Transcoder::G722(ref mut both) => both.decode(payload),
+            #[cfg(feature = "opus")]
+            Transcoder::Opus(ref mut both) => both.decode(payload),
         }
     }
 
-    /// Mu-law for the peer: as many bytes as there are codes.
-    #[cfg_attr(not(feature = "g722"), expect(unused_variables, reason = "there is no such codec"))]
+    /// This many packets of the peer never came.
+    #[cfg_attr(not(feature = "opus"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn lose(&mut self, packets: u16) {
+        match *self {
+            #[cfg(feature = "g722")]
+            Transcoder::G722(_) => {}
+            #[cfg(feature = "opus")]
+            Transcoder::Opus(ref mut both) => both.lose(packets),
+        }
+    }
+
+    /// Mu-law for the peer, at most 60 ms: one packet.
+    #[cfg_attr(not(feature = "g722"), allow(unused_variables, reason = "there may be no codec"))]
     pub fn encode(&mut self, codes: &[u8]) -> &[u8] {
         match *self {
             #[cfg(feature = "g722")]
             Transcoder::G722(ref mut both) => both.encode(codes),
+            #[cfg(feature = "opus")]
+            Transcoder::Opus(ref mut both) => both.encode(codes),
         }
     }
 }
@@ -132,6 +155,34 @@ const fn transcoding(from: Law) -> [u8; 256] {
         code += 1;
     }
     table
+}
+
+/// The body of the fuzz target: packets, each behind a byte with its length, one after the other
+/// through one decoder of each codec. None is too much for it, and no sound is longer than a
+/// packet's may be.
+pub fn fuzz(bytes: &[u8]) {
+    #[cfg(feature = "g722")]
+    fuzz_with(Transcoder::G722(Box::default()), bytes);
+    #[cfg(feature = "opus")]
+    {
+        let wishes = Opus { sent: 96, received: 96, ..Opus::default() };
+        let mut both = Transcoder::Opus(Box::new(opus::Transcoder::new(wishes)));
+        both = fuzz_with(both, bytes);
+        let Transcoder::Opus(both) = both else { return };
+        assert_eq!(both.broken, 0, "the decoder panicked");
+    }
+}
+
+fn fuzz_with(mut both: Transcoder, mut bytes: &[u8]) -> Transcoder {
+    while let Some((&len, rest)) = bytes.split_first() {
+        let (packet, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        match both.decode(packet) {
+            Some(codes) => assert!(codes.len() <= crate::rtp::reorder::PAYLOAD_MAX),
+            None => both.lose(1),
+        }
+        bytes = rest;
+    }
+    both
 }
 
 #[cfg(test)]

@@ -182,10 +182,13 @@ impl Keypad {
                 }
                 Some(Pressing::Event { sender, start, over }) => {
                     let elapsed = moment.timestamp.wrapping_sub(*start);
-                    let clock = moment.events.unwrap_or(RATE);
-                    let ticks = (u64::from(elapsed) * u64::from(clock) / u64::from(RATE)) as u32;
-                    if let Some(sending) = sender.next(start.wrapping_add(ticks)) {
-                        return Turn::Event(sending);
+                    let clock = u64::from(moment.events.unwrap_or(RATE).max(1));
+                    let ticks = (u64::from(elapsed) * clock / u64::from(RATE)) as u32;
+                    if let Some(sending) = sender.next(ticks) {
+                        // Of its segment: durations are in ticks of the event, timestamps are not.
+                        let since = u64::from(sending.timestamp) * u64::from(RATE) / clock;
+                        let timestamp = start.wrapping_add(since as u32);
+                        return Turn::Event(Sending { timestamp, ..sending });
                     }
                     if moment.timestamp.wrapping_sub(*over) >= 1 << 31 {
                         return Turn::Sound;
@@ -214,7 +217,7 @@ impl Keypad {
                 let ticks = |samples| (u64::from(samples) * u64::from(clock) / 8000) as u32;
                 let step = ticks(RATE * FRAME_MS / 1000);
                 let start = moment.timestamp;
-                let sender = Sender::new(key.digit.event(), start, ticks(key.on), step);
+                let sender = Sender::new(key.digit.event(), 0, ticks(key.on), step);
                 let over = start.wrapping_add(key.on + key.off);
                 Pressing::Event { sender, start, over }
             }

@@ -18,19 +18,21 @@ use super::{Clip, Digit, Source, codec};
 use crate::rtp::latch::Gate;
 use crate::rtp::packet::{HEADER_LEN, Header, Packet, is_rtcp};
 use crate::rtp::reception::Reception;
-use crate::rtp::reorder::{Arrival, PAYLOAD_MAX, Reorder, Unit};
+use crate::rtp::reorder::{Arrival, PACKED_MAX, PAYLOAD_MAX, Reorder, Unit};
 use crate::rtp::rtcp::{Control, Malformed};
 use crate::rtp::srtp::{GROWTH_MAX, Refused, Shield};
 use crate::rtp::telephone_event::{Heard, Receiver};
-use crate::sip::offer::{COMFORT_NOISE, Codec, Direction, Law, Negotiated, Rtcp, Silence};
+use crate::sip::offer::{COMFORT_NOISE, Codec, Direction, Law, Negotiated, Opus, Rtcp, Silence};
 use crate::sip::profile::Latch;
 
+mod clock; // of the codec, and ours
 mod control; // reports both ways
 mod joined; // with another stream
 mod reception; // datagrams in
 mod recorded; // both directions, as far as they may be kept
 mod sending; // packets out
 
+use clock::Inward;
 use sending::Out;
 
 /// Numbers a `Play` so that its end can be told from an earlier one's.
@@ -165,6 +167,7 @@ pub struct Stream {
     ear: Ear,
     /// Unless G.711 was agreed on.
     transcoder: Option<Transcoder>,
+    inward: Inward,
     playout: Playout,
     /// Speech ends a prompt.
     speech_stops: bool,
@@ -188,6 +191,7 @@ pub struct Stream {
 #[derive(Clone, Copy)]
 struct Agreed {
     codec: Codec,
+    opus: Option<Opus>,
     /// Of its sound inside.
     law: Law,
     silence: Silence,
@@ -219,6 +223,7 @@ impl Stream {
             merger: Merger::default(),
             ear: Ear::new(setup.listen),
             transcoder: None,
+            inward: Inward::new(RATE),
             playout: Playout::default(),
             speech_stops: false,
             keypad: Keypad::new(),
@@ -318,8 +323,11 @@ impl Stream {
         if self.agreed.map(Agreed::events_clock) != Some(agreed.events_clock()) {
             self.keys = Receiver::new(agreed.events_clock());
         }
-        if self.agreed.is_none_or(|before| before.codec != agreed.codec) {
-            self.transcoder = Transcoder::of(agreed.codec);
+        if self.agreed.map(Agreed::coding) != Some(agreed.coding()) {
+            self.transcoder = Transcoder::of(agreed.codec, agreed.opus);
+            let longest = if agreed.codec.is_opus() { PACKED_MAX } else { PAYLOAD_MAX };
+            self.reorder.set_longest(longest);
+            self.set_clock(agreed.codec.clock());
         }
         if let Some(relay) = &mut self.relay {
             // What was said before there was anybody to hear it.
@@ -339,12 +347,21 @@ impl Stream {
         self.agreed = Some(agreed);
         self.last_heard = now;
     }
+
+    /// Of the RTP of both directions.
+    fn set_clock(&mut self, clock: u32) {
+        self.inward = Inward::new(clock);
+        self.heard.set_clock(clock);
+        self.control.set_clock(clock);
+        self.out.set_clock(clock);
+    }
 }
 
 impl Agreed {
     fn of(negotiated: &Negotiated) -> Agreed {
         Agreed {
             codec: negotiated.codec,
+            opus: negotiated.opus,
             law: negotiated.codec.law(),
             silence: negotiated.silence,
             events_out: negotiated.events_out,
@@ -358,11 +375,21 @@ impl Agreed {
 
     /// Whether packets of this type are sound.
     fn is_audio(self, payload_type: u8) -> bool {
-        codec::law_of(payload_type).is_some() || payload_type == self.codec.payload_type()
+        let ours = self.opus.map_or(self.codec.payload_type(), |opus| opus.received);
+        codec::law_of(payload_type).is_some() || payload_type == ours
+    }
+
+    /// The type that packets of sound have for the peer.
+    fn payload_type(self) -> u8 {
+        self.opus.map_or(self.codec.payload_type(), |opus| opus.sent)
+    }
+
+    fn coding(self) -> (Codec, Option<Opus>) {
+        (self.codec, self.opus)
     }
 
     fn events_clock(self) -> u32 {
-        self.events_in.map_or(RATE, |(_, clock)| clock)
+        self.events_in.map_or(self.codec.clock(), |(_, clock)| clock)
     }
 
     /// Whether the peer hears us.

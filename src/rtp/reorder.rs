@@ -7,8 +7,10 @@ use super::packet::Header;
 
 /// How long a missing packet is waited for, unless told otherwise.
 pub const HOLD: Duration = Duration::from_millis(60);
-/// The longest payload taken: 60 ms of G.711.
+/// The longest payload taken, unless told otherwise: 60 ms of G.711.
 pub const PAYLOAD_MAX: usize = 480;
+/// The longest payload of any codec: a packet of Opus with one frame (RFC 6716 §3.4).
+pub const PACKED_MAX: usize = 1276;
 
 const SLOTS: usize = 16;
 /// What a slot holds until a longer payload comes: 20 ms of G.711.
@@ -23,6 +25,8 @@ pub struct Reorder {
     /// one while none is missing.
     payloads: Vec<u8>,
     room: usize,
+    /// The longest payload that is taken.
+    longest: usize,
     /// Which of them no slot uses, bit by place.
     spare: u16,
     held: usize,
@@ -87,6 +91,7 @@ impl Reorder {
             slots: std::array::from_fn(|_| Slot::free()),
             payloads: Vec::new(),
             room: PAYLOAD_USUAL,
+            longest: PAYLOAD_MAX,
             spare: u16::MAX,
             held: 0,
             next: None,
@@ -104,9 +109,14 @@ impl Reorder {
         self.hold = hold;
     }
 
+    /// The longest payload that is taken from now on, at most [`PACKED_MAX`].
+    pub fn set_longest(&mut self, longest: usize) {
+        self.longest = longest.min(PACKED_MAX);
+    }
+
     /// Takes one audio packet. Call [`Reorder::take`] until it returns `None` afterwards.
     pub fn insert(&mut self, now: Instant, header: &Header, payload: &[u8]) -> Arrival {
-        if payload.is_empty() || payload.len() > PAYLOAD_MAX {
+        if payload.is_empty() || payload.len() > self.longest {
             return Arrival::Refused;
         }
         self.place(now, header, payload)
@@ -215,11 +225,12 @@ impl Reorder {
         let place = self.spare.trailing_zeros().min(SLOTS as u32 - 1) as u8;
         self.spare &= !(1 << place);
         if payload.len() > self.room {
-            let mut larger = vec![0; self.payloads.len() / self.room * PAYLOAD_MAX];
-            for (to, from) in larger.chunks_mut(PAYLOAD_MAX).zip(self.payloads.chunks(self.room)) {
+            let room = if payload.len() > PAYLOAD_MAX { PACKED_MAX } else { PAYLOAD_MAX };
+            let mut larger = vec![0; self.payloads.len() / self.room * room];
+            for (to, from) in larger.chunks_mut(room).zip(self.payloads.chunks(self.room)) {
                 to[..from.len()].copy_from_slice(from);
             }
-            (self.payloads, self.room) = (larger, PAYLOAD_MAX);
+            (self.payloads, self.room) = (larger, room);
         }
         let start = usize::from(place) * self.room;
         let missing = (start + self.room).saturating_sub(self.payloads.len());
@@ -453,7 +464,9 @@ mod tests {
         let header = Header { marker: false, payload_type: 0, sequence: 0, timestamp: 0, ssrc: 1 };
         assert_eq!(ring.insert(now, &header, &[0; 481]), Arrival::Refused);
         assert_eq!(ring.insert(now, &header, &[]), Arrival::Refused);
-        for (sequence, len) in [80, 160, 240, 320, 480].into_iter().enumerate() {
+        ring.set_longest(PACKED_MAX);
+        assert_eq!(ring.insert(now, &header, &[0; PACKED_MAX + 1]), Arrival::Refused);
+        for (sequence, len) in [80, 160, 240, 320, 480, 700, PACKED_MAX].into_iter().enumerate() {
             let header = Header { sequence: sequence as u16, ..header };
             ring.insert(now, &header, &vec![0; len]);
             let Some(Unit::Audio { payload, .. }) = ring.take(now) else { panic!("{len}") };

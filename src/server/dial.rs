@@ -189,6 +189,7 @@ pub async fn place(
         sip: sip_address,
         rtp: rtp.local_addr().map_err(DialError::Socket)?,
         prompts: call.prompts,
+        codecs: Vec::new(),
         script: call.script,
         keying: call.keying,
         srtp: call.srtp,

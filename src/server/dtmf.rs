@@ -132,6 +132,7 @@ impl Call {
         let agreed = Negotiated {
             remote: Some(PEER),
             codec: Codec::Pcmu,
+            opus: None,
             silence: Silence::Packets,
             rtcp: None,
             events_out: Some((EVENTS, RATE)),

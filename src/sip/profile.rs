@@ -42,7 +42,7 @@ pub struct Profile {
     /// there are other trunks.
     pub calls_max: Option<usize>,
     pub calls_per_second: Option<u32>,
-    /// Accepted codecs, preferred first: `pcmu`, `pcma`, `g722`.
+    /// Accepted codecs, preferred first: `pcmu`, `pcma`, `g722`, `opus`.
     pub codecs: Vec<Codec>,
     /// Offer and accept RFC 4733 telephone-event.
     pub telephone_event: bool,
@@ -247,7 +247,9 @@ mod tests {
     fn a_typo_is_an_error_that_names_the_key() {
         let error = Profile::parse("codec = ['pcmu']").unwrap_err().to_string();
         assert!(error.contains("codec"), "{error}");
-        assert!(Profile::parse("codecs = ['opus']").is_err());
+        assert!(Profile::parse("codecs = ['g729']").is_err());
+        let opus = Profile::parse("codecs = ['opus', 'pcma']");
+        assert_eq!(opus.is_ok(), cfg!(feature = "opus"));
         let wide = Profile::parse("codecs = ['g722', 'pcmu']\nsilence = 'comfort_noise'");
         assert_eq!(wide.is_ok(), cfg!(feature = "g722"), "what is not built in is not known");
         assert!(Profile::parse("sources = ['192.0.2.1/99']").is_err());

@@ -21,6 +21,7 @@ use ringtill::prompt::{self, Library};
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
 mod network;
+mod opus;
 mod routing;
 mod spoken; // callers who say what they are asked for
 mod transfer; // a caller passed on to an agent
@@ -265,6 +266,7 @@ fn phone(scenario: &Scenario, server: &Server, seed: u64, method: Method) -> Set
         sip: "192.0.2.9:5060".parse().unwrap(),
         rtp: "192.0.2.9:30000".parse().unwrap(),
         prompts: vec![index(law)],
+        codecs: Vec::new(),
         script: script.unwrap_or_else(|error| panic!("{}: {error}", scenario.name)),
         keying: Keying { method, on_ms: 90, off_ms: 70 },
         srtp: SrtpPolicy::Off,

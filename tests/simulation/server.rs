@@ -18,7 +18,7 @@ use ringtill::media::{self, ListenId, Stream};
 use ringtill::money::Money;
 use ringtill::payment::{self, Outcome};
 use ringtill::prompt::Library;
-use ringtill::sip::offer::{Local, Silence, SrtpPolicy, SrtpSeed};
+use ringtill::sip::offer::{Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{self, Agent, Leg};
 use ringtill::speech::{Engine, Frame, Heard, Listener};
@@ -53,6 +53,8 @@ pub struct Server {
     pub tellings: Vec<Telling>,
     /// Keys as the call was given them.
     pub keys: String,
+    /// What the trunk's profile accepts.
+    pub codecs: Vec<Codec>,
     /// Callers may answer by voice.
     pub speech: Option<Arc<dyn Engine>>,
     seed: [u8; 32],
@@ -90,6 +92,7 @@ impl Server {
             outcome: None,
             tellings: Vec::new(),
             keys: String::new(),
+            codecs: vec![Codec::Pcmu, Codec::Pcma],
             speech: None,
             seed: bytes,
         }
@@ -202,7 +205,8 @@ impl Server {
             record: false,
             listen: false,
         };
-        let profile = Profile { trust_caller_id: true.into(), ..Profile::default() };
+        let codecs = self.codecs.clone();
+        let profile = Profile { trust_caller_id: true.into(), codecs, ..Profile::default() };
         let payment = payment::Settings {
             fee: payment::Fee::flat(Money::usd(200)),
             ..payment::Settings::default()

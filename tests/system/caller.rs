@@ -257,6 +257,7 @@ impl Line {
             sip: address,
             rtp: rtp.local_addr().expect("bound"),
             prompts: vec![index()],
+            codecs: Vec::new(),
             script: script.unwrap_or_else(|error| panic!("{error}")),
             keying,
             srtp: SrtpPolicy::Off,

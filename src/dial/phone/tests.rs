@@ -159,6 +159,7 @@ fn world_with(seed: u64, law: Law, script: &str, method: Method, srtp: SrtpPolic
         sip: caller()[0],
         rtp: caller()[1],
         prompts: indexes(),
+        codecs: Vec::new(),
         script: Script::parse(script, &known).unwrap(),
         srtp,
         keying: Keying { method, ..Keying::default() },

@@ -37,14 +37,16 @@ impl Default for Transcoder {
 
 impl Transcoder {
     /// As [`super::Transcoder::decode`].
-    pub fn decode(&mut self, payload: &[u8]) -> &[u8] {
+    pub fn decode(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        if payload.len() > PAYLOAD_MAX {
+            return None;
+        }
         let mut samples = [0; PAYLOAD_MAX];
-        let payload = &payload[..payload.len().min(PAYLOAD_MAX)];
         let len = self.decoder.decode_into(payload, &mut samples).unwrap_or(0);
         for (code, &sample) in self.bytes.iter_mut().zip(&samples[..len]) {
             *code = encode(Law::Mu, sample);
         }
-        &self.bytes[..len]
+        Some(&self.bytes[..len])
     }
 
     /// As [`super::Transcoder::encode`].
@@ -104,7 +106,7 @@ mod tests {
                 for chunk in sent.chunks(len) {
                     let payload = ours.encode(chunk);
                     assert_eq!(payload.len(), chunk.len());
-                    back.extend_from_slice(theirs.decode(payload));
+                    back.extend_from_slice(theirs.decode(payload).unwrap());
                 }
                 assert_eq!(back.len(), sent.len());
                 let (before, _) = measure(&sent[800..], hz);

@@ -142,7 +142,7 @@ impl Stream {
         };
         let marker = std::mem::take(&mut self.out.marker);
         let wire = outside(&mut self.transcoder, frame);
-        self.out.write(packet, marker, agreed.codec.payload_type(), timestamp, wire)
+        self.out.write(packet, marker, agreed.payload_type(), timestamp, wire)
     }
 
     /// The next packet of the other side, as our peer wants it.
@@ -158,8 +158,7 @@ impl Stream {
                 let len = said.sound(agreed.law, &mut sound);
                 let marker = std::mem::take(&mut self.out.marker) || moved;
                 let wire = outside(&mut self.transcoder, &sound[..len]);
-                let kind = agreed.codec.payload_type();
-                Some(self.out.write(packet, marker, kind, timestamp, wire))
+                Some(self.out.write(packet, marker, agreed.payload_type(), timestamp, wire))
             }
             (Kind::Key { again, .. }, Some((kind, clock))) => {
                 let timestamp = relay.place_key(&said, again, running);
@@ -173,13 +172,14 @@ impl Stream {
     pub(super) fn drain_joined(&mut self, now: Instant, agreed_law: Law, listens: bool) {
         let Some(relay) = &mut self.relay else { return };
         while let Some(unit) = self.reorder.take(now) {
-            match inside(&mut self.transcoder, unit) {
-                Unit::Lost { packets } => self.counters.lost += u64::from(packets),
-                Unit::Audio { payload_type, timestamp, payload } if listens => {
+            match inside(&mut self.transcoder, &mut self.inward, unit) {
+                Some(Unit::Lost { packets }) => self.counters.lost += u64::from(packets),
+                Some(Unit::Audio { payload_type, timestamp, payload }) if listens => {
                     let law = codec::law_of(payload_type).unwrap_or(agreed_law);
                     relay.hear(Kind::Audio(law), timestamp, payload);
                 }
-                Unit::Audio { .. } => {}
+                Some(Unit::Audio { .. }) => {}
+                None => self.counters.malformed += 1,
             }
         }
     }

@@ -90,10 +90,11 @@ impl Stream {
                 (Some(relay), Heard::Pressed(_) | Heard::Again) => {
                     let again = heard == Heard::Again;
                     if agreed.listens() && arrival != Arrival::Duplicate {
-                        relay.hear(Kind::Key { clock, again }, header.timestamp, packet.payload);
+                        let timestamp = self.inward.at(header.timestamp);
+                        relay.hear(Kind::Key { clock, again }, timestamp, packet.payload);
                     }
                 }
-                _ => self.key(clock, heard),
+                _ => self.key(agreed, clock, heard),
             }
         } else if !is_audio && header.payload_type != COMFORT_NOISE {
             self.counters.unknown_type += 1;
@@ -116,7 +117,7 @@ impl Stream {
         }
     }
 
-    fn key(&mut self, clock: u32, heard: Heard) {
+    fn key(&mut self, agreed: Agreed, clock: u32, heard: Heard) {
         if let (Heard::Pressed(_) | Heard::Again, Some(recorder)) = (&heard, &mut self.recorder) {
             recorder.key();
         }
@@ -124,8 +125,9 @@ impl Stream {
             Heard::Pressed(press) => {
                 let Some(digit) = Digit::from_event(press.event) else { return };
                 // Only on the audio's clock can a press be compared with a tone.
-                let duration = if clock == RATE { press.duration } else { 0 };
-                if self.merger.event(digit, press.start, duration) {
+                let alike = clock == agreed.codec.clock();
+                let duration = if alike { press.duration / (clock / RATE).max(1) } else { 0 };
+                if self.merger.event(digit, self.inward.at(press.start), duration) {
                     self.outbox.key(digit, Source::Event, &mut self.playout);
                 }
             }
@@ -143,6 +145,7 @@ impl Stream {
         }
         let Stream {
             transcoder,
+            inward,
             reorder,
             ear,
             merger,
@@ -154,7 +157,10 @@ impl Stream {
             ..
         } = self;
         while let Some(unit) = reorder.take(now) {
-            let unit = inside(transcoder, unit);
+            let unit = inside(transcoder, inward, unit).unwrap_or_else(|| {
+                counters.malformed += 1;
+                Unit::Lost { packets: 0 }
+            });
             if let Unit::Lost { packets } = unit {
                 counters.lost += u64::from(packets);
             }
@@ -196,15 +202,28 @@ impl Stream {
     }
 }
 
-/// A unit as it is inside: G.711, whatever the codec.
-pub(super) fn inside<'a>(transcoder: &'a mut Option<Transcoder>, unit: Unit<'a>) -> Unit<'a> {
+/// A unit as it is inside: G.711 on a clock of 8,000, whatever the codec. `None` if it is no packet
+/// of that codec.
+pub(super) fn inside<'a>(
+    transcoder: &'a mut Option<Transcoder>,
+    inward: &mut Inward,
+    unit: Unit<'a>,
+) -> Option<Unit<'a>> {
     match (transcoder, unit) {
-        (Some(transcoder), Unit::Audio { payload_type, timestamp, payload })
+        (Some(transcoder), Unit::Lost { packets }) => {
+            transcoder.lose(packets);
+            Some(Unit::Lost { packets })
+        }
+        (transcoder, Unit::Audio { payload_type, timestamp, payload })
             if codec::law_of(payload_type).is_none() =>
         {
-            let payload = transcoder.decode(payload);
-            Unit::Audio { payload_type: Codec::from(Law::Mu).payload_type(), timestamp, payload }
+            // Without a codec it is of one that was agreed on before.
+            let payload = transcoder.as_mut()?.decode(payload)?;
+            let payload_type = Codec::from(Law::Mu).payload_type();
+            Some(Unit::Audio { payload_type, timestamp: inward.next(timestamp), payload })
         }
-        (_, unit) => unit,
+        // G.711 between packets of a codec whose packets may be longer.
+        (_, Unit::Audio { payload, .. }) if payload.len() > PAYLOAD_MAX => None,
+        (_, unit) => Some(unit),
     }
 }

@@ -1,5 +1,6 @@
 //! What a stream sends: one packet a turn, on its own RTP clock, and what was missed is skipped.
 
+use super::clock::Outward;
 use super::joined::outside;
 use super::*;
 use crate::rtp::rtcp::Sent;
@@ -8,11 +9,12 @@ use crate::rtp::rtcp::Sent;
 pub(super) struct Out {
     pub(super) ssrc: u32,
     pub(super) sequence: u16,
-    /// Of the next turn.
+    /// Of the next turn, as all timestamps here on the clock inside.
     pub(super) timestamp: u32,
+    pub(super) clock: Outward,
     /// The next audio packet follows a pause.
     pub(super) marker: bool,
-    /// Audio of turns that do not yet fill a packet of the agreed ptime; room for one, once it is
+    /// Sound of turns that do not yet fill a packet of the agreed ptime; room for one, once it is
     /// longer than a turn.
     payload: Vec<u8>,
     /// Turns since the last packet of comfort noise.
@@ -77,10 +79,7 @@ impl Stream {
             _ if quiet && agreed.silence != Silence::Packets => {
                 self.out.keep_quiet(packet, agreed.silence)
             }
-            _ => {
-                let wire = outside(&mut self.transcoder, &frame);
-                self.out.write_audio(packet, agreed.codec.payload_type(), agreed.ptime_ms, wire)
-            }
+            _ => self.out.write_audio(packet, agreed, &mut self.transcoder, &frame),
         };
         self.out.timestamp = self.out.timestamp.wrapping_add(SAMPLES as u32);
         self.protected(packet, len?)
@@ -136,11 +135,16 @@ impl Out {
             ssrc: setup.ssrc,
             sequence: setup.sequence,
             timestamp: setup.timestamp,
+            clock: Outward::new(),
             marker: true,
             payload: Vec::new(),
             quiet: 0,
             octets: 0,
         }
+    }
+
+    pub(super) fn set_clock(&mut self, clock: u32) {
+        self.clock.set(clock, self.timestamp);
     }
 
     pub(super) fn pause(&mut self) {
@@ -155,7 +159,7 @@ impl Out {
 
     /// What a report says of it.
     pub(super) fn sent(&self, packets: u64) -> Sent {
-        let timestamp = self.timestamp.wrapping_sub(SAMPLES as u32);
+        let timestamp = self.clock.at(self.timestamp.wrapping_sub(SAMPLES as u32));
         Sent { packets: packets as u32, octets: self.octets, timestamp }
     }
 
@@ -169,18 +173,20 @@ impl Out {
         due.then(|| self.write(packet, false, COMFORT_NOISE, timestamp, &[NOISE_LEVEL]))
     }
 
-    /// Adds this turn's frame; a packet once there are `ptime_ms` of them, in whole frames.
+    /// Adds this turn's frame; a packet once there is as much as was agreed on, in whole frames.
     fn write_audio(
         &mut self,
         packet: &mut [u8; PACKET_MAX],
-        payload_type: u8,
-        ptime_ms: u8,
-        frame: &[u8],
+        agreed: Agreed,
+        transcoder: &mut Option<Transcoder>,
+        frame: &Frame,
     ) -> Option<usize> {
-        let frames = usize::from(ptime_ms) / FRAME_MS as usize;
+        let payload_type = agreed.payload_type();
+        let frames = usize::from(agreed.ptime_ms) / FRAME_MS as usize;
         if frames <= 1 && self.payload.is_empty() {
             let marker = std::mem::take(&mut self.marker);
-            return Some(self.write(packet, marker, payload_type, self.timestamp, frame));
+            let wire = outside(transcoder, frame);
+            return Some(self.write(packet, marker, payload_type, self.timestamp, wire));
         }
         let start = self.timestamp.wrapping_sub(self.payload.len() as u32);
         self.payload.reserve_exact(PAYLOAD_MAX - self.payload.len());
@@ -189,7 +195,8 @@ impl Out {
         full.then(|| {
             let marker = std::mem::take(&mut self.marker);
             let mut payload = std::mem::take(&mut self.payload);
-            let len = self.write(packet, marker, payload_type, start, &payload);
+            let wire = outside(transcoder, &payload);
+            let len = self.write(packet, marker, payload_type, start, wire);
             payload.clear();
             self.payload = payload;
             len
@@ -205,6 +212,7 @@ impl Out {
         payload: &[u8],
     ) -> usize {
         let (sequence, ssrc) = (self.sequence, self.ssrc);
+        let timestamp = self.clock.at(timestamp);
         let header = Header { marker, payload_type, sequence, timestamp, ssrc };
         self.sequence = self.sequence.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);

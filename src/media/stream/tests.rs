@@ -4,9 +4,11 @@
 use super::*;
 use crate::media::recording::Stereo;
 
+mod begun;
 mod codecs;
 mod control;
 mod joined;
+mod opus;
 mod reception;
 mod recorded;
 mod secure;
@@ -57,6 +59,7 @@ fn negotiated(remote: ([u8; 4], u16)) -> Negotiated {
     Negotiated {
         remote: Some(remote.into()),
         codec: Codec::Pcmu,
+        opus: None,
         silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),

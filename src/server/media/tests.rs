@@ -59,6 +59,7 @@ fn agreed(port: u16) -> Negotiated {
     Negotiated {
         remote: Some(SocketAddr::new(LOOPBACK, port)),
         codec: Codec::Pcmu,
+        opus: None,
         silence: Silence::Packets,
         events_out: Some((101, 8000)),
         events_in: Some((101, 8000)),

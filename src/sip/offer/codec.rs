@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-/// What sound is on the wire. All have static payload types and an RTP clock of 8,000 (RFC 3551).
+/// What sound is on the wire. All but Opus have static payload types and an RTP clock of 8,000 (RFC
+/// 3551).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
@@ -10,6 +11,9 @@ pub enum Codec {
     Pcma,
     #[cfg(feature = "g722")]
     G722,
+    /// RFC 6716, over RTP by RFC 7587.
+    #[cfg(feature = "opus")]
+    Opus,
 }
 
 /// G.711 companding law: what sound is inside, whatever the codec.
@@ -35,14 +39,29 @@ pub enum Silence {
 }
 
 impl Codec {
-    /// RFC 3551 §6.
+    /// RFC 3551 §6; of Opus, the dynamic one in offers of ours.
     pub fn payload_type(self) -> u8 {
         match self {
             Codec::Pcmu => 0,
             Codec::Pcma => 8,
             #[cfg(feature = "g722")]
             Codec::G722 => 9,
+            #[cfg(feature = "opus")]
+            Codec::Opus => super::opus::PAYLOAD_TYPE,
         }
+    }
+
+    pub fn is_opus(self) -> bool {
+        match self {
+            #[cfg(feature = "opus")]
+            Codec::Opus => true,
+            _ => false,
+        }
+    }
+
+    /// Ticks per second of its RTP clock, whatever it samples.
+    pub fn clock(self) -> u32 {
+        if self.is_opus() { super::opus::CLOCK } else { 8000 }
     }
 
     /// The encoding name of `a=rtpmap` (RFC 3551).
@@ -52,6 +71,8 @@ impl Codec {
             Codec::Pcma => "PCMA",
             #[cfg(feature = "g722")]
             Codec::G722 => "G722",
+            #[cfg(feature = "opus")]
+            Codec::Opus => "opus",
         }
     }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod opus;
+
 fn local() -> Local {
     Local {
         address: "192.0.2.10".parse().unwrap(),
