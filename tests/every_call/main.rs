@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::thread;
 
 use ringtill::account::{Account, Query};
 use ringtill::dialogue::{Heard, Question};
@@ -19,9 +22,11 @@ use ringtill::payment::{
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
+mod choices;
 mod scenes;
 mod words;
 
+use choices::Choices;
 use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes};
 use words::{ACCOUNT, response, routes};
 
@@ -31,55 +36,33 @@ const STEPS_MAX: u32 = 400;
 const NOW_MS: i64 = 1_795_400_000_000; // 23 November 2026
 
 fn main() -> ExitCode {
-    let mut calls = 0;
-    for scene in scenes() {
-        let mut choices = Choices::default();
-        let before = calls;
-        loop {
-            run(&scene, &mut choices);
-            calls += 1;
-            if !choices.advance() {
-                break;
-            }
+    let scenes = scenes();
+    let (next, calls) = (AtomicUsize::new(0), AtomicU64::new(0));
+    // Each scene is walked by itself.
+    let walk = || {
+        while let Some(scene) = scenes.get(next.fetch_add(1, Relaxed)) {
+            let walked = every_call_of(scene);
+            calls.fetch_add(walked, Relaxed);
+            println!("{}: {walked} calls", scene.name);
         }
-        println!("{}: {} calls", scene.name, calls - before);
-    }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(scenes.len());
+    thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(walk))));
+    let calls = calls.into_inner();
     assert!(calls >= CALLS_MIN, "only {calls} calls");
     println!("test result: ok. {calls} calls enumerated; 0 failed");
     ExitCode::SUCCESS
 }
 
-/// Walks a tree of choices depth first: each run follows one path, then the last choice that has
-/// another way is changed. The first way of a choice is good behaviour and costs nothing.
-#[derive(Default)]
-struct Choices {
-    path: Vec<(usize, usize)>,
-    at: usize,
-    misbehaved: u32,
-}
-
-impl Choices {
-    fn pick(&mut self, ways: usize) -> usize {
-        let ways = if self.misbehaved < MISBEHAVIOURS_MAX { ways } else { 1 };
-        if self.at == self.path.len() {
-            self.path.push((0, ways));
+fn every_call_of(scene: &Scene) -> u64 {
+    let mut choices = Choices::default();
+    let mut calls = 0;
+    loop {
+        run(scene, &mut choices);
+        calls += 1;
+        if !choices.advance() {
+            return calls;
         }
-        let (way, _) = self.path[self.at];
-        self.at += 1;
-        self.misbehaved += u32::from(way > 0);
-        way
-    }
-
-    /// The next path; false when all have been walked.
-    fn advance(&mut self) -> bool {
-        (self.at, self.misbehaved) = (0, 0);
-        while let Some((way, ways)) = self.path.pop() {
-            if way + 1 < ways {
-                self.path.push((way + 1, ways));
-                return true;
-            }
-        }
-        false
     }
 }
 
