@@ -206,13 +206,14 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
     assert_eq!(text.lines().count(), 3, "{text}");
     assert_eq!(bench.host.sales().len(), 2);
 
+    let up = text.lines().filter(|line| line.contains(" up "));
+    let first = up.last().and_then(|line| line.split_whitespace().nth(1)).unwrap().to_string();
+
     // What was charged there is undone there, and compared with it.
     let latest = bench.confirmations()[0].clone();
     let (code, text) = bench.run(&["payments", "void", &latest, "--why", "asked for"]);
     assert!(code == Some(0) && text.contains("void of $323.72 done"), "{code:?} {text}");
-    let up = text.lines().filter(|line| line.contains(" up "));
-    let first = up.last().and_then(|line| line.split_whitespace().nth(1)).unwrap();
-    bench.wait_for(first, "posted");
+    bench.wait_for(&first, "posted");
     assert_eq!(bench.binary.stop(), Some(0));
     let (code, text) = bench.run(&["reconcile"]);
     assert!(code == Some(0) && text.contains("3 payments, 0 differences"), "{code:?} {text}");
