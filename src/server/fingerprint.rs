@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rand::Rng;
 use zeroize::Zeroizing;
 
+use super::key_file;
 use crate::config::Config;
 use crate::instrument::FingerprintKey;
 
@@ -57,17 +58,7 @@ fn make(path: &Path) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<FingerprintKey, String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(path).map_err(|error| error.to_string())?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err("others may read this key: `chmod 600` it".into());
-        }
-    }
-    let text = Zeroizing::new(fs::read(path).map_err(|error| error.to_string())?);
-    let key = FingerprintKey::new(text.trim_ascii());
-    key.ok_or_else(|| "it needs 32 bytes or more: `openssl rand -hex 32` makes them".into())
+    key_file::read(path, FingerprintKey::new)
 }
 
 #[cfg(test)]

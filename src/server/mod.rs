@@ -27,6 +27,7 @@ pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
 pub mod evidence; // authorisations of debits on disk
 pub mod explain; // which trunk takes a request, and why
+mod key_file; // keys of the operator's
 mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateways, opened
 pub mod http_client; // requests to gateways

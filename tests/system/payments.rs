@@ -206,8 +206,8 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
     assert_eq!(text.lines().count(), 3, "{text}");
     assert_eq!(bench.host.sales().len(), 2);
 
-    let up = text.lines().filter(|line| line.contains(" up "));
-    let first = up.last().and_then(|line| line.split_whitespace().nth(1)).unwrap().to_string();
+    let mut up = text.lines().filter(|line| line.contains(" up "));
+    let first = up.next_back().and_then(|line| line.split_whitespace().nth(1)).unwrap().to_string();
 
     // What was charged there is undone there, and compared with it.
     let latest = bench.confirmations()[0].clone();

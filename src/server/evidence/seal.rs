@@ -1,11 +1,12 @@
 //! Recordings at rest: AES-256-GCM under the operator's key, bound to their name.
 
-use std::fs;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
+
+use crate::server::key_file;
 
 /// Of a sealed recording, after `.wav`.
 pub const ENDING: &str = ".sealed";
@@ -20,17 +21,7 @@ pub struct Key(Zeroizing<[u8; 32]>);
 impl Key {
     /// Reads a key file, which nobody else may read: 32 bytes or more, in any form.
     pub fn read(path: &Path) -> Result<Key, String> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(path).map_err(|error| error.to_string())?.permissions().mode();
-            if mode & 0o077 != 0 {
-                return Err("others may read this key: `chmod 600` it".into());
-            }
-        }
-        let text = Zeroizing::new(fs::read(path).map_err(|error| error.to_string())?);
-        let key = Key::new(text.trim_ascii());
-        key.ok_or_else(|| "it needs 32 bytes or more: `openssl rand -hex 32` makes them".into())
+        key_file::read(path, Key::new)
     }
 
     fn new(secret: &[u8]) -> Option<Key> {
@@ -72,6 +63,8 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
