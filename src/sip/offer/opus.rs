@@ -8,6 +8,7 @@ use super::{formats, mappings};
 /// Ticks per second, whatever is sampled.
 pub(super) const CLOCK: u32 = 48_000;
 /// In offers of ours.
+#[cfg_attr(not(feature = "opus"), allow(dead_code))]
 pub(super) const PAYLOAD_TYPE: u8 = 111;
 /// Encoding, clock and channels in `a=rtpmap`.
 pub(super) const MAPPING: &str = "opus/48000/2";
