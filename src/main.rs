@@ -24,7 +24,7 @@ use payments::PaymentsCommand;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Takes card payments by phone: answers SIP calls, runs the payment, charges the gateway once.
+/// Takes payments by phone: answers SIP calls, runs the payment, charges the gateway once.
 #[derive(Parser)]
 #[command(version, after_help = "Try it first: ringtill demo")]
 struct Arguments {

@@ -8,7 +8,7 @@ use crate::account::Account;
 use crate::dialogue::grammar::Menu;
 use crate::dialogue::{Extent, Field, Grammar, ReadBack, Reject, Voice};
 use crate::gateway::Fixable;
-use crate::instrument::{AccountKind, BankAccount, Debit, HolderKind, RoutingNumber};
+use crate::instrument::{AccountKind, BankAccount, Debit, HolderKind, Method, RoutingNumber};
 use crate::prompt::Prompt;
 use crate::secret::Secret;
 use crate::speech;
@@ -245,8 +245,7 @@ impl Grammar for AccountNumber {
 }
 
 /// Card or bank account.
-pub(super) async fn choose(line: &mut Line) -> Result<crate::instrument::Method, Leave> {
-    use crate::instrument::Method;
+pub(super) async fn choose(line: &mut Line) -> Result<Method, Leave> {
     let menu = Menu(vec![('1', Method::Card), ('2', Method::Bank)]);
     let field = Field::menu("method", phrases(["method.ask"]), menu).spoken(Voice {
         field: speech::Field::Digit,

@@ -267,6 +267,10 @@ async fn send(line: &mut Line, route: &Route, order: &Order, tender: &Tender, id
     match verdict {
         // Of this payment or of one like it: only a lookup tells.
         Verdict::Duplicate { .. } => Verdict::Unknown("the gateway has had the same".into()),
+        Verdict::Held(why) => Verdict::Held(tender.hide(&why)),
+        Verdict::NotSent(why) => Verdict::NotSent(tender.hide(&why)),
+        Verdict::Unknown(why) => Verdict::Unknown(tender.hide(&why)),
+        Verdict::Config(why) => Verdict::Config(tender.hide(&why)),
         verdict => verdict,
     }
 }

@@ -53,6 +53,17 @@ impl Tender {
         }
     }
 
+    /// A gateway's text without the number of the account, should it quote it: one is too short to
+    /// be told from other numbers once nobody knows it any more, as cards can.
+    pub(super) fn hide(&self, text: &str) -> String {
+        let Tender::Bank(debit) = self else { return text.to_string() };
+        let number = debit.account.expose();
+        let significant = number.trim_start_matches('0');
+        let hidden = text.replace(number, "***");
+        // Three digits are in any text, and less than the last four that may be shown.
+        if significant.len() > 4 { hidden.replace(significant, "***") } else { hidden }
+    }
+
     /// Whether the caller was asked for this field: what was not cannot be asked again.
     pub(super) fn has_asked(&self, field: Fixable, settings: &Settings) -> bool {
         match (self, field) {
@@ -102,6 +113,31 @@ impl Draft {
         match self {
             Draft::Card(draft) => card::take(line, desk, draft).await.map(Tender::Card),
             Draft::Bank(draft) => bank::take(line, desk, account, draft).await.map(Tender::Bank),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instrument::{AccountKind, BankAccount, HolderKind, RoutingNumber};
+
+    #[test]
+    fn an_account_number_that_a_gateway_quotes_is_hidden() {
+        let debit = |number: &str| {
+            let routing = RoutingNumber::parse("021000021").unwrap();
+            let account = BankAccount::parse(routing, number, AccountKind::Checking).unwrap();
+            let holder = "James Walker".to_string().into();
+            Tender::Bank(Debit { account, holder, holder_kind: HolderKind::Personal })
+        };
+        for (number, text, want) in [
+            ("0012345678", "no account 0012345678 here", "no account *** here"),
+            ("0012345678", "account 12345678", "account ***"),
+            ("4321", "code 51, account=4321.", "code 51, account=***."),
+            ("000001", "account 000001, code 1", "account ***, code 1"),
+            ("12345678", "code 51, ref 987", "code 51, ref 987"),
+        ] {
+            assert_eq!(debit(number).hide(text), want);
         }
     }
 }
