@@ -1,7 +1,7 @@
 //! Starts `ringtill serve` in a folder of its own and stops it again.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -237,6 +237,17 @@ pub fn free_port() -> u16 {
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// A wait on a socket with a time limit, begun again when the machine was paused meanwhile: such
+/// waits, alone of all, end with "interrupted" then.
+pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match wait() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 pub fn deadline(limit: Duration) -> Instant {

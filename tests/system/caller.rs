@@ -14,7 +14,7 @@ use ringtill::prompt::{self, Library};
 use ringtill::rtp::packet::{Header, Packet};
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
-use crate::binary::{deadline, now};
+use crate::binary::{deadline, now, uninterrupted};
 
 /// Numbers of the accounts in `binary::ACCOUNTS`.
 pub const JAMES: &str = "+13175550123";
@@ -128,7 +128,7 @@ impl Sip {
         let mut buffer = vec![0; 65_536];
         let left = until.saturating_duration_since(now()).max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left)).expect("a timeout");
-        let (len, _) = self.socket.recv_from(&mut buffer).ok()?;
+        let (len, _) = uninterrupted(|| self.socket.recv_from(&mut buffer)).ok()?;
         Some(String::from_utf8_lossy(&buffer[..len]).into_owned())
     }
 

@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::binary::{ACCOUNTS, Binary, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, one_at_a_time, uninterrupted};
 use crate::caller::Sip;
 
 const OURS: &str = "sbc.example.com";
@@ -107,7 +107,7 @@ impl Teams {
                 }
             }
             let mut buffer = [0; 4096];
-            let len = self.stream.read(&mut buffer).expect("an answer");
+            let len = uninterrupted(|| self.stream.read(&mut buffer)).expect("an answer");
             assert!(len > 0, "the connection was closed");
             self.received.push_str(&String::from_utf8_lossy(&buffer[..len]));
         }
@@ -254,7 +254,7 @@ fn hear(teams: &Teams, answer: &str) {
     let mut theirs = Unprotect::new(&MasterKey::new(Suite::Cm80, &key).expect("30 bytes"));
     let (mut buffer, mut heard) = ([0; 2048], 0);
     while heard < 10 {
-        let len = teams.rtp.recv(&mut buffer).expect("sound");
+        let len = uninterrupted(|| teams.rtp.recv(&mut buffer)).expect("sound");
         let opened = theirs.rtp(&buffer[..len]).expect("sealed with that key");
         let sound = Packet::parse(&opened).expect("RTP").payload;
         assert_eq!(sound.len(), 160);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{PATIENCE, Program, free_port_at, free_ports_at};
-use crate::binary::{deadline, now};
+use crate::binary::{deadline, now, uninterrupted};
 
 const MODULES: &str = "/usr/lib/baresip/modules";
 /// Longer than any call of these tests: at its end baresip hangs up.
@@ -100,7 +100,7 @@ impl Baresip {
 
     fn read(&mut self) {
         let mut buffer = [0; 4096];
-        match self.control.read(&mut buffer) {
+        match uninterrupted(|| self.control.read(&mut buffer)) {
             Ok(len) => self.received.extend(&buffer[..len]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => panic!("{error}:\n{}", self.program.stop()),
