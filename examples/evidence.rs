@@ -1,7 +1,8 @@
 //! What the recognizer knows of each answer, for `training/calibrate.py`: reads lines of
 //! `field <tab> label <tab> split <tab> file`, writes the same with whether the answer is right
 //! and what its confidence is computed from. `evidence MODEL` hears with these weights instead
-//! of the committed ones.
+//! of the committed ones, `evidence whisper:MODEL`
+//! also with a Whisper model.
 #![allow(clippy::unwrap_used)]
 
 use std::io::BufRead;
@@ -13,13 +14,10 @@ use ringtill::server::listen::each_answer;
 use ringtill::sip::offer::Law;
 use ringtill::speech::decode::confidence;
 use ringtill::speech::digits::Digits;
-use ringtill::speech::{self, Answers, Engine, Field, Spoken};
+use ringtill::speech::{Answers, Engine, Field, Spoken};
 
 fn main() {
-    let engine: Arc<dyn Engine> = match std::env::args().nth(1) {
-        Some(model) => Arc::new(Digits::with(&std::fs::read(model).unwrap()).unwrap()),
-        None => speech::open("digits", None).unwrap(),
-    };
+    let engine = engine(std::env::args().skip(1));
     let mut converter = Converter::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
@@ -33,6 +31,27 @@ fn main() {
                 println!("{line}\t{}\t{margin}\t{behind}\t{word}", u8::from(right));
             }
         });
+    }
+}
+
+/// The built-in one, or with other weights, or beside a Whisper model.
+fn engine(arguments: impl Iterator<Item = String>) -> Arc<dyn Engine> {
+    let mut built_in = Digits::new().unwrap();
+    let mut whisper = None;
+    for argument in arguments {
+        match argument.strip_prefix("whisper:") {
+            Some(model) => whisper = Some(std::fs::read(model).unwrap()),
+            None => built_in = Digits::with(&std::fs::read(argument).unwrap()).unwrap(),
+        }
+    }
+    match whisper {
+        None => Arc::new(built_in),
+        #[cfg(feature = "whisper")]
+        Some(model) => {
+            Arc::new(ringtill::speech::whisper::Whisper::beside(built_in, &model).unwrap())
+        }
+        #[cfg(not(feature = "whisper"))]
+        Some(_) => panic!("build this with `--features whisper`"),
     }
 }
 

@@ -7,10 +7,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{AUTHORISATIONS_YEARS_MIN, Config, LOOPBACK, Listen, Problem, Sip};
+use super::{AUTHORISATIONS_YEARS_MIN, Config, LOOPBACK, Listen, Problem, Sip, Speech};
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
-use crate::speech;
 
 mod gateways; // one gateway or several, and what they take
 mod trunks; // what trunks ask of the rest
@@ -227,10 +226,7 @@ impl<'t> Reader<'t> {
             let message = format!("prompts.synthesis.{key}: {what}");
             self.note("prompts", "synthesis", &message, "see `ringtill prompts check`");
         }
-        if config.speech.engine().is_some_and(|(name, _)| !speech::NAMES.contains(&name)) {
-            let remedy = "use \"off\", \"digits\" or \"whisper:PATH\"";
-            self.note("speech", "engine", "no such engine", remedy);
-        }
+        self.check_speech(&config.speech);
         if config.agent.uri.as_deref().is_some_and(|uri| !is_sip_uri(uri)) {
             self.note(
                 "agent",
@@ -366,6 +362,25 @@ impl<'t> Reader<'t> {
             let message = "sip.connections_per_source is above sip.connections_max";
             self.note("sip", "connections_per_source", message, "make it the smaller one");
         }
+    }
+
+    fn check_speech(&mut self, speech: &Speech) {
+        let (problem, remedy) = match speech.engine() {
+            None | Some(("digits", None)) => return,
+            Some(("digits", Some(_))) => {
+                ("the built-in engine has its own model", "write engine = \"digits\"")
+            }
+            Some(("whisper", None)) => {
+                ("whisper wants a ggml model", "write engine = \"whisper:/path/ggml-base.bin\"")
+            }
+            Some(("whisper", Some(_))) if cfg!(feature = "whisper") => return,
+            Some(("whisper", Some(_))) => (
+                "this program was built without whisper",
+                "build it with `--features whisper`, or use \"digits\"",
+            ),
+            Some(_) => ("no such engine", "use \"off\", \"digits\" or \"whisper:PATH\""),
+        };
+        self.note("speech", "engine", problem, remedy);
     }
 
     fn check_payment(&mut self, config: &Config) {

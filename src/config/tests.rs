@@ -262,3 +262,22 @@ fn bank_accounts_are_not_taken_without_what_an_authorisation_needs() {
     let slots = ["payment.bank: `company` is missing", "`time_zone` is missing"];
     assert!(slots.iter().all(|part| missing[0].contains(part)), "{missing:?}");
 }
+
+#[test]
+fn an_engine_that_cannot_hear_is_refused() {
+    let told = |engine: &str| problems(&format!("[speech]\nengine = \"{engine}\"\n")).join("\n");
+    for engine in ["off", "digits"] {
+        assert_eq!(told(engine), "", "{engine}");
+    }
+    for (engine, why) in [
+        ("digts", "no such engine"),
+        ("digits:own.bin", "the built-in engine has its own model"),
+        ("whisper", "whisper wants a ggml model"),
+        #[cfg(not(feature = "whisper"))]
+        ("whisper:ggml-base.bin", "build it with `--features whisper`"),
+    ] {
+        assert!(told(engine).contains(why), "{engine}: {}", told(engine));
+    }
+    #[cfg(feature = "whisper")]
+    assert_eq!(told("whisper:ggml-base.bin"), "");
+}

@@ -72,8 +72,9 @@ const FAILURES_MAX: u8 = 2;
 const LOST_MAX: u8 = 2;
 /// Then speech cuts this prompt no more: the caller has a loud place, not an answer.
 const FALSE_STARTS_MAX: u8 = 2;
-/// A recognizer ends an answer by itself: later than this it has failed.
-const ANSWER_MAX: Duration = Duration::from_millis(speech::listener::ANSWER_MAX_MS as u64 + 2_000);
+/// A recognizer ends an answer by itself and some think about it then: later than this it has
+/// failed.
+const ANSWER_MAX: Duration = Duration::from_millis(speech::listener::ANSWER_MAX_MS as u64 + 10_000);
 /// Longer numbers may be a card's, whatever was asked: they are never read aloud.
 const READ_MAX: usize = 10;
 

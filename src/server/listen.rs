@@ -201,8 +201,8 @@ pub fn each_answer(
             let listening =
                 listener.get_or_insert_with(|| Listener::new(engine, field, &Keys::new()));
             let heard = listening.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
-            if let Some(Heard::Answer(answers)) = &heard {
-                each(answers);
+            if let Some(Heard::Answer) = heard {
+                each(&listening.answers());
             }
             if heard.is_some() {
                 listener = None;
@@ -211,7 +211,7 @@ pub fn each_answer(
         }
     }
     if let Some(mut listener) = listener {
-        each(&listener.end());
+        each(&listener.answers());
     }
 }
 

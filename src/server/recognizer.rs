@@ -1,12 +1,13 @@
 //! The recognizer pool: threads of ordinary priority that listen to what callers say, so that no
-//! amount of it can delay media. A call has its seat at one of them.
+//! amount of it can delay media. A call has its seat at one of them. Engines that think about an
+//! answer once it is over do so on other threads, so that nobody's words wait for it.
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -22,6 +23,10 @@ use crate::speech::{Engine, Field, Frame, Heard, Listener};
 const JOBS_MAX: usize = 8_192;
 /// What waits longer is too old: the caller is asked again.
 const LATE: Duration = Duration::from_millis(2_000);
+/// Answers that may wait to be thought about; each holds half a minute of sound at most.
+const THOUGHTS_MAX: usize = 256;
+/// The same for an answer that is to be thought about: callers are used to a pause then.
+const THOUGHT_LATE: Duration = Duration::from_millis(4_000);
 
 /// The threads. They end once the pool and every seat are dropped.
 pub struct Pool {
@@ -40,7 +45,7 @@ struct Worker {
 struct Counts {
     answers: AtomicU64,
     late: AtomicU64,
-    /// The longest time, in microseconds, that one frame has taken: the one that ends an answer.
+    /// The longest time, in microseconds, that one frame or one answer has taken.
     longest_us: AtomicU64,
 }
 
@@ -66,11 +71,14 @@ enum Job {
 impl Pool {
     pub fn start(engine: Arc<dyn Engine>, threads: usize) -> io::Result<Pool> {
         let counts = Arc::new(Counts::default());
+        let thinkers = if engine.is_quick() { 0 } else { threads.max(1) };
+        let thinking = think(thinkers, &counts)?;
         let workers = (0..threads.max(1)).map(|nth| {
             let (jobs, inbox) = sync_channel(JOBS_MAX);
-            let (engine, counts) = (engine.clone(), counts.clone());
+            let (engine, counts, thinking) = (engine.clone(), counts.clone(), thinking.clone());
+            let mut desk = Desk { all: HashMap::new(), thinking, counts };
             let name = format!("recognizer-{nth}");
-            std::thread::Builder::new().name(name).spawn(move || run(&inbox, &*engine, &counts))?;
+            std::thread::Builder::new().name(name).spawn(move || desk.run(&inbox, &*engine))?;
             Ok(Worker { jobs, seats: Arc::default() })
         });
         let workers = workers.collect::<io::Result<Vec<Worker>>>()?;
@@ -160,64 +168,130 @@ struct Listening {
     reply: Reply,
 }
 
-fn run(inbox: &Receiver<Job>, engine: &dyn Engine, counts: &Counts) {
-    let mut all: HashMap<u64, Listening> = HashMap::new();
-    while let Ok(job) = inbox.recv() {
-        // A defect of an engine costs one answer, and nobody else's.
-        let seat = job.seat();
-        let worked = catch_unwind(AssertUnwindSafe(|| work(job, engine, &mut all, counts)));
-        if worked.is_err() {
-            error!(fault = "ringtill", "a recognizer was aborted by a defect");
-            if let Some(listening) = all.remove(&seat) {
-                listening.tell(Told::Late);
-            }
-        }
-    }
-}
+/// An answer that is over and is to be thought about, and since when.
+type Thought = (Instant, Listening);
 
-fn work(job: Job, engine: &dyn Engine, all: &mut HashMap<u64, Listening>, counts: &Counts) {
-    match job {
-        Job::Listen { seat, id, field, keyed, reply } => {
-            let listener = Listener::new(engine, field, &keyed);
-            all.insert(seat, Listening { id, listener, reply });
-        }
-        Job::Deaf { seat } => drop(all.remove(&seat)),
-        Job::Lost { seat, id } => late(seat, id, all, counts),
-        Job::Hear { seat, at, spoken } => {
-            let began = clock::now();
-            if began.saturating_duration_since(at) > LATE {
-                return late(seat, spoken.id, all, counts);
-            }
-            let listening = all.get_mut(&seat).filter(|listening| listening.id == spoken.id);
-            let Some(listening) = listening else { return };
-            let heard = listening.listener.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
-            let took = clock::now().saturating_duration_since(began).as_micros() as u64;
-            counts.longest_us.fetch_max(took, Ordering::Relaxed);
-            let Some(heard) = heard else { return };
-            let told = match heard {
-                Heard::Nothing => Told::Nothing,
-                Heard::Answer(answers) => {
-                    counts.answers.fetch_add(1, Ordering::Relaxed);
-                    Told::Answer(answers)
+/// Starts threads that think about answers; `None`: none is needed.
+fn think(threads: usize, counts: &Arc<Counts>) -> io::Result<Option<SyncSender<Thought>>> {
+    if threads == 0 {
+        return Ok(None);
+    }
+    let (thinking, thoughts) = sync_channel::<Thought>(THOUGHTS_MAX);
+    let thoughts = Arc::new(Mutex::new(thoughts));
+    for nth in 0..threads {
+        let (thoughts, counts) = (thoughts.clone(), counts.clone());
+        let next = move || thoughts.lock().ok().and_then(|thoughts| thoughts.recv().ok());
+        std::thread::Builder::new().name(format!("answers-{nth}")).spawn(move || {
+            while let Some((since, listening)) = next() {
+                if clock::now().saturating_duration_since(since) > THOUGHT_LATE {
+                    listening.late(&counts);
+                } else {
+                    listening.answer(&counts);
                 }
-            };
-            if let Some(listening) = all.remove(&seat) {
-                listening.tell(told);
             }
+        })?;
+    }
+    Ok(Some(thinking))
+}
+
+/// What one thread listens to, by seat.
+struct Desk {
+    all: HashMap<u64, Listening>,
+    /// Where answers are thought about; `None`: here, it takes no time.
+    thinking: Option<SyncSender<Thought>>,
+    counts: Arc<Counts>,
+}
+
+impl Desk {
+    fn run(&mut self, inbox: &Receiver<Job>, engine: &dyn Engine) {
+        while let Ok(job) = inbox.recv() {
+            // A defect of an engine costs one answer, and nobody else's.
+            let seat = job.seat();
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work(job, engine)));
+            if worked.is_err() {
+                error!(fault = "ringtill", "a recognizer was aborted by a defect");
+                if let Some(listening) = self.all.remove(&seat) {
+                    listening.tell(Told::Late);
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job, engine: &dyn Engine) {
+        match job {
+            Job::Listen { seat, id, field, keyed, reply } => {
+                let listener = Listener::new(engine, field, &keyed);
+                self.all.insert(seat, Listening { id, listener, reply });
+            }
+            Job::Deaf { seat } => drop(self.all.remove(&seat)),
+            Job::Lost { seat, id } => self.late(seat, id),
+            Job::Hear { seat, at, spoken } => self.hear(seat, at, &spoken),
+        }
+    }
+
+    fn hear(&mut self, seat: u64, at: Instant, spoken: &Spoken) {
+        let began = clock::now();
+        if began.saturating_duration_since(at) > LATE {
+            return self.late(seat, spoken.id);
+        }
+        let listening = self.all.get_mut(&seat).filter(|listening| listening.id == spoken.id);
+        let Some(listening) = listening else { return };
+        let heard = listening.listener.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
+        self.counts.took(began);
+        let Some(heard) = heard else { return };
+        let Some(listening) = self.all.remove(&seat) else { return };
+        match (heard, &self.thinking) {
+            (Heard::Nothing, _) => listening.tell(Told::Nothing),
+            (Heard::Answer, None) => listening.answer(&self.counts),
+            (Heard::Answer, Some(thinking)) => {
+                if let Err(full) = thinking.try_send((began, listening)) {
+                    let (TrySendError::Full((_, listening))
+                    | TrySendError::Disconnected((_, listening))) = full;
+                    listening.late(&self.counts);
+                }
+            }
+        }
+    }
+
+    fn late(&mut self, seat: u64, id: ListenId) {
+        if self.all.get(&seat).is_some_and(|listening| listening.id == id)
+            && let Some(listening) = self.all.remove(&seat)
+        {
+            listening.late(&self.counts);
         }
     }
 }
 
-fn late(seat: u64, id: ListenId, all: &mut HashMap<u64, Listening>, counts: &Counts) {
-    if all.get(&seat).is_some_and(|listening| listening.id == id)
-        && let Some(listening) = all.remove(&seat)
-    {
-        counts.late.fetch_add(1, Ordering::Relaxed);
-        listening.tell(Told::Late);
+impl Counts {
+    fn took(&self, began: Instant) {
+        let took = clock::now().saturating_duration_since(began).as_micros() as u64;
+        self.longest_us.fetch_max(took, Ordering::Relaxed);
     }
 }
 
 impl Listening {
+    fn late(self, counts: &Counts) {
+        counts.late.fetch_add(1, Ordering::Relaxed);
+        self.tell(Told::Late);
+    }
+
+    /// Tells what was said. A defect of the engine costs this answer alone.
+    fn answer(mut self, counts: &Counts) {
+        let began = clock::now();
+        let answers = catch_unwind(AssertUnwindSafe(|| self.listener.answers()));
+        counts.took(began);
+        match answers {
+            Ok(answers) => {
+                counts.answers.fetch_add(1, Ordering::Relaxed);
+                self.tell(Told::Answer(answers));
+            }
+            Err(_) => {
+                error!(fault = "ringtill", "a recognizer was aborted by a defect");
+                self.tell(Told::Late);
+            }
+        }
+    }
+
     /// A call that takes no word has a deadline of its own.
     fn tell(self, told: Told) {
         let _ = self.reply.try_send((self.id, told));
@@ -234,3 +308,6 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

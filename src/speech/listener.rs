@@ -18,7 +18,8 @@ pub struct Listener {
 pub enum Heard {
     /// What began was no answer: a cough, a word to someone else.
     Nothing,
-    Answer(Answers),
+    /// It is over: [`Listener::answers`] has what it was.
+    Answer,
 }
 
 /// An answer is over after so much, whatever goes on.
@@ -49,13 +50,14 @@ impl Listener {
         Some(heard)
     }
 
-    /// The caller went over to keys, or is gone: what was said until now.
-    pub fn end(&mut self) -> Answers {
+    /// What was said, until now if it goes on still: the caller went over to keys, or is gone.
+    /// Takes as long as [`Recognizer::answers`].
+    pub fn answers(&mut self) -> Answers {
         self.lasts_ms = None;
         self.recognizer.answers()
     }
 
-    fn watch_end(&mut self, lasts_ms: u32, quiet_ms: u32) -> Option<Heard> {
+    fn watch_end(&self, lasts_ms: u32, quiet_ms: u32) -> Option<Heard> {
         let Progress { extent, quiet_ms: since_word_ms, .. } = self.recognizer.progress();
         let over = lasts_ms >= ANSWER_MAX_MS;
         let Some(since_word_ms) = since_word_ms else {
@@ -67,7 +69,7 @@ impl Listener {
         let quiet_ms = quiet_ms.min(since_word_ms + TOLD_AFTER_MS);
         let quiet_ms = quiet_ms.max(since_word_ms.saturating_sub(NO_WORD_MS));
         let ended = over || quiet_ms >= pause_ms(self.field, extent);
-        ended.then(|| Heard::Answer(self.recognizer.answers()))
+        ended.then_some(Heard::Answer)
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
         let mut listener = Listener::new(&Fake(extent), field, &Keys::new());
         (1..600u32).find_map(|nth| {
             let heard = listener.hear(Frame::Sound(&[0; SAMPLES]), u32::MAX);
-            matches!(heard, Some(Heard::Answer(_))).then_some(nth * FRAME_MS)
+            matches!(heard, Some(Heard::Answer)).then_some(nth * FRAME_MS)
         })
     }
 
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn after_the_answer_nothing_is_told() {
         let mut listener = Listener::new(&Fake(Extent::Full), Field::Zip, &Keys::new());
-        listener.end();
+        listener.answers();
         for _ in 0..200 {
             assert!(listener.hear(Frame::Lost, 0).is_none());
         }

@@ -13,6 +13,8 @@ use crate::secret::Keys;
 pub mod word; // what a word means, whatever the language
 pub mod decode; // words that make an answer of a field
 pub mod digits; // the built-in engine: front-end, network
+#[cfg(feature = "whisper")]
+pub mod whisper; // the engine of an operator's model
 pub mod listener; // when an answer is over, and what it was
 
 pub use decode::answer::{Answer, Answers, Hypothesis, Outcome};
@@ -96,6 +98,11 @@ pub fn open(name: &str, model: Option<Vec<u8>>) -> Result<Arc<dyn Engine>, OpenE
         ("digits", None) => Ok(Arc::new(digits::Digits::new().map_err(OpenError::BuiltIn)?)),
         ("digits", Some(_)) => Err(OpenError::Unwanted),
         ("whisper", None) => Err(OpenError::NoModel),
+        #[cfg(feature = "whisper")]
+        ("whisper", Some(model)) => {
+            Ok(Arc::new(whisper::Whisper::open(&model).map_err(OpenError::Whisper)?))
+        }
+        #[cfg(not(feature = "whisper"))]
         ("whisper", Some(_)) => Err(OpenError::NotBuilt),
         (other, _) => Err(OpenError::UnknownName(other.to_string())),
     }
@@ -110,7 +117,11 @@ pub enum OpenError {
     /// No model was given.
     NoModel,
     /// Its feature was off when this program was built.
+    #[cfg(not(feature = "whisper"))]
     NotBuilt,
+    /// The operator's file.
+    #[cfg(feature = "whisper")]
+    Whisper(whisper::OpenFault),
     /// The built-in model is damaged.
     BuiltIn(digits::ModelError),
 }
@@ -123,6 +134,9 @@ impl std::fmt::Display for OpenError {
             }
             OpenError::Unwanted => f.write_str("`digits` has its own model: write it without one"),
             OpenError::NoModel => f.write_str("whisper wants a ggml model: write whisper:PATH"),
+            #[cfg(feature = "whisper")]
+            OpenError::Whisper(fault) => write!(f, "the file of whisper {fault}"),
+            #[cfg(not(feature = "whisper"))]
             OpenError::NotBuilt => f.write_str(
                 "this program was built without whisper: build it with `--features whisper`, \
                  or use `digits`",

@@ -47,7 +47,10 @@ fn engines_that_cannot_be_opened_say_why() {
         ("digts", "write one of: digits, whisper:PATH"),
         ("whisper", "write whisper:PATH"),
         ("whisper:/none/ggml.bin", "/none/ggml.bin: No such file"),
+        #[cfg(not(feature = "whisper"))]
         (&whisper, "built without whisper"),
+        #[cfg(feature = "whisper")]
+        (&whisper, "is not a ggml model of Whisper"),
     ] {
         let error = printed(&[], engine).unwrap_err();
         assert!(error.contains(why), "{engine}: {error}");

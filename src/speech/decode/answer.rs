@@ -3,7 +3,7 @@
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::beam::{TOKENS_MAX, log_add};
-use super::confidence;
+use super::confidence::{self, Ear};
 use super::grammar::{Meaning, Spoken};
 use crate::secret::Keys;
 use crate::speech::Field;
@@ -35,6 +35,7 @@ pub enum Outcome {
 
 /// The likeliest answers, the likeliest first.
 pub struct Answers {
+    ear: Ear,
     field: Field,
     list: Zeroizing<Vec<Hypothesis>>,
     evidence: Evidence,
@@ -93,15 +94,24 @@ impl Hypothesis {
         &self.times[..usize::from(self.words)]
     }
 
-    pub(super) fn meaning(&self) -> &Meaning {
+    pub(in crate::speech) fn meaning(&self) -> &Meaning {
         &self.meaning
     }
 }
 
 impl Answers {
+    /// As the built-in network hears.
     pub fn none(field: Field) -> Answers {
+        Answers::heard_by(Ear::BuiltIn, field)
+    }
+
+    pub fn heard_by(ear: Ear, field: Field) -> Answers {
         let list = Zeroizing::new(Vec::with_capacity(ANSWERS_MAX));
-        Answers { field, list, evidence: Evidence::default() }
+        Answers { ear, field, list, evidence: Evidence::default() }
+    }
+
+    pub fn ear(&self) -> Ear {
+        self.ear
     }
 
     pub fn field(&self) -> Field {
@@ -178,7 +188,7 @@ impl Answers {
         let Some(best) = self.list.first() else {
             return Answer { outcome: Outcome::Again, confidence: 0.0, best: None };
         };
-        let (outcome, confidence) = confidence::judge(self.field, &self.evidence);
+        let (outcome, confidence) = confidence::judge(self.ear, self.field, &self.evidence);
         Answer { outcome, confidence, best: Some(best.clone()) }
     }
 }

@@ -5,6 +5,14 @@
 use super::answer::{Evidence, Outcome};
 use crate::speech::Field;
 
+/// What heard an answer: each is sure in a way of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ear {
+    BuiltIn,
+    /// The built-in network and a Whisper model together.
+    Whisper,
+}
+
 /// A field's logistic regression, and what is sure enough.
 struct Calibration {
     bias: f32,
@@ -24,8 +32,11 @@ const BEHIND_MAX: f32 = 12.0;
 const WORD_MAX: f32 = 3.0;
 
 /// The outcome, and how often such an answer is right.
-pub fn judge(field: Field, evidence: &Evidence) -> (Outcome, f32) {
-    let calibration = calibration(field);
+pub fn judge(ear: Ear, field: Field, evidence: &Evidence) -> (Outcome, f32) {
+    let calibration = match ear {
+        Ear::BuiltIn => calibration(field),
+        Ear::Whisper => whisper(field),
+    };
     let [margin, behind, word] = features(evidence);
     let Calibration { bias, accept, confirm, .. } = *calibration;
     let sum =
@@ -54,6 +65,15 @@ fn calibration(field: Field) -> &'static Calibration {
         Field::Expiry(_) => &DATE,
         Field::Digit => &DIGIT,
         Field::YesNo => &YES_NO,
+    }
+}
+
+/// The same for both ears together.
+fn whisper(field: Field) -> &'static Calibration {
+    match field {
+        // No sum is asked of Whisper.
+        Field::Amount => &FREE,
+        _ => calibration(field),
     }
 }
 
@@ -92,7 +112,7 @@ mod tests {
     #[test]
     fn doubt_of_any_kind_lowers_the_confidence() {
         let sure = Evidence { best: -0.1, margin: 8.0, anything: -0.1, words: 16 };
-        let confidence = |evidence: &Evidence| judge(Field::Card, evidence).1;
+        let confidence = |evidence: &Evidence| judge(Ear::BuiltIn, Field::Card, evidence).1;
         let whole = confidence(&sure);
         for doubtful in [
             Evidence { margin: 0.5, ..sure },
@@ -102,6 +122,6 @@ mod tests {
             assert!(confidence(&doubtful) < whole, "{doubtful:?}");
         }
         let rival = Evidence { margin: 0.01, ..sure };
-        assert_ne!(judge(Field::Card, &rival).0, Outcome::Accept);
+        assert_ne!(judge(Ear::BuiltIn, Field::Card, &rival).0, Outcome::Accept);
     }
 }

@@ -9,7 +9,7 @@ const UNTOLD: f32 = 2.0;
 /// The answers to a question that was asked twice, taken together. A caller may have said
 /// something else the second time: no answer gains from a try that did not hear it.
 pub fn fuse(first: &Answers, second: &Answers) -> Answers {
-    let mut both = Answers::none(second.field());
+    let mut both = Answers::heard_by(second.ear(), second.field());
     for hypothesis in second.list() {
         let other = find(first, hypothesis).unwrap_or(untold(first));
         both.add(with_score(hypothesis, hypothesis.score() + other));
