@@ -231,7 +231,8 @@ async fn charge_at(
     (settled, not_sent && recorded)
 }
 
-/// What is kept of a card whose charge was approved, by one more request where the gateway wants it.
+/// What is kept of a card whose charge was approved, by one more request where the gateway wants
+/// it.
 async fn token(
     line: &mut Line,
     route: &Route,

@@ -1,4 +1,5 @@
-//! What the caller pays with: a card, keyed or kept, or a bank account, whole or as far as it is known.
+//! What the caller pays with: a card, keyed or kept, or a bank account, whole or as far as it is
+//! known.
 
 use super::saved::{self, Tendered, Way};
 use super::{Desk, Leave, Line, Settings, bank, card};
