@@ -193,6 +193,7 @@ async fn pay(
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
     let mut ways = Ways::of(line, desk, payment.0).await;
+    ways.without(&told.refused);
     loop {
         let choice = ways.is_choice();
         let way = ways.choose(line).await?;
@@ -255,7 +256,8 @@ async fn pay_by(
             (Settled::Fixable(field), tender) => Draft::without(tender, *field),
             // Card data ends here, before anything is read back.
             (_, Tender::Saved(kept)) => {
-                ways.without(&kept.card);
+                told.refused.push(kept.card.id);
+                ways.without(&told.refused);
                 Draft::new(&Way::Key(method))
             }
             _ => Draft::new(&way),

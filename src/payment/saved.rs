@@ -67,9 +67,9 @@ impl Ways {
         self.bank || !self.cards.is_empty()
     }
 
-    /// Not on this call again.
-    pub(super) fn without(&mut self, card: &SavedCard) {
-        self.cards.retain(|other| other.id != card.id);
+    /// Those that were refused on this call are not offered again.
+    pub(super) fn without(&mut self, refused: &[String]) {
+        self.cards.retain(|card| !refused.contains(&card.id));
     }
 
     /// Whether a card that is keyed may be kept.

@@ -94,6 +94,7 @@ pub fn scenes() -> Vec<Scene> {
         Settings { bank: Some(checking), fee: Fee::flat(Money::usd(0)), ..brief.clone() };
     let banks = Some(Arc::new(Banks::parse("021000021,First Bank").unwrap()));
     let saving = Some(SavedSettings::default());
+    let keeping = Settings { saved: saving.clone(), ..brief.clone() };
     let saving = Settings { saved: saving, declines_max: 1, ..brief.clone() };
     let twice = Settings { declines_max: 2, ..saving.clone() };
     let with_code = Settings { saved: Some(SavedSettings { cvv: true }), ..saving.clone() };
@@ -108,7 +109,8 @@ pub fn scenes() -> Vec<Scene> {
         Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
-        scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
+        // Nothing is kept for who hides.
+        scene("nothing due, anonymous", &anonymous, &keeping, vec![account("1001", 0)]),
         scene("by bank account", &known, &bank, vec![owing.clone()]),
         Scene {
             recorded: false,
@@ -139,11 +141,8 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             gateways: Gateways::Two,
             agent: false,
-            ..scene("kept by the first gateway alone", &known, &saving, vec![owing.clone()])
-        },
-        Scene {
-            agent: false,
-            ..scene("anonymous, nothing is kept", &anonymous, &saving, vec![owing.clone()])
+            kept_at: Some("gone"),
+            ..kept("its keeper is gone, the first alone keeps cards", &saving)
         },
         Scene { agent: false, ..kept("a card is kept", &twice) },
         kept("a card is kept, with its code", &with_code),
@@ -153,7 +152,6 @@ pub fn scenes() -> Vec<Scene> {
             ..kept("a card is kept by the first of two gateways", &saving)
         },
         Scene { gateways: Gateways::FirstRests, agent: false, ..kept("its keeper rests", &saving) },
-        Scene { kept_at: Some("gone"), agent: false, ..kept("its keeper is gone", &saving) },
         Scene {
             agent: false,
             earlier: Some(Earlier::Approved),
