@@ -15,7 +15,7 @@ use crate::speech;
 
 /// A card that is kept, with its security code if that is asked for.
 pub(super) struct Tendered {
-    pub(super) card: SavedCard,
+    pub(super) card: Box<SavedCard>,
     pub(super) instrument: crate::instrument::Saved,
 }
 
@@ -138,7 +138,7 @@ fn settings(desk: &Desk) -> Option<&SavedSettings> {
 /// A card that is kept and about to be charged.
 #[derive(Clone)]
 pub(super) struct Draft {
-    pub(super) card: SavedCard,
+    pub(super) card: Box<SavedCard>,
     /// The caller went back from it.
     pub(super) left: bool,
 }

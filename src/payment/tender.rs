@@ -11,7 +11,7 @@ use crate::instrument::{Card, Debit, Fingerprint, Instrument, Last4, Means, Meth
 pub(super) enum Tender {
     Card(Card),
     Bank(Debit),
-    Saved(Tendered),
+    Saved(Box<Tendered>),
 }
 
 pub(super) enum Draft {
@@ -98,7 +98,7 @@ impl Draft {
         match way {
             Way::Key(Method::Card) => Draft::Card(card::Draft::default()),
             Way::Key(Method::Bank) => Draft::Bank(bank::Draft::default()),
-            Way::Saved(card) => Draft::Saved(saved::Draft { card: (**card).clone(), left: false }),
+            Way::Saved(card) => Draft::Saved(saved::Draft { card: card.clone(), left: false }),
         }
     }
 
@@ -139,7 +139,9 @@ impl Draft {
         match self {
             Draft::Card(draft) => card::take(line, desk, draft).await.map(Tender::Card),
             Draft::Bank(draft) => bank::take(line, desk, account, draft).await.map(Tender::Bank),
-            Draft::Saved(draft) => saved::take(line, desk, draft).await.map(Tender::Saved),
+            Draft::Saved(draft) => {
+                saved::take(line, desk, draft).await.map(|kept| Tender::Saved(Box::new(kept)))
+            }
         }
     }
 }
