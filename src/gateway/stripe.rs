@@ -3,8 +3,8 @@
 //! Cards as telephone orders (`payment_method_options[card][moto]`), which Stripe enables on
 //! request together with raw card numbers. A card that is kept is charged with
 //! `setup_future_usage` and then attached to a customer of its own: without one it could not be
-//! charged again. Accounts are left out: the SEC code TEL cannot be asked for. A sale is undone by a
-//! refund, an authorisation by cancelling it; a lookup lists the intents of the time around the
+//! charged again. Accounts are left out: the SEC code TEL cannot be asked for. A sale is undone by
+//! a refund, an authorisation by cancelling it; a lookup lists the intents of the time around the
 //! charge and compares `metadata[ref]`.
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};

@@ -1,5 +1,5 @@
-//! Cards that are kept: only with their holder's consent, only what was approved, charged where they
-//! are kept and nowhere else.
+//! Cards that are kept: only with their holder's consent, only what was approved, charged where
+//! they are kept and nowhere else.
 
 use ringtill::gateway::Exchange;
 use ringtill::ledger::{Entry, SavedCard};
