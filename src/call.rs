@@ -11,7 +11,7 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange};
 use crate::instrument::FingerprintKey;
-use crate::ledger::{Entry, Recorded, Screened, Screening};
+use crate::ledger::{Entry, Recorded, SavedCard, Screened, Screening};
 use crate::media::{self, Clip, ListenId, PlayId, SegmentId};
 use crate::payment::{self, Banks, Desk, Evidence, Flow, Note, Outcome, Reply, Request, Step};
 use crate::prompt::Library;
@@ -72,6 +72,7 @@ pub enum Input {
     Told(ListenId, Told),
     Found(Serial, Vec<Account>),
     Screened(Serial, Option<Screened>),
+    Wallet(Serial, Option<Vec<SavedCard>>),
     Recorded(Serial, Recorded),
     /// Whether evidence is durable.
     Kept(Serial, bool),
@@ -96,6 +97,8 @@ pub enum Output {
     Deaf,
     Lookup(Serial, Query),
     Screen(Serial, Screening),
+    /// Cards that are kept, by biller and account.
+    Wallet(Serial, String, String),
     Record(Serial, Entry),
     Keep(Serial, Box<Kept>),
     /// To the gateway of this id.
@@ -195,6 +198,7 @@ enum Pending {
     Lookup(Serial, Instant),
     Name(Serial, Instant, String),
     Screen(Serial, Instant),
+    Wallet(Serial, Instant),
     Record(Serial, Instant),
     Keep(Serial, Instant),
     Send(Serial, Instant, Hold),
@@ -311,6 +315,11 @@ impl Call {
                     self.resume(now, wall_ms, Reply::Screen(found));
                 }
             }
+            Input::Wallet(serial, found) => {
+                if matches!(self.pending, Pending::Wallet(asked, _) if asked == serial) {
+                    self.resume(now, wall_ms, Reply::Wallet(found));
+                }
+            }
             Input::Recorded(serial, recorded) => {
                 if matches!(self.pending, Pending::Record(asked, _) if asked == serial) {
                     self.resume(now, wall_ms, Reply::Record(recorded));
@@ -356,6 +365,7 @@ impl Call {
             Pending::Lookup(_, until) if now >= *until => Some(Reply::Lookup(Vec::new())),
             Pending::Name(_, until, _) if now >= *until => Some(Reply::Name(false)),
             Pending::Screen(_, until) if now >= *until => Some(Reply::Screen(None)),
+            Pending::Wallet(_, until) if now >= *until => Some(Reply::Wallet(None)),
             Pending::Record(_, until) if now >= *until => {
                 Some(Reply::Record(Recorded::Failed("the store did not answer".into())))
             }
@@ -392,7 +402,7 @@ impl Call {
             Pending::Ask | Pending::Say => self.dialogue.deadline(),
             Pending::Lookup(_, until) | Pending::Name(_, until, _) => Some(*until),
             Pending::Screen(_, until) | Pending::Record(_, until) => Some(*until),
-            Pending::Keep(_, until) => Some(*until),
+            Pending::Keep(_, until) | Pending::Wallet(_, until) => Some(*until),
             Pending::Send(_, until, hold) | Pending::Wait(until, hold) => {
                 Some((*until).min(hold.deadline()))
             }
@@ -518,6 +528,11 @@ impl Call {
                 let serial = self.next_serial();
                 self.outputs.push_back(Output::Screen(serial, screening));
                 self.pending = Pending::Screen(serial, now + RECORD_LIMIT);
+            }
+            Request::Wallet { biller, account_id } => {
+                let serial = self.next_serial();
+                self.outputs.push_back(Output::Wallet(serial, biller, account_id));
+                self.pending = Pending::Wallet(serial, now + LOOKUP_LIMIT);
             }
             Request::Record(entry) => {
                 let serial = self.next_serial();

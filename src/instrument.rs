@@ -8,8 +8,10 @@ use zeroize::Zeroizing;
 use crate::secret::Secret;
 
 mod fingerprint; // the same card or account again, without its number
+mod token; // a card or account that a gateway keeps
 
 pub use fingerprint::{Fingerprint, FingerprintKey};
+pub use token::{Saved, TOKEN_MAX, Token};
 
 /// Card brands with the lengths and security-code rules of their issuers (ISO/IEC 7812 ranges).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,13 +206,23 @@ impl Expiry {
         }
         let this_year = today.year().unsigned_abs();
         let year = this_year - this_year % 100 + year;
-        if (year, month) < (this_year, today.month().unsigned_abs()) {
+        if (Expiry { year, month }).is_over(today) {
             return Err(ExpiryError::Expired);
         }
         if year > this_year + EXPIRY_YEARS_MAX {
             return Err(ExpiryError::TooFar);
         }
         Ok(Expiry { year, month })
+    }
+
+    /// What [`Expiry::expose_year`] and [`Expiry::expose_month`] gave of a card that was kept.
+    pub fn kept(year: u16, month: u8) -> Option<Expiry> {
+        ((1..=12).contains(&month) && year < 10_000).then_some(Expiry { year, month })
+    }
+
+    /// Whether the last day of the month is before `today`.
+    pub fn is_over(&self, today: jiff::civil::Date) -> bool {
+        (self.year, self.month) < (today.year().unsigned_abs(), today.month().unsigned_abs())
     }
 
     /// Four digits, for the gateway request alone.
@@ -323,38 +335,6 @@ pub struct Debit {
     /// The name on the account.
     pub holder: Zeroizing<String>,
     pub holder_kind: HolderKind,
-}
-
-/// A gateway's name for a card or account it keeps, of no use anywhere else. ASCII without spaces,
-/// at most [`TOKEN_MAX`] characters.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-pub const TOKEN_MAX: usize = 256;
-
-impl Token {
-    pub fn parse(text: &str) -> Option<Token> {
-        let plain =
-            (1..=TOKEN_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        plain.then(|| Token(text.to_string()))
-    }
-
-    /// The token, for the gateway request and the ledger alone.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A card or account that the gateway keeps.
-pub struct Saved {
-    pub token: Token,
-    pub method: Method,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

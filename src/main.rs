@@ -14,9 +14,12 @@ use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 use zeroizing_alloc::ZeroAlloc;
 
+#[path = "main/cards.rs"]
+mod cards;
 #[path = "main/payments.rs"]
 mod payments;
 
+use cards::CardsCommand;
 use payments::PaymentsCommand;
 
 /// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
@@ -81,6 +84,15 @@ enum Command {
         file: ConfigFile,
         #[command(subcommand)]
         command: PaymentsCommand,
+    },
+    /// The cards that callers have had kept for their next payments: list, delete
+    ///
+    /// Exit code 0: done; 1: there is no such card.
+    Cards {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: CardsCommand,
     },
     /// Compares the payments of a day: ledger, gateway, reconciliation files
     ///
@@ -330,6 +342,7 @@ fn main() -> ExitCode {
             Command::Payments { file, command } => {
                 Box::pin(payments::run(&file.config, command)).await
             }
+            Command::Cards { file, command } => Box::pin(cards::run(&file.config, command)).await,
             Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),
         }

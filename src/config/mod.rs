@@ -256,6 +256,8 @@ pub struct Gateway {
     pub cards: Option<Vec<Brand>>,
     /// Whether bank accounts are debited here; unset: if it can.
     pub bank: Option<bool>,
+    /// With `[payment.saved]`, whether cards are kept here; unset: yes.
+    pub save: Option<bool>,
     /// No answer within this time is an unknown outcome; unset: `payment.gateway_limit_ms`.
     pub limit_ms: Option<u64>,
     /// After so many charges in a row that got no answer it is left alone for `rest_s`.
@@ -288,6 +290,7 @@ impl Default for Gateway {
             ca_file: None,
             cards: None,
             bank: None,
+            save: None,
             limit_ms: None,
             failures_max,
             rest_s: rest.as_secs(),

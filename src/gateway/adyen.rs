@@ -107,6 +107,7 @@ impl Gateway for Adyen {
             // `ach` takes accounts, but nothing found says that it flags TEL.
             bank: false,
             tokens: true,
+            token_cvv: true,
             repeat: Repeat::Replays,
         }
     }
@@ -236,7 +237,10 @@ fn payment_method(all: &mut Object<'_>, instrument: &Instrument<'_>) {
             all.text("expiryYear", &year);
             all.some("cvc", card.cvv.as_ref().map(|cvv| cvv.expose()));
         }
-        Instrument::Token(saved) => all.text("storedPaymentMethodId", saved.token.expose()),
+        Instrument::Token(saved) => {
+            all.text("storedPaymentMethodId", saved.token.expose());
+            all.some("cvc", saved.cvv.as_ref().map(|cvv| cvv.expose()));
+        }
         Instrument::Bank(_) => {}
     }
 }

@@ -124,6 +124,7 @@ impl Gateway for AuthorizeNet {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            token_cvv: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },
         }
     }
@@ -136,7 +137,8 @@ impl Gateway for AuthorizeNet {
         }
         let token = match &charge.instrument {
             Instrument::Token(saved) => {
-                Some(split(saved).ok_or(Cannot("the token is none of Authorize.Net's"))?)
+                let ids = split(saved).ok_or(Cannot("the token is none of Authorize.Net's"))?;
+                Some((ids, saved.cvv.as_ref().map(|cvv| cvv.expose())))
             }
             _ => None,
         };
@@ -148,19 +150,21 @@ impl Gateway for AuthorizeNet {
             all.text("amount", &charge.total.decimal());
             all.text("currencyCode", charge.total.currency.code());
             payment(all, &charge.instrument);
-            if let Some((customer, payment)) = token {
+            if let Some(((customer, payment), code)) = token {
                 all.object("profile", |profile| {
                     profile.text("customerProfileId", customer);
-                    profile.object("paymentProfile", |kept| kept.text("paymentProfileId", payment));
+                    profile.object("paymentProfile", |kept| {
+                        kept.text("paymentProfileId", payment);
+                        kept.some("cardCode", code);
+                    });
                 });
             } else if charge.save {
                 all.object("profile", |profile| profile.flag("createProfile", true));
             }
             order(all, charge.reference, Some(charge.account_id));
             if charge.save {
-                all.object("customer", |customer| {
-                    customer.text("id", first(charge.account_id, 20))
-                });
+                // A second profile under one id would be refused.
+                all.object("customer", |customer| customer.text("id", &short(charge.reference)));
             }
             if let Instrument::Card(card) = &charge.instrument
                 && let Some(zip) = &card.zip
@@ -173,6 +177,11 @@ impl Gateway for AuthorizeNet {
             self.settings(all);
             if charge.fee.is_positive() {
                 user_field(all, "convenienceFee", &charge.fee.decimal());
+            }
+            if charge.save || token.is_some() {
+                let name =
+                    if charge.save { "isFirstSubsequentAuth" } else { "isStoredCredentials" };
+                all.object("processingOptions", |options| options.flag(name, true));
             }
         }))
     }

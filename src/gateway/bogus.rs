@@ -5,10 +5,13 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, and card or bank | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, save, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
+//!
+//! With `"save": true` an approved sale has a `token`, which is charged as `saved` (token, cvv); one
+//! that was deleted is declined with code `no_such_token` and retry `never`.
 //!
 //! Void and refund have an `Idempotency-Key` too: what took effect is answered as it was.
 //!
@@ -29,7 +32,7 @@ use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
     Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
 };
-use crate::instrument::{HolderKind, Instrument};
+use crate::instrument::{HolderKind, Instrument, Method as Paid, Token};
 use crate::secret::Secret;
 
 pub mod charge; // a sale in the simulator's books; the trigger cards
@@ -115,7 +118,8 @@ impl Gateway for Bogus {
         Capabilities {
             operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
             bank: true,
-            tokens: false,
+            tokens: true,
+            token_cvv: true,
             repeat: Repeat::Replays,
         }
     }
@@ -145,8 +149,18 @@ impl Gateway for Bogus {
                 };
                 (With::Bank(bank), debit.holder.len())
             }
-            Instrument::Token(_) => return Err(Cannot("this gateway keeps no cards")),
+            Instrument::Token(saved) if saved.method == Paid::Bank => {
+                return Err(Cannot("this gateway keeps cards alone"));
+            }
+            Instrument::Token(saved) => {
+                let cvv = saved.cvv.as_ref().map(|cvv| cvv.expose());
+                let token = saved.token.expose();
+                (With::Saved(SavedBody { token, cvv }), token.len())
+            }
         };
+        if sale.save && !matches!(with, With::Card(_)) {
+            return Err(Cannot("this gateway keeps cards alone"));
+        }
         let variable = sale.reference.len() + sale.account_id.len() + length;
         let body = SaleBody {
             reference: sale.reference,
@@ -155,6 +169,7 @@ impl Gateway for Bogus {
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
+            save: sale.save,
             with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
@@ -164,7 +179,7 @@ impl Gateway for Bogus {
         Ok(request)
     }
 
-    fn verdict(&self, _: &Asked<'_>, exchange: &Exchange) -> Verdict {
+    fn verdict(&self, sale: &Asked<'_>, exchange: &Exchange) -> Verdict {
         let response = match exchange.response() {
             Ok(response) => response,
             Err(silence) => return silence.into(),
@@ -173,7 +188,12 @@ impl Gateway for Bogus {
         match status {
             StatusCode::OK | StatusCode::PAYMENT_REQUIRED => {
                 match serde_json::from_slice::<SaleReply>(response.body()) {
-                    Ok(reply) => reply.verdict(),
+                    Ok(reply) => match reply.verdict() {
+                        Verdict::Approved(approval) if !sale.save => {
+                            Verdict::Approved(Approval { token: None, ..approval })
+                        }
+                        verdict => verdict,
+                    },
                     Err(_) => Verdict::Unknown(format!("HTTP {status} with an unreadable body")),
                 }
             }
@@ -258,6 +278,8 @@ struct SaleBody<'a> {
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    save: bool,
     #[serde(flatten)]
     with: With<'a>,
 }
@@ -267,6 +289,14 @@ struct SaleBody<'a> {
 enum With<'a> {
     Card(CardBody<'a>),
     Bank(BankBody<'a>),
+    Saved(SavedBody<'a>),
+}
+
+#[derive(Serialize)]
+struct SavedBody<'a> {
+    token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cvv: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -306,6 +336,7 @@ struct SaleReply {
     code: Option<String>,
     retry: Option<String>,
     field: Option<String>,
+    token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -325,6 +356,7 @@ impl SaleReply {
                 auth_code: self.auth_code.clone().unwrap_or_default(),
                 avs: self.avs.clone(),
                 cvv: self.cvv.clone(),
+                token: self.token.as_deref().and_then(Token::parse),
                 ..Approval::default()
             }),
             ("declined", Some("never"), _) => Verdict::DeclinedHard,
@@ -345,7 +377,7 @@ impl SaleReply {
 }
 
 /// What may be logged of a body.
-const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel"];
+const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel", "save"];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;

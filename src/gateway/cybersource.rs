@@ -103,6 +103,7 @@ impl Gateway for CyberSource {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            token_cvv: true,
             repeat: Repeat::Charges,
         }
     }
@@ -290,9 +291,12 @@ fn payment(with: &mut Object<'_>, instrument: &Instrument<'_>) {
             });
             with.object("paymentType", |kind| kind.text("name", "CHECK"));
         }
-        Instrument::Token(saved) => with.object("paymentInstrument", |kept| {
-            kept.text("id", saved.token.expose());
-        }),
+        Instrument::Token(saved) => {
+            if let Some(cvv) = &saved.cvv {
+                with.object("card", |card| card.text("securityCode", cvv.expose()));
+            }
+            with.object("paymentInstrument", |kept| kept.text("id", saved.token.expose()));
+        }
     }
 }
 

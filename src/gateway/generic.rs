@@ -12,6 +12,10 @@
 //! | `signalwire` | `credit-card` | `chargeAmount` | no |
 //! | `hyperswitch` | `charge`, `tokenize` | `amount` | no |
 //!
+//! With `tokens = true` the bridge keeps cards: a charge with `token_type` `reusable` is answered
+//! with a `token_id` beside its `charge_id`, and a charge has that as `payment_token` instead of a
+//! card, with `cvv` where it is asked for again. `token_not_found` says that it was deleted.
+//!
 //! With `lookup = true` the bridge must answer `GET <url>/<transaction_id>` as it answered the
 //! charge, or 404 with `error_code` `not_found` if it never had it: a convention of ours.
 
@@ -30,7 +34,9 @@ use super::{
     Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway, Lookup,
     Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
 };
-use crate::instrument::{AccountKind, Card, Debit, HolderKind, Instrument};
+use crate::instrument::{
+    AccountKind, Card, Debit, HolderKind, Instrument, Method as MethodOf, Token,
+};
 use crate::secret::Secret;
 
 pub mod simulator; // a bridge
@@ -40,6 +46,7 @@ pub struct Generic {
     speaks: Speaks,
     authorization: Option<HeaderValue>,
     lookup: bool,
+    tokens: bool,
     parameters: BTreeMap<String, String>,
     errors: BTreeMap<String, Meaning>,
 }
@@ -85,6 +92,9 @@ pub struct Settings {
     /// The bridge answers `GET <url>/<transaction_id>`.
     #[serde(default)]
     lookup: bool,
+    /// The bridge keeps cards.
+    #[serde(default)]
+    tokens: bool,
     /// Sent with every charge.
     #[serde(default)]
     parameters: BTreeMap<String, String>,
@@ -104,6 +114,7 @@ dialect = \"twilio\"              # or \"signalwire\", \"telnyx\", \"hyperswitch
 username = \"ringtill\"           # or, instead of both: bearer = { env = \"BRIDGE_TOKEN\" }
 password = { file = \"/etc/ringtill/bridge.password\" }
 lookup = true                   # the bridge answers GET <url>/<transaction_id>
+tokens = true                   # it keeps cards: token_type reusable, payment_token
 parameters = { biller = \"acme\" }
 errors = { \"E-104\" = \"declined\" }
 ";
@@ -136,6 +147,7 @@ errors = { \"E-104\" = \"declined\" }
             speaks: settings.dialect,
             authorization,
             lookup: settings.lookup,
+            tokens: settings.tokens,
             parameters: settings.parameters,
             errors: settings.errors,
         })
@@ -169,7 +181,8 @@ impl Gateway for Generic {
                 false => &[Operation::Verify, Operation::Sale],
             },
             bank: matches!(self.speaks, Speaks::Twilio | Speaks::Telnyx),
-            tokens: false,
+            tokens: self.tokens,
+            token_cvv: self.tokens,
             // Nothing in the contract says otherwise.
             repeat: Repeat::Charges,
         }
@@ -177,13 +190,25 @@ impl Gateway for Generic {
 
     fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot> {
         self.capabilities().allow(charge)?;
+        if let Instrument::Token(saved) = charge.instrument
+            && saved.method == MethodOf::Bank
+        {
+            return Err(Cannot("this gateway keeps cards alone"));
+        }
         let body = body::json(|all| self.members(all, charge));
         Ok(self.request(Method::POST, &self.url, body))
     }
 
     fn verdict(&self, charge: &Charge<'_>, exchange: &Exchange) -> Verdict {
         match exchange.response() {
-            Ok(response) => self.read(charge.purpose, response),
+            Ok(response) => match self.read(charge.purpose, response) {
+                Verdict::Approved(approval) if charge.save => {
+                    let json = reply::json(response.body()).unwrap_or_default();
+                    let token = reply::kept(&json, "/token_id").and_then(|id| Token::parse(&id));
+                    Verdict::Approved(Approval { token, ..approval })
+                }
+                verdict => verdict,
+            },
             Err(silence) => silence.into(),
         }
     }
@@ -244,14 +269,19 @@ impl Generic {
         match &charge.instrument {
             Instrument::Card(card) => card_members(all, card),
             Instrument::Bank(debit) => bank_members(all, debit),
-            Instrument::Token(_) => {}
+            Instrument::Token(saved) => {
+                all.text("payment_token", saved.token.expose());
+                all.some("cvv", saved.cvv.as_ref().map(|cvv| cvv.expose()));
+            }
         }
         let total = if verify { "0.00".to_string() } else { charge.total.decimal() };
         let amount = if self.speaks == Speaks::Signalwire { "chargeAmount" } else { "amount" };
         all.text(amount, &total);
         all.text("currency_code", charge.total.currency.code());
         all.text("description", charge.account_id);
-        if self.speaks != Speaks::Hyperswitch {
+        if charge.save {
+            all.text("token_type", "reusable");
+        } else if self.speaks != Speaks::Hyperswitch {
             all.text("token_type", "one-time");
         }
         if !self.parameters.is_empty() {
@@ -316,7 +346,7 @@ impl Generic {
 }
 
 /// Codes that bridges commonly pass on from the processor behind them.
-const KNOWN: [(&str, Meaning); 22] = [
+const KNOWN: [(&str, Meaning); 23] = [
     ("card_declined", Meaning::Declined),
     ("declined", Meaning::Declined),
     ("do_not_honor", Meaning::Declined),
@@ -325,6 +355,7 @@ const KNOWN: [(&str, Meaning); 22] = [
     ("stolen_card", Meaning::NeverAgain),
     ("pickup_card", Meaning::NeverAgain),
     ("account_closed", Meaning::NeverAgain),
+    ("token_not_found", Meaning::NeverAgain),
     ("incorrect_number", Meaning::Number),
     ("invalid_number", Meaning::Number),
     ("expired_card", Meaning::Expiry),

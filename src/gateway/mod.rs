@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::Deserializer;
 use serde::de::DeserializeOwned;
 
+use crate::instrument::Token;
+
 /// The list of gateways: its name in the configuration, and the type that speaks its dialect.
 macro_rules! gateways {
     ($($name:literal => $dialect:ty,)+) => {
@@ -105,6 +107,14 @@ pub trait Gateway: Send + Sync {
     /// Verifies, sells or authorises.
     fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot>;
     fn verdict(&self, charge: &Charge<'_>, exchange: &Exchange) -> Verdict;
+    /// What must be sent after an approved charge that saves, before its token can be charged.
+    fn keep(&self, _: &Charge<'_>, _: &Approval) -> Option<Request> {
+        None
+    }
+    /// The token, once that is answered; `None`: nothing is kept.
+    fn kept(&self, _: &Approval, _: &Exchange) -> Option<Token> {
+        None
+    }
     /// Captures, voids or refunds.
     fn modify(&self, modification: &Modification<'_>) -> Result<Request, Cannot>;
     fn modified(&self, modification: &Modification<'_>, exchange: &Exchange) -> Modified;
@@ -112,6 +122,10 @@ pub trait Gateway: Send + Sync {
     fn lookup(&self, lookup: &Lookup<'_>) -> Result<Request, Cannot>;
     fn found(&self, lookup: &Lookup<'_>, exchange: &Exchange) -> Found;
 }
+
+/// Gateways that keep cards, for people.
+pub const KEEP_CARDS: &str = "bogus, generic (tokens = true), authorize_net, nmi, stripe, adyen, \
+                              worldpay_cnp, cybersource";
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
@@ -235,6 +249,15 @@ mod conformance {
             let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
             let some_dialect = gateway.capabilities().bank || *name == "generic";
             assert_eq!(named, some_dialect, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_keep_cards_are_named() {
+        let listed: Vec<&str> = KEEP_CARDS.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
+            assert_eq!(named, gateway.capabilities().tokens, "{name}");
         }
     }
 

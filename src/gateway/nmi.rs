@@ -90,6 +90,8 @@ const SHOWN: &[&str] = &[
     "account_type",
     "account_holder_type",
     "customer_vault",
+    "initiated_by",
+    "stored_credential_indicator",
     "transactionid",
     "processor_id",
 ];
@@ -104,6 +106,7 @@ impl Gateway for Nmi {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            token_cvv: true,
             repeat: Repeat::Refuses { window_s: self.dup_seconds },
         }
     }
@@ -133,6 +136,13 @@ impl Gateway for Nmi {
             instrument(form, &charge.instrument);
             if charge.save {
                 form.field("customer_vault", "add_customer");
+            }
+            // Who is on the phone begins it, the first time and later.
+            let kept = matches!(charge.instrument, Instrument::Token(_));
+            if charge.save || kept {
+                form.field("initiated_by", "customer");
+                let indicator = if kept { "used" } else { "stored" };
+                form.field("stored_credential_indicator", indicator);
             }
             form.field("dup_seconds", &self.dup_seconds.to_string());
         }))
@@ -265,6 +275,7 @@ fn instrument(form: &mut Form, instrument: &Instrument<'_>) {
                 Method::Bank => form.field("payment", "check").field("sec_code", "TEL"),
             };
             form.field("customer_vault_id", saved.token.expose());
+            form.some("cvv", saved.cvv.as_ref().map(|cvv| cvv.expose()));
         }
     }
 }

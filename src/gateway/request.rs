@@ -87,7 +87,7 @@ pub struct Charge<'a> {
     pub fee: Money,
     pub instrument: Instrument<'a>,
     pub account_id: &'a str,
-    /// Ask for a token that can be charged later.
+    /// Ask for a token that can be charged later: the card's holder has agreed to be kept.
     pub save: bool,
     /// When it is sent, Unix milliseconds: some dialects sign it.
     pub at_ms: i64,
@@ -174,6 +174,8 @@ pub struct Capabilities {
     pub bank: bool,
     /// Keeps a card or account and gives a token for it, which can be charged.
     pub tokens: bool,
+    /// A token can be charged together with the card's security code.
+    pub token_cvv: bool,
     pub repeat: Repeat,
 }
 
@@ -205,6 +207,9 @@ impl Capabilities {
                 Err(Cannot("this gateway debits no bank accounts"))
             }
             Instrument::Token(_) if !self.tokens => Err(Cannot("this gateway keeps no cards")),
+            Instrument::Token(saved) if saved.cvv.is_some() && !self.token_cvv => {
+                Err(Cannot("this gateway takes no security code with a card it keeps"))
+            }
             _ if charge.save && !self.tokens => Err(Cannot("this gateway keeps no cards")),
             _ => Ok(()),
         }

@@ -23,12 +23,15 @@ pub struct Route {
 pub struct Takes {
     pub cards: Vec<Brand>,
     pub bank: bool,
+    /// Cards are kept there for the next payments.
+    pub save: bool,
 }
 
 impl Takes {
     /// Whatever the gateway can.
     pub fn all(gateway: &dyn Gateway) -> Takes {
-        Takes { cards: Brand::ALL.to_vec(), bank: gateway.capabilities().bank }
+        let able = gateway.capabilities();
+        Takes { cards: Brand::ALL.to_vec(), bank: able.bank, save: able.tokens }
     }
 
     pub fn takes(&self, means: Means) -> bool {
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn a_charge_goes_to_the_first_that_takes_it() {
         let taking = |id: &str, cards: &[Brand], bank| Route {
-            takes: Takes { cards: cards.to_vec(), bank },
+            takes: Takes { cards: cards.to_vec(), bank, save: true },
             ..Route::new(id, bogus())
         };
         let routes = Routes::new(vec![

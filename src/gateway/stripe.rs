@@ -1,9 +1,11 @@
 //! Stripe: payment intents by forms, answered in JSON, with an `Idempotency-Key` that replays.
 //!
 //! Cards as telephone orders (`payment_method_options[card][moto]`), which Stripe enables on
-//! request together with raw card numbers. Accounts are left out: the SEC code TEL cannot be asked
-//! for. A sale is undone by a refund, an authorisation by cancelling it; a lookup lists the intents
-//! of the time around the charge and compares `metadata[ref]`.
+//! request together with raw card numbers. A card that is kept is charged with
+//! `setup_future_usage` and then attached to a customer of its own: without one it could not be
+//! charged again. Accounts are left out: the SEC code TEL cannot be asked for. A sale is undone by
+//! a refund, an authorisation by cancelling it; a lookup lists the intents of the time around the
+//! charge and compares `metadata[ref]`.
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method as Verb, StatusCode};
@@ -17,7 +19,7 @@ use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
     Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
 };
-use crate::instrument::Instrument;
+use crate::instrument::{Instrument, Method, Token};
 use crate::money::Money;
 use crate::secret::Secret;
 
@@ -87,6 +89,7 @@ const SHOWN: &[&str] = &[
     "payment_method_data[type]",
     "payment_method_types[0]",
     "payment_method_options[card][moto]",
+    "setup_future_usage",
     "metadata[ref]",
     "description",
     "application_fee_amount",
@@ -106,16 +109,18 @@ impl Gateway for Stripe {
         Capabilities {
             operations: &Operation::ALL,
             bank: false,
-            tokens: false,
+            tokens: true,
+            // It would have to be made a token of its own first, by another request.
+            token_cvv: false,
             repeat: Repeat::Replays,
         }
     }
 
     fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot> {
         self.capabilities().allow(charge)?;
-        let Instrument::Card(card) = charge.instrument else {
+        if charge.instrument.method() == Method::Bank {
             return Err(Cannot("only cards can be charged"));
-        };
+        }
         let verify = charge.purpose == Purpose::Verify;
         let mut form = Form::new();
         if !verify {
@@ -126,17 +131,12 @@ impl Gateway for Stripe {
         if charge.purpose == Purpose::Authorize {
             form.field("capture_method", "manual");
         }
-        let month = Zeroizing::new(card.expiry.expose_month().to_string());
-        let year = Zeroizing::new(card.expiry.expose_year().to_string());
         form.field("payment_method_types[0]", "card");
-        form.field("payment_method_data[type]", "card");
-        form.field("payment_method_data[card][number]", card.pan.expose());
-        form.field("payment_method_data[card][exp_month]", &month);
-        form.field("payment_method_data[card][exp_year]", &year);
-        form.some("payment_method_data[card][cvc]", card.cvv.as_ref().map(|cvv| cvv.expose()));
-        let zip = card.zip.as_ref().map(|zip| zip.as_str());
-        form.some("payment_method_data[billing_details][address][postal_code]", zip);
+        method(&mut form, &charge.instrument)?;
         form.field("payment_method_options[card][moto]", "true");
+        if charge.save {
+            form.field("setup_future_usage", "off_session");
+        }
         form.field("description", charge.account_id);
         form.field("metadata[ref]", charge.reference);
         if let Some(destination) = self.destination.as_deref().filter(|_| !verify) {
@@ -157,9 +157,33 @@ impl Gateway for Stripe {
             return reply::by_status(response.status());
         };
         match response.status() {
-            StatusCode::OK => intent(charge.purpose, charge.reference, charge.total, &json),
+            StatusCode::OK => {
+                let verdict = intent(charge.purpose, charge.reference, charge.total, &json);
+                with_method(verdict, charge.save, &json)
+            }
+            // The customer or card was deleted there.
+            status if matches!(charge.instrument, Instrument::Token(_)) && is_gone(&json) => {
+                let by_us = status.is_client_error();
+                if by_us { Verdict::DeclinedHard } else { refused(status, &json) }
+            }
             status => refused(status, &json),
         }
+    }
+
+    fn keep(&self, charge: &Charge<'_>, approval: &Approval) -> Option<Request> {
+        let method = approval.token.as_ref().filter(|_| charge.save)?;
+        let mut form = Form::new();
+        form.field("payment_method", method.expose());
+        form.field("description", charge.account_id);
+        form.field("metadata[ref]", charge.reference);
+        Some(self.post("/v1/customers", &format!("{}-keep", charge.reference), form))
+    }
+
+    fn kept(&self, approval: &Approval, exchange: &Exchange) -> Option<Token> {
+        let response = exchange.response().ok()?;
+        let json = reply::json(response.body()).filter(|_| response.status() == StatusCode::OK)?;
+        let customer = reply::kept(&json, "/id").filter(|id| !id.contains('/'))?;
+        Token::parse(&format!("{customer}/{}", approval.token.as_ref()?.expose()))
     }
 
     fn modify(&self, change: &Modification<'_>) -> Result<Request, Cannot> {
@@ -273,6 +297,50 @@ impl Stripe {
         let (head, ()) = request.into_parts();
         Request { head, body, shown: SHOWN }
     }
+}
+
+/// A card, or one that is attached to a customer.
+fn method(form: &mut Form, instrument: &Instrument<'_>) -> Result<(), Cannot> {
+    match instrument {
+        Instrument::Card(card) => {
+            let month = Zeroizing::new(card.expiry.expose_month().to_string());
+            let year = Zeroizing::new(card.expiry.expose_year().to_string());
+            form.field("payment_method_data[type]", "card");
+            form.field("payment_method_data[card][number]", card.pan.expose());
+            form.field("payment_method_data[card][exp_month]", &month);
+            form.field("payment_method_data[card][exp_year]", &year);
+            form.some("payment_method_data[card][cvc]", card.cvv.as_ref().map(|cvv| cvv.expose()));
+            let zip = card.zip.as_ref().map(|zip| zip.as_str());
+            form.some("payment_method_data[billing_details][address][postal_code]", zip);
+        }
+        Instrument::Token(saved) => {
+            let Some((customer, method)) = saved.token.expose().split_once('/') else {
+                return Err(Cannot("the token is none of Stripe's"));
+            };
+            form.field("customer", customer);
+            form.field("payment_method", method);
+        }
+        Instrument::Bank(_) => {}
+    }
+    Ok(())
+}
+
+/// An approval with the card's name at Stripe, which [`Gateway::keep`] makes a token of.
+fn with_method(verdict: Verdict, save: bool, json: &Value) -> Verdict {
+    match verdict {
+        Verdict::Approved(approval) if save => {
+            let id = reply::kept(json, "/payment_method");
+            let token = id.filter(|id| !id.contains('/')).and_then(|id| Token::parse(&id));
+            Verdict::Approved(Approval { token, ..approval })
+        }
+        verdict => verdict,
+    }
+}
+
+fn is_gone(json: &Value) -> bool {
+    let at = |pointer| json.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    at("/error/code") == "resource_missing"
+        && ["customer", "payment_method"].contains(&at("/error/param"))
 }
 
 /// A payment or setup intent as it stands.

@@ -113,6 +113,7 @@ impl Gateway for WorldpayCnp {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            token_cvv: true,
             repeat: Repeat::Replays,
         }
     }
@@ -146,7 +147,16 @@ impl Gateway for WorldpayCnp {
                 Instrument::Bank(debit) => account_elements(all, debit),
                 Instrument::Token(saved) => all.element("token", &[], |token| {
                     token.text("cnpToken", saved.token.expose());
+                    if let Some(cvv) = &saved.cvv {
+                        token.text("cardValidationNum", cvv.expose());
+                    }
                 }),
+            }
+            // Credentials on file: kept now, or used by their holder, who is on the phone.
+            match charge.instrument {
+                Instrument::Token(_) => all.text("processingType", "cardholderInitiatedCOF"),
+                _ if charge.save && !bank => all.text("processingType", "initialCOF"),
+                _ => {}
             }
         }))
     }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::card::KEPT_ANEW;
 use super::velocity::Counted;
-use super::{Entry, Intent, Recorded, Screened, Screening, State};
+use super::{Entry, Intent, Recorded, SavedCard, Screened, Screening, State};
 use crate::gateway::Approval;
 use crate::instrument::Fingerprint;
 
@@ -100,6 +101,8 @@ pub struct Journal {
     open: BTreeSet<Open>,
     confirmations: BTreeSet<String>,
     history: Vec<(String, State)>,
+    /// Each with why it is charged no more, if so.
+    cards: Vec<(SavedCard, Option<String>)>,
     fault: Option<Fault>,
 }
 
@@ -152,7 +155,46 @@ impl Journal {
         match entry {
             Entry::Consent(intent) => self.consent(*intent),
             Entry::Move { id, to } => self.step(&id, kept(to)),
+            Entry::Keep(card) => self.keep(*card),
+            Entry::Drop { card, why, .. } => self.drop_card(&card, &why),
         }
+    }
+
+    fn keep(&mut self, card: SavedCard) -> Recorded {
+        if self.cards.iter().any(|(other, _)| other.id == card.id) {
+            return Recorded::Conflict;
+        }
+        if self.cards.len() >= INTENTS_MAX {
+            return Recorded::Failed("the journal is full".into());
+        }
+        for (other, dropped) in &mut self.cards {
+            if dropped.is_none() && card.replaces(other) {
+                *dropped = Some(KEPT_ANEW.into());
+            }
+        }
+        self.cards.push((card, None));
+        Recorded::Stored
+    }
+
+    fn drop_card(&mut self, id: &str, why: &str) -> Recorded {
+        match self.cards.iter_mut().find(|(card, dropped)| card.id == id && dropped.is_none()) {
+            Some((_, dropped)) => {
+                *dropped = Some(masked(why));
+                Recorded::Stored
+            }
+            None => Recorded::Illegal,
+        }
+    }
+
+    /// Cards that are kept for an account, newest first; `None` while the disk fails.
+    pub fn wallet(&self, biller: &str, account_id: &str) -> Option<Vec<SavedCard>> {
+        if self.fault.is_some_and(|fault| fault.writes_left == 0) {
+            return None;
+        }
+        let kept = self.cards.iter().rev().filter(|(card, dropped)| {
+            dropped.is_none() && card.biller == biller && card.account_id == account_id
+        });
+        Some(kept.map(|(card, _)| card.clone()).collect())
     }
 
     fn consent(&mut self, intent: Intent) -> Recorded {

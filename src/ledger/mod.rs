@@ -7,10 +7,12 @@ use crate::money::Money;
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod change; // voids and refunds
+pub mod card; // cards that callers have kept for their next payments
 pub mod velocity; // how fast cards are tried
 pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
+pub use card::{Consent, SavedCard};
 pub use change::{Change, Progress};
 pub use screen::{Earlier, Screened, Screening};
 
@@ -99,15 +101,16 @@ impl State {
 }
 
 impl From<&Verdict> for State {
-    /// Where a sale's verdict leads from `Sending`.
+    /// Where a sale's verdict leads from `Sending`. A token is kept with its card, if at all.
     fn from(verdict: &Verdict) -> State {
+        let bare = |approval: &Approval| Approval { token: None, ..approval.clone() };
         match verdict {
             Verdict::Approved(approval @ Approval { partial: Some(part), .. }) => {
                 // Nobody was asked whether less will do: a person takes the rest or voids it.
                 let why = format!("approved for {part} only, as {}", approval.gateway_reference);
-                State::Held(why, Some(approval.clone()))
+                State::Held(why, Some(bare(approval)))
             }
-            Verdict::Approved(approval) => State::Approved(approval.clone()),
+            Verdict::Approved(approval) => State::Approved(bare(approval)),
             Verdict::DeclinedHard => State::Declined("declined for good".into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
@@ -131,7 +134,18 @@ impl Intent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Consent(Box<Intent>),
-    Move { id: String, to: State },
+    Move {
+        id: String,
+        to: State,
+    },
+    /// A card is kept, as its holder agreed.
+    Keep(Box<SavedCard>),
+    /// A card of this id is charged no more: who says so, and why.
+    Drop {
+        card: String,
+        who: String,
+        why: String,
+    },
 }
 
 /// What the store did with an entry. Only `Stored` means durable.
@@ -164,9 +178,9 @@ mod tests {
 /// Intents and states for the tests of this crate.
 #[cfg(test)]
 pub(crate) mod sample {
-    use super::{Intent, Origin, State};
+    use super::{Consent, Intent, Origin, SavedCard, State};
     use crate::gateway::Approval;
-    use crate::instrument::{Brand, Fingerprint, Last4, Means, luhn_check_digit};
+    use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token, luhn_check_digit};
     use crate::money::Money;
 
     /// One of each card of the samples.
@@ -192,6 +206,29 @@ pub(crate) mod sample {
                 caller: fingerprint("b"),
                 issuer: fingerprint("c"),
                 trunk: "carrier".into(),
+            },
+            created_ms: 1_780_000_000_000 + n as i64,
+        }
+    }
+
+    /// A card of account A1 that `letter` stands for.
+    pub fn card(n: u64, letter: &str) -> SavedCard {
+        SavedCard {
+            id: format!("card-{n}"),
+            biller: "acme-water".into(),
+            account_id: "A1".into(),
+            gateway: "bogus".into(),
+            token: Token::parse(&format!("tok_{letter}")).unwrap(),
+            brand: Brand::Visa,
+            last4: Last4::parse("1111").unwrap(),
+            expiry: Expiry::kept(2030, 9).unwrap(),
+            fingerprint: fingerprint(letter).unwrap(),
+            issuer: fingerprint("c"),
+            consent: Consent {
+                said: vec!["saved.terms", "saved.agree"],
+                at_ms: 1_780_000_000_000,
+                call_id: format!("call-{n}"),
+                payment: format!("intent-{n}"),
             },
             created_ms: 1_780_000_000_000 + n as i64,
         }

@@ -104,12 +104,17 @@ impl Reason {
     }
 
     fn who(&self) -> String {
-        let user = || {
-            let names = ["SUDO_USER", "USER", "LOGNAME"];
-            names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
-        };
-        self.by.clone().or_else(user).unwrap_or_else(|| "unknown".into())
+        user(self.by.clone())
     }
+}
+
+/// Who asks for something: as they say, or the user of this machine.
+pub fn user(by: Option<String>) -> String {
+    let user = || {
+        let names = ["SUDO_USER", "USER", "LOGNAME"];
+        names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
+    };
+    by.or_else(user).unwrap_or_else(|| "unknown".into())
 }
 
 pub async fn run(path: &Path, command: PaymentsCommand) -> ExitCode {

@@ -12,9 +12,14 @@ use crate::ledger::{Earlier, Origin, Screening};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
-/// Earlier payments the caller was told of and wants to pay besides.
+/// What the caller was told on this call.
 #[derive(Default)]
-pub(super) struct Told(Vec<String>);
+pub(super) struct Told {
+    /// Earlier payments they want to pay besides.
+    payments: Vec<String>,
+    /// Kept cards that were refused: they are not offered again on this call.
+    pub(super) refused: Vec<String>,
+}
 
 /// Whether to go on. `fingerprint` is of the card or account once it is known.
 pub(super) async fn wanted(
@@ -36,7 +41,7 @@ pub(super) async fn wanted(
         return Ok(true);
     }
     match found.earlier {
-        Some(earlier) if !told.0.contains(&earlier.id) => ask(line, told, earlier).await,
+        Some(earlier) if !told.payments.contains(&earlier.id) => ask(line, told, earlier).await,
         _ => Ok(true),
     }
 }
@@ -67,7 +72,7 @@ pub(super) async fn meanwhile(
         locked(line, lock);
         return Against::Locked;
     }
-    match found.earlier.filter(|earlier| !told.0.contains(&earlier.id)) {
+    match found.earlier.filter(|earlier| !told.payments.contains(&earlier.id)) {
         Some(earlier) => Against::Earlier(earlier),
         None => Against::Nothing { quiet: found.quiet },
     }
@@ -126,7 +131,7 @@ async fn ask(line: &mut Line, told: &mut Told, earlier: Earlier) -> Result<bool,
     let again = line.ask(&field.notice(notice)).await?;
     line.note(Note::Again { confirmation, again });
     if again {
-        told.0.push(id);
+        told.payments.push(id);
     }
     Ok(again)
 }

@@ -166,6 +166,7 @@ mod tests {
             fingerprint: crate::instrument::Fingerprint::parse(&"a".repeat(32)).unwrap(),
             issuer: None,
             authorisation: None,
+            keep: None,
         };
         let (holder, holder_kind) = ("James Walker".to_string().into(), HolderKind::Personal);
         let debit = Debit { account, holder, holder_kind };

@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::again::{self, Against, Told};
 use super::authorisation::{self, Authorisation, Evidence};
 use super::tender::Tender;
-use super::{Desk, Leave, Line, Note};
+use super::{Desk, Leave, Line, Note, saved};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Lookup, Purpose, Route, Search, Verdict,
 };
-use crate::instrument::{Brand, Card, Fingerprint, Last4, Means};
+use crate::instrument::{Brand, Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::masked;
-use crate::ledger::{Entry, Intent, Recorded, State, confirmation};
+use crate::ledger::{Consent, Entry, Intent, Recorded, State, confirmation};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub(super) issuer: Option<Fingerprint>,
     /// Of a debit; without it none is made.
     pub(super) authorisation: Option<Authorisation>,
+    /// The card is to be kept, as its holder agreed.
+    pub(super) keep: Option<Consent>,
 }
 
 impl Order {
@@ -52,21 +54,30 @@ impl Order {
             fingerprint: tender.fingerprint(desk),
             issuer: tender.issuer(desk),
             authorisation: None,
+            keep: None,
         })
     }
 }
 
 /// How a charge ended, as the caller is told.
 pub(super) enum Settled {
-    Approved { confirmation: String },
+    /// Whether the card is kept, if that was wanted.
+    Approved {
+        confirmation: String,
+        kept: Option<bool>,
+    },
     DeclinedHard,
     DeclinedSoft,
     Fixable(Fixable),
-    Held { confirmation: String },
+    Held {
+        confirmation: String,
+    },
     NotCharged,
     OpenPayment,
     PaidMeanwhile,
-    Pending { confirmation: String },
+    Pending {
+        confirmation: String,
+    },
 }
 
 /// What is to be paid spoken in full, then accepted by a key that cannot be typed ahead.
@@ -77,7 +88,7 @@ pub(super) async fn consent(
     tender: &Tender,
 ) -> Result<bool, Leave> {
     match tender {
-        Tender::Card(card) => accept(line, order, card).await,
+        Tender::Card(_) | Tender::Saved(_) => accept(line, order).await,
         Tender::Bank(debit) => {
             order.authorisation = authorisation::ask(line, desk, order, debit).await?;
             Ok(order.authorisation.is_some())
@@ -86,9 +97,9 @@ pub(super) async fn consent(
 }
 
 /// Fee and total of a charge to a card.
-async fn accept(line: &mut Line, order: &Order, card: &Card) -> Result<bool, Leave> {
-    let (brand, last4) = (card.pan.brand(), card.pan.last4());
-    let Order { amount, fee, total, .. } = *order;
+async fn accept(line: &mut Line, order: &Order) -> Result<bool, Leave> {
+    let Order { amount, fee, total, means, last4, .. } = *order;
+    let Means::Card(brand) = means else { return Err(Leave::Failed) };
     let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
     if fee.is_positive() {
         notice.extend([
@@ -109,14 +120,14 @@ async fn accept(line: &mut Line, order: &Order, card: &Card) -> Result<bool, Lea
     let field = Field::menu("consent", accept, Menu(vec![('1', true), ('2', false)]));
     let accepted = line.ask(&field.notice(notice)).await?;
     if accepted {
-        line.note(Note::Consent { amount, fee, total, means: order.means, last4 });
+        line.note(Note::Consent { amount, fee, total, means, last4 });
     }
     Ok(accepted)
 }
 
 /// Charges once. Hang-up does not interrupt it. A gateway that certainly did not process the charge
 /// is followed by the next that takes it, with an intent of its own: an intent belongs to one
-/// gateway for ever.
+/// gateway for ever, and so does a card that is kept.
 pub(super) async fn charge(
     line: &mut Line,
     desk: &Desk,
@@ -133,7 +144,12 @@ pub(super) async fn charge(
         Against::Locked | Against::Unknown => return Settled::NotCharged,
     };
     let mut settled = Settled::NotCharged;
-    for route in desk.routes.of(order.means) {
+    // A gateway charges what it keeps, whatever else it takes by now.
+    let takes = |route: &&Route| match tender.gateway() {
+        Some(id) => *route.id == *id,
+        None => route.takes.takes(order.means),
+    };
+    for route in desk.routes.all().iter().filter(takes) {
         if !route.admits(line.wall_ms()) {
             line.note(Note::Resting { gateway: route.id.clone() });
             continue;
@@ -144,11 +160,24 @@ pub(super) async fn charge(
             break;
         }
     }
+    let settled = spent(line, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
         settled => settled,
     }
+}
+
+/// A card that is kept and will never be charged again is dropped: nobody can correct it.
+async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
+    let Tender::Saved(kept) = tender else { return settled };
+    match settled {
+        Settled::DeclinedHard => {}
+        Settled::Fixable(field) if saved::is_spent(field) => {}
+        settled => return settled,
+    }
+    saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+    Settled::DeclinedHard
 }
 
 /// Charges at one gateway; whether another may be tried, for this one did not process it and the
@@ -178,7 +207,8 @@ async fn charge_at(
     }
     line.note(Note::Charging { reference: id.clone(), gateway: route.id.clone() });
     let started_ms = line.wall_ms();
-    let mut verdict = send(line, route, order, tender, &id).await;
+    let sale = sale(route, order, tender, (&id, started_ms));
+    let mut verdict = send(line, route, tender, &sale).await;
     if let Verdict::Unknown(why) = &verdict {
         move_to(line, &id, State::Unknown(why.clone())).await;
         if let Some(found) = look_up(line, route, order, &id, started_ms).await {
@@ -187,8 +217,39 @@ async fn charge_at(
     }
     line.note(Note::Verdict(described(&verdict)));
     let not_sent = matches!(verdict, Verdict::NotSent(_));
-    let (settled, recorded) = conclude(line, &id, confirmation, verdict).await;
+    let approval = match &verdict {
+        Verdict::Approved(approval) => Some(approval.clone()),
+        _ => None,
+    };
+    let (mut settled, recorded) = conclude(line, &id, confirmation, verdict).await;
+    if let (Settled::Approved { kept, .. }, Some(approval), Some(_)) =
+        (&mut settled, approval, &order.keep)
+    {
+        let token = token(line, route, &sale, approval).await;
+        *kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+    }
     (settled, not_sent && recorded)
+}
+
+/// What is kept of a card whose charge was approved, by one more request where the gateway wants
+/// it.
+async fn token(
+    line: &mut Line,
+    route: &Route,
+    sale: &Charge<'_>,
+    approval: Approval,
+) -> Option<Token> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    if !sale.save {
+        return None;
+    }
+    match route.gateway.keep(sale, &approval) {
+        Some(request) => {
+            let exchange = line.send(&route.id, request, LIMIT).await;
+            route.gateway.kept(&approval, &exchange)
+        }
+        None => approval.token,
+    }
 }
 
 /// Writes the intent down; its reference, its confirmation number and what the ledger said. A
@@ -231,29 +292,36 @@ async fn kept(line: &mut Line, desk: &Desk, order: &Order, (id, number): (&str, 
     }
 }
 
-/// Sends, and sends again only while nothing has left us: the reference stays the same.
-async fn send(line: &mut Line, route: &Route, order: &Order, tender: &Tender, id: &str) -> Verdict {
-    const TRIES: usize = 3;
-    let Order { account_id, fee, total, .. } = order;
-    let sale = Charge {
+fn sale<'a>(
+    route: &Route,
+    order: &'a Order,
+    tender: &'a Tender,
+    (id, at_ms): (&'a str, i64),
+) -> Charge<'a> {
+    Charge {
         purpose: Purpose::Sale,
         reference: id,
-        total: *total,
-        fee: *fee,
+        total: order.total,
+        fee: order.fee,
         instrument: tender.instrument(),
-        account_id,
-        save: false,
-        at_ms: line.wall_ms(),
-    };
+        account_id: &order.account_id,
+        save: order.keep.is_some() && route.takes.save,
+        at_ms,
+    }
+}
+
+/// Sends, and sends again only while nothing has left us: the reference stays the same.
+async fn send(line: &mut Line, route: &Route, tender: &Tender, sale: &Charge<'_>) -> Verdict {
+    const TRIES: usize = 3;
     let mut verdict = Verdict::NotSent("not tried".into());
     let mut last = None;
     for _ in 0..TRIES {
-        let request = match route.gateway.charge(&sale) {
+        let request = match route.gateway.charge(sale) {
             Ok(request) => request,
             Err(cannot) => return cannot.into(),
         };
         let exchange = line.send(&route.id, request, route.limit).await;
-        verdict = route.gateway.verdict(&sale, &exchange);
+        verdict = route.gateway.verdict(sale, &exchange);
         // What left us is never sent again, whatever the dialect makes of the answer.
         let may_repeat = matches!(exchange, Exchange::NotSent(_));
         last = Some(exchange);
@@ -321,7 +389,7 @@ async fn conclude(
         Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
         Verdict::Approved(_) => {
             line.note(Note::Confirmation(confirmation.clone()));
-            Settled::Approved { confirmation }
+            Settled::Approved { confirmation, kept: None }
         }
         Verdict::DeclinedHard => Settled::DeclinedHard,
         Verdict::DeclinedSoft => Settled::DeclinedSoft,
@@ -373,7 +441,7 @@ fn intent(line: &mut Line, desk: &Desk, route: &Route, order: &Order) -> Intent 
 }
 
 /// A UUID version 7: sorts by time, unique without asking anyone.
-fn reference(line: &mut Line, wall_ms: i64) -> String {
+pub(super) fn reference(line: &mut Line, wall_ms: i64) -> String {
     use rand::Rng;
     let mut random = [0; 10];
     line.rng.fill_bytes(&mut random);
@@ -401,7 +469,7 @@ fn described(verdict: &Verdict) -> String {
     })
 }
 
-fn brand_phrase(brand: Brand) -> &'static str {
+pub(super) fn brand_phrase(brand: Brand) -> &'static str {
     match brand {
         Brand::Visa => "brand.visa",
         Brand::Mastercard => "brand.mastercard",

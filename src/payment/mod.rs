@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
 use crate::gateway::Routes;
-use crate::instrument::{FingerprintKey, Last4, Means, Method};
+use crate::instrument::{FingerprintKey, Last4, Means};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -22,7 +22,8 @@ mod amount;
 mod again;
 mod card;
 mod bank;
-mod tender; // a card or a bank account
+mod saved; // cards that are kept for the next call
+mod tender; // a card, keyed or kept, or a bank account
 pub mod authorisation; // of a debit by phone
 mod charge;
 mod receipt;
@@ -31,13 +32,15 @@ pub use authorisation::{Authorisation, Evidence};
 pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
-pub use settings::{BankSettings, DuplicateMatch, Settings};
+pub use saved::TERMS as CARD_TERMS;
+pub use settings::{BankSettings, DuplicateMatch, SavedSettings, Settings};
 
 use again::Told;
 use amount::Choice;
 use charge::{Order, Settled};
 use receipt::Next;
-use tender::Draft;
+use saved::{Way, Ways};
+use tender::{Draft, Tender};
 
 /// Everything one call's script is given.
 pub struct Desk {
@@ -102,6 +105,16 @@ pub enum Note {
         fee: Money,
         total: Money,
         means: Means,
+        last4: Last4,
+    },
+    /// The caller was asked whether a card is to be kept for their next payments.
+    Keep {
+        means: Means,
+        last4: Last4,
+        agreed: bool,
+    },
+    /// A kept card will not be offered again.
+    Dropped {
         last4: Last4,
     },
     Charging {
@@ -171,7 +184,7 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
     }
 }
 
-/// By card or from a bank account, and by the other if one does not do.
+/// By a card that is kept, another card or from a bank account, and by another if one does not do.
 async fn pay(
     line: &mut Line,
     desk: &Desk,
@@ -179,10 +192,12 @@ async fn pay(
     payment: (&Account, Money),
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
-    let choice = bank::is_offered(desk, payment.0);
+    let mut ways = Ways::of(line, desk, payment.0).await;
+    ways.without(&told.refused);
     loop {
-        let method = if choice { bank::choose(line).await? } else { Method::Card };
-        match pay_by(line, desk, told, payment, (method, choice), charges_left).await {
+        let choice = ways.is_choice();
+        let way = ways.choose(line).await?;
+        match pay_by(line, desk, told, payment, (way, &mut ways), charges_left).await {
             Ok(Some(outcome)) => return Ok(outcome),
             Ok(None) => {}
             Err(Leave::Back) if choice => {}
@@ -198,11 +213,13 @@ async fn pay_by(
     desk: &Desk,
     told: &mut Told,
     (account, amount): (&Account, Money),
-    (method, choice): (Method, bool),
+    (way, ways): (Way, &mut Ways),
     charges_left: &mut u8,
 ) -> Result<Option<Outcome>, Leave> {
-    let mut draft = Draft::new(method);
+    let (method, choice) = (way.method(), ways.is_choice());
+    let mut draft = Draft::new(&way);
     let mut consented = None;
+    let mut asked = saved::Asked::default();
     while *charges_left > 0 {
         line.note(Note::Step(method.name()));
         let tender = draft.take(line, desk, account).await?;
@@ -213,20 +230,19 @@ async fn pay_by(
             drop(tender);
             return Ok(Some(stopped(line).await));
         }
-        if consented != Some(this) {
-            match charge::consent(line, desk, &mut order, &tender).await {
-                Ok(true) => consented = Some(this),
-                Ok(false) => {
-                    drop(tender);
-                    line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
-                    return Ok(Some(Outcome::Cancelled));
-                }
-                Err(Leave::Back) => {
-                    draft = Draft::back(tender, &desk.settings);
-                    continue;
-                }
-                Err(leave) => return Err(leave),
+        let before = consented == Some(this);
+        match agreed(line, desk, (ways, &mut asked), (&tender, &mut order), before).await {
+            Ok(true) => consented = Some(this),
+            Ok(false) => {
+                drop(tender);
+                line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
+                return Ok(Some(Outcome::Cancelled));
             }
+            Err(Leave::Back) => {
+                draft = Draft::back(tender, &desk.settings);
+                continue;
+            }
+            Err(leave) => return Err(leave),
         }
         *charges_left -= 1;
         let settled = match charge::charge(line, desk, told, &order, &tender).await {
@@ -236,13 +252,15 @@ async fn pay_by(
             }
             settled => settled,
         };
-        draft = match settled {
-            Settled::Fixable(field) => Draft::without(tender, field),
-            _ => {
-                // Card data ends here, before anything is read back.
-                drop(tender);
-                Draft::new(method)
+        draft = match (&settled, tender) {
+            (Settled::Fixable(field), tender) => Draft::without(tender, *field),
+            // Card data ends here, before anything is read back.
+            (_, Tender::Saved(kept)) => {
+                told.refused.push(kept.card.id);
+                ways.without(&told.refused);
+                Draft::new(&Way::Key(method))
             }
+            _ => Draft::new(&way),
         };
         // A yes is for one card, and for one that was not declined.
         consented = consented.filter(|_| draft.keeps_consent());
@@ -254,6 +272,21 @@ async fn pay_by(
         }
     }
     Err(Leave::Failed)
+}
+
+/// Whether the card is to be kept, and then whether the total is accepted, unless it was `before`.
+async fn agreed(
+    line: &mut Line,
+    desk: &Desk,
+    (ways, asked): (&Ways, &mut saved::Asked),
+    (tender, order): (&Tender, &mut Order),
+    before: bool,
+) -> Result<bool, Leave> {
+    order.keep = saved::consent(line, desk, ways, asked, (tender, &*order)).await?;
+    if before {
+        return Ok(true);
+    }
+    charge::consent(line, desk, order, tender).await
 }
 
 /// The caller has paid before, and once is enough.

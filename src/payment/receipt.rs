@@ -30,10 +30,10 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
     line.note(Note::Step("receipt"));
     let bank = retry.method == Method::Bank;
     match settled {
-        Settled::Approved { confirmation } => {
+        Settled::Approved { confirmation, kept } => {
             // A bank may return a debit days later: nobody is told that it was paid.
             let phrase = if bank { "result.submitted" } else { "result.approved" };
-            approved(line, phrase, &confirmation).await;
+            approved(line, phrase, &confirmation, kept).await;
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
@@ -76,9 +76,12 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
 }
 
 /// The confirmation number, as often as the caller wants to hear it.
-async fn approved(line: &mut Line, result: &'static str, confirmation: &str) {
+async fn approved(line: &mut Line, result: &'static str, confirmation: &str, kept: Option<bool>) {
     const REPEATS_MAX: usize = 5;
-    line.tell(read_out(result, "result.confirmation", confirmation)).await;
+    let mut said = read_out(result, "result.confirmation", confirmation);
+    let told = kept.map(|kept| if kept { "saved.kept" } else { "saved.not_kept" });
+    said.extend(told.map(Prompt::Phrase));
+    line.tell(said).await;
     let repeat = vec![Prompt::Phrase("result.repeat")];
     let field = Field::menu("repeat", repeat, Menu(vec![('9', ())])).once();
     for _ in 0..REPEATS_MAX {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub zip: bool,
     /// Callers may pay from a bank account. Unset: by card alone.
     pub bank: Option<BankSettings>,
+    /// Callers may have a card kept for their next payments. Unset: every card is keyed.
+    pub saved: Option<SavedSettings>,
     /// Longest account number that callers key.
     pub account_len_max: usize,
     /// Charges tried in one call before the agent takes over.
@@ -53,6 +55,14 @@ pub struct Settings {
     pub velocity: Limits,
     /// No answer from the gateway within this time is an unknown outcome.
     pub gateway_limit_ms: u64,
+}
+
+/// `[payment.saved]`: cards that the gateway keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SavedSettings {
+    /// Ask for the security code each time such a card is charged.
+    pub cvv: bool,
 }
 
 /// What a payment of the same amount for the same account must also have to be taken for the same.
@@ -77,6 +87,7 @@ impl Default for Settings {
             cvv: true,
             zip: true,
             bank: None,
+            saved: None,
             account_len_max: 20,
             declines_max: 3,
             authentications_max: 3,

@@ -1,5 +1,7 @@
-//! What the caller pays with: a card or a bank account, whole or as far as it is known.
+//! What the caller pays with: a card, keyed or kept, or a bank account, whole or as far as it is
+//! known.
 
+use super::saved::{self, Tendered, Way};
 use super::{Desk, Leave, Line, Settings, bank, card};
 use crate::account::Account;
 use crate::gateway::Fixable;
@@ -9,11 +11,13 @@ use crate::instrument::{Card, Debit, Fingerprint, Instrument, Last4, Means, Meth
 pub(super) enum Tender {
     Card(Card),
     Bank(Debit),
+    Saved(Box<Tendered>),
 }
 
 pub(super) enum Draft {
     Card(card::Draft),
     Bank(bank::Draft),
+    Saved(saved::Draft),
 }
 
 impl Tender {
@@ -21,6 +25,7 @@ impl Tender {
         match self {
             Tender::Card(card) => Instrument::Card(card),
             Tender::Bank(debit) => Instrument::Bank(debit),
+            Tender::Saved(kept) => Instrument::Token(&kept.instrument),
         }
     }
 
@@ -28,6 +33,7 @@ impl Tender {
         match self {
             Tender::Card(card) => Means::Card(card.pan.brand()),
             Tender::Bank(debit) => Means::Bank(debit.account.kind),
+            Tender::Saved(kept) => Means::Card(kept.card.brand),
         }
     }
 
@@ -35,6 +41,7 @@ impl Tender {
         match self {
             Tender::Card(card) => card.pan.last4(),
             Tender::Bank(debit) => debit.account.last4(),
+            Tender::Saved(kept) => kept.card.last4,
         }
     }
 
@@ -42,6 +49,7 @@ impl Tender {
         match self {
             Tender::Card(card) => desk.fingerprints.card(&card.pan),
             Tender::Bank(debit) => desk.fingerprints.bank(&debit.account),
+            Tender::Saved(kept) => kept.card.fingerprint,
         }
     }
 
@@ -50,6 +58,15 @@ impl Tender {
         match self {
             Tender::Card(card) => Some(desk.fingerprints.issuer(&card.pan)),
             Tender::Bank(_) => None,
+            Tender::Saved(kept) => kept.card.issuer,
+        }
+    }
+
+    /// The gateway that alone can charge it; `None`: any that takes it.
+    pub(super) fn gateway(&self) -> Option<&str> {
+        match self {
+            Tender::Saved(kept) => Some(&kept.card.gateway),
+            Tender::Card(_) | Tender::Bank(_) => None,
         }
     }
 
@@ -70,15 +87,18 @@ impl Tender {
             (Tender::Card(_), field) => settings.asks(field),
             (Tender::Bank(_), Fixable::Routing | Fixable::Account) => true,
             (Tender::Bank(_), _) => false,
+            (Tender::Saved(kept), Fixable::Cvv) => kept.instrument.cvv.is_some(),
+            (Tender::Saved(_), _) => false,
         }
     }
 }
 
 impl Draft {
-    pub(super) fn new(method: Method) -> Draft {
-        match method {
-            Method::Card => Draft::Card(card::Draft::default()),
-            Method::Bank => Draft::Bank(bank::Draft::default()),
+    pub(super) fn new(way: &Way) -> Draft {
+        match way {
+            Way::Key(Method::Card) => Draft::Card(card::Draft::default()),
+            Way::Key(Method::Bank) => Draft::Bank(bank::Draft::default()),
+            Way::Saved(card) => Draft::Saved(saved::Draft { card: card.clone(), left: false }),
         }
     }
 
@@ -87,6 +107,7 @@ impl Draft {
         match tender {
             Tender::Card(card) => Draft::Card(card::Draft::without(card, field)),
             Tender::Bank(debit) => Draft::Bank(bank::Draft::without(debit, field)),
+            Tender::Saved(kept) => Draft::Saved(saved::Draft { card: kept.card, left: false }),
         }
     }
 
@@ -95,12 +116,17 @@ impl Draft {
         match tender {
             Tender::Card(card) => Draft::Card(card::Draft::back(card, settings)),
             Tender::Bank(debit) => Draft::Bank(bank::Draft::back(debit)),
+            Tender::Saved(kept) => Draft::Saved(saved::Draft { card: kept.card, left: true }),
         }
     }
 
     /// A yes given for it holds. An authorisation is of one debit from one account, always.
     pub(super) fn keeps_consent(&self) -> bool {
-        matches!(self, Draft::Card(draft) if draft.has_number())
+        match self {
+            Draft::Card(draft) => draft.has_number(),
+            Draft::Saved(_) => true,
+            Draft::Bank(_) => false,
+        }
     }
 
     /// Asks for what is not known. [`Leave::Back`]: the caller went back past the first field.
@@ -113,6 +139,9 @@ impl Draft {
         match self {
             Draft::Card(draft) => card::take(line, desk, draft).await.map(Tender::Card),
             Draft::Bank(draft) => bank::take(line, desk, account, draft).await.map(Tender::Bank),
+            Draft::Saved(draft) => {
+                saved::take(line, desk, draft).await.map(|kept| Tender::Saved(Box::new(kept)))
+            }
         }
     }
 }

@@ -234,6 +234,15 @@ impl Task {
                         Input::Screened(serial, found.ok())
                     });
                 }
+                Output::Wallet(serial, biller, account) => {
+                    let (shared, call) = (self.shared.clone(), self.id.clone());
+                    self.reply(async move {
+                        let found = shared.store.wallet(&biller, &account).await;
+                        let found = found
+                            .inspect_err(|error| error!(call, %error, "kept cards were not read"));
+                        Input::Wallet(serial, found.ok())
+                    });
+                }
                 Output::Record(serial, entry) => {
                     let (shared, call) = (self.shared.clone(), self.id.clone());
                     self.reply(async move {
@@ -318,6 +327,8 @@ impl Task {
                 tracing::warn!(call, counted, until, "too much was tried: no payment until then");
             }
             Note::Consent { total, .. } => info!(call, %total, "consent"),
+            Note::Keep { agreed, .. } => info!(call, agreed, "to be kept for the next payments"),
+            Note::Dropped { .. } => info!(call, "a kept card was refused for good: dropped"),
             Note::Charging { reference, gateway } => {
                 info!(call, reference, gateway = &**gateway, "charging");
             }

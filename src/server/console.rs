@@ -81,6 +81,13 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
             let card = format!("{} ending {}", means.name(), last4.as_str());
             (Who::Note, format!("consent to {amount} + {fee} fee = {total} on {card}"))
         }
+        Note::Keep { means, last4, agreed } => {
+            let kept = if *agreed { "to be kept" } else { "not to be kept" };
+            (Who::Note, format!("{} ending {}: {kept}", means.name(), last4.as_str()))
+        }
+        Note::Dropped { last4 } => {
+            (Who::Note, format!("the kept card ending {} is dropped", last4.as_str()))
+        }
         Note::Again { confirmation, again } => {
             let again = if *again { "paid again" } else { "not paid again" };
             (Who::Note, format!("like payment {confirmation}: {again}"))

@@ -11,7 +11,7 @@ use super::http_client::HttpClient;
 use crate::config::{self, Config};
 use crate::gateway::bogus::Simulator;
 use crate::gateway::route::{Patience, Takes};
-use crate::gateway::{self, Exchange, Gateway, Request, Route, Routes};
+use crate::gateway::{self, Exchange, Gateway, KEEP_CARDS, Request, Route, Routes};
 
 /// The gateways of the configuration, in its order.
 pub struct Gateways {
@@ -92,6 +92,7 @@ pub fn check(config: &Config) -> Vec<String> {
         || simulated.into_iter().any(|settings| settings.bank != Some(false));
     if problems.is_empty() {
         problems.extend(bank::gateways(config, takes_bank).err());
+        problems.extend(keepers(config).err());
     }
     problems
 }
@@ -129,6 +130,7 @@ fn route(
             settings.name
         ));
     }
+    let save = keeps(config, settings, &*gateway)?;
     let limit_ms = settings.limit_ms.unwrap_or(config.payment.gateway_limit_ms);
     let patience = Patience {
         failures_max: settings.failures_max,
@@ -137,11 +139,48 @@ fn route(
     let takes = Takes {
         cards: settings.cards.clone().unwrap_or(able.cards),
         bank: settings.bank.unwrap_or(able.bank),
+        save,
     };
     let mut route = Route::new(settings.id(), gateway).patience(patience);
     route.takes = takes;
     route.limit = Duration::from_millis(limit_ms);
     Ok(route)
+}
+
+/// Whether cards are kept there; an error if they are to be and cannot.
+fn keeps(
+    config: &Config,
+    settings: &config::Gateway,
+    gateway: &dyn Gateway,
+) -> Result<bool, String> {
+    let Some(saved) = config.payment.saved.as_ref().filter(|_| settings.save != Some(false)) else {
+        return Ok(false);
+    };
+    let able = gateway.capabilities();
+    let why = match saved.cvv {
+        _ if !able.tokens => "keeps no cards",
+        true if !able.token_cvv => "takes no security code ([payment.saved] cvv) with one it keeps",
+        _ => return Ok(true),
+    };
+    Err(format!(
+        "gateway `{}`: [payment.saved] is set, and `{}` {why}; write save = false to it, and cards \
+         that are to be kept are charged elsewhere: {KEEP_CARDS}",
+        settings.id(),
+        settings.name
+    ))
+}
+
+/// With `[payment.saved]` somebody must keep cards.
+pub fn keepers(config: &Config) -> Result<(), String> {
+    let anybody = config.gateways.iter().any(|settings| settings.save != Some(false));
+    match config.payment.saved.is_none() || anybody {
+        true => Ok(()),
+        false => {
+            Err("[payment.saved] is set, and every gateway has save = false: leave one of them \
+                      out"
+            .into())
+        }
+    }
 }
 
 /// The in-tree simulator, over real HTTPS with a certificate of its own.
@@ -194,6 +233,38 @@ fn pointed_at(key: &str, pointer: &Table) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let profile = |name: &str| super::super::configuration::trunk_profile(name, "".as_ref());
+        check(&Config::parse(text, &profile).unwrap_or_else(|problems| panic!("{problems:?}")))
+    }
+
+    #[test]
+    fn gateways_that_keep_no_cards_are_refused_where_cards_are_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "sk_test_1").unwrap();
+        let key = file.path().display();
+        let stripe = format!(
+            "[gateway.settings]\nenvironment = \"sandbox\"\nsecret_key = {{ file = \"{key}\" }}\n"
+        );
+        let bridge = "[gateway.settings]\nurl = \"https://b.example\"\ndialect = \"twilio\"\n";
+        let with = |saved: &str, name: &str, save: &str, settings: &str| {
+            problems(&format!("{saved}[gateway]\nname = \"{name}\"\n{save}{settings}"))
+        };
+        let saved = "[payment.saved]\n";
+        let code = "[payment.saved]\ncvv = true\n";
+        let nothing: Vec<String> = Vec::new();
+        assert_eq!(with("", "generic", "", bridge), nothing);
+        assert_eq!(with(saved, "generic", "", &format!("{bridge}tokens = true\n")), nothing);
+        assert_eq!(with(saved, "stripe", "", &stripe), nothing);
+        assert_eq!(problems(code), nothing);
+        let why = with(saved, "generic", "", bridge).join("\n");
+        assert!(why.contains("`generic` keeps no cards; write save = false"), "{why}");
+        let why = with(code, "stripe", "", &stripe).join("\n");
+        assert!(why.contains("`stripe` takes no security code"), "{why}");
+        let why = with(saved, "generic", "save = false\n", bridge).join("\n");
+        assert!(why.contains("every gateway has save = false"), "{why}");
+    }
 
     #[test]
     fn secrets_are_read_from_where_they_are_kept() {

@@ -18,6 +18,7 @@ pub mod accounts; // the account file: read, reported on, swapped
 mod bank; // what paying from a bank account needs
 pub mod bogus; // the simulator behind real HTTPS
 mod call_task; // one call
+pub mod cards; // `ringtill cards`
 pub mod clock; // the one place that asks what time it is
 pub mod configuration; // the configuration file, read and checked
 pub mod console; // calls as a person may watch them

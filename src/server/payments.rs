@@ -196,7 +196,7 @@ pub async fn settle(config: &Config, found: Found, out: &mut impl Write) -> Resu
 }
 
 /// Whether texts may go into the ledger; `why` may not be empty.
-fn may_be_kept(texts: &[&str], why: &str) -> Result<(), String> {
+pub(super) fn may_be_kept(texts: &[&str], why: &str) -> Result<(), String> {
     if why.trim().is_empty() {
         return Err("say why: --why \"...\" is kept with the payment".into());
     }

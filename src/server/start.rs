@@ -71,6 +71,7 @@ pub(super) async fn open(
     let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
     let takes_bank = opened.gateways.routes.all().iter().any(|route| route.takes.bank);
     bank::gateways(&config, takes_bank).map_err(StartError::configuration)?;
+    gateway::keepers(&config).map_err(StartError::configuration)?;
     if opened.simulator.is_some() {
         warn!("no [gateway.settings]: a simulated gateway answers, and no money moves");
     }

@@ -16,6 +16,7 @@ use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SE
 use crate::ledger::velocity::Counted;
 use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
+pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
@@ -130,6 +131,8 @@ impl Store {
         let result = match entry {
             Entry::Consent(intent) => self.consent(&intent, now_ms).await,
             Entry::Move { id, to } => self.step(&id, &kept(to), now_ms).await,
+            Entry::Keep(card) => self.keep_card(&card, now_ms).await,
+            Entry::Drop { card, who, why } => self.drop_card(&card, (&who, &why), now_ms).await,
         };
         result.unwrap_or_else(|error| Recorded::Failed(error.to_string()))
     }
@@ -432,10 +435,11 @@ select * from intent where biller = $1 and account_id = $2 and ($6 = '' or finge
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     ("ledger", include_str!("../../migrations/0001_ledger.sql")),
     ("means", include_str!("../../migrations/0002_means.sql")),
     ("changes", include_str!("../../migrations/0003_changes.sql")),
+    ("cards", include_str!("../../migrations/0004_cards.sql")),
 ];
 
 fn migrations() -> Migrator {

@@ -23,11 +23,15 @@ use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
 mod choices;
+mod saved; // cards that are kept
 mod scenes;
 mod words;
 
 use choices::Choices;
-use scenes::{EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes};
+use saved::Keeping;
+use scenes::{
+    EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes, wallet,
+};
 use words::{ACCOUNT, response, routes};
 
 const CALLS_MIN: u64 = 100_000;
@@ -71,6 +75,9 @@ fn run(scene: &Scene, choices: &mut Choices) {
     for entry in scene.earlier.iter().flat_map(|one| earlier(scene, *one)) {
         assert_eq!(journal.record(entry), Recorded::Stored);
     }
+    for entry in scene.kept_at.iter().flat_map(|gateway| wallet(scene, gateway)) {
+        assert_eq!(journal.record(entry), Recorded::Stored);
+    }
     let mut world = World {
         scene,
         choices,
@@ -95,6 +102,7 @@ fn run(scene: &Scene, choices: &mut Choices) {
         charged_with: None,
         kept: Vec::new(),
         keyed_account: String::new(),
+        keeping: Keeping::default(),
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
@@ -181,6 +189,7 @@ struct World<'a> {
     kept: Vec<String>,
     /// The bank account as it was keyed first.
     keyed_account: String,
+    keeping: Keeping,
 }
 
 impl World<'_> {
@@ -219,7 +228,11 @@ impl World<'_> {
                     }
                 })
             }
-            Request::Record(entry) => Reply::Record(self.record(entry)),
+            Request::Wallet { account_id, .. } => Reply::Wallet(self.wallet(&account_id)),
+            Request::Record(entry) => {
+                self.check_kept(&entry);
+                Reply::Record(self.record(entry))
+            }
             Request::Keep(evidence) => Reply::Keep(self.keep(*evidence)),
             Request::Send { gateway, request, .. } => Reply::Send(self.gateway(&gateway, &request)),
             Request::Wait(_) => Reply::Wait,
@@ -258,6 +271,8 @@ impl World<'_> {
             "bank_account_again" => &[ACCOUNT],
             "authorisation" => &["1", "2"],
             "card" => &["4111111111111111", "5555555555554444"],
+            "saved" => self.ways(),
+            "keep" | "keep_terms" => &["1", "2"],
             "expiry" => &["1230"],
             "cvv" => &["123"],
             "zip" => &["46201"],
@@ -279,6 +294,7 @@ impl World<'_> {
         if question.name == "again" {
             self.again |= self.told_again && keyed.get(way) == Some(&"1");
         }
+        self.keeping.answered(question.name, keyed.get(way).copied());
         match (question.name, keyed.get(way)) {
             ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
             ("authorisation", Some(&"1")) => self.sign(question),
@@ -382,8 +398,9 @@ impl World<'_> {
                 let elsewhere = std::mem::take(&mut self.sold_at) != route;
                 let elsewhere = elsewhere && self.went_unprocessed;
                 self.check_new(reference, elsewhere);
+                self.check_way(route, &words[3..]);
                 let exchange =
-                    self.sale(reference, words[2].parse().unwrap(), &words[3..].join(" "));
+                    self.sale(reference, words[2].parse().unwrap(), &words[3..5].join(" "));
                 self.went_unprocessed = match &exchange {
                     Exchange::NotSent(_) => true,
                     Exchange::Response(response) => response.body() == b"busy",
@@ -394,6 +411,7 @@ impl World<'_> {
                 assert!(!resting, "a gateway that rests is asked");
                 exchange
             }
+            "keep" => self.keep_there(words[1]),
             "lookup" => self.look_up(words[1]),
             other => panic!("the script must not {other}"),
         }
@@ -435,6 +453,7 @@ impl World<'_> {
             way => replies[way],
         };
         self.truth.processed.insert(reference.to_string(), (decision, minor));
+        self.decided(decision);
         self.charged_with = Some((minor, card.into()));
         self.signed = None;
         // A yes to a card holds while its other fields are corrected; an authorisation is of one
@@ -522,6 +541,7 @@ impl World<'_> {
             let denied = ["consent.cancelled", "result.not_charged", "again.stopped"].map(said);
             assert!(!denied.contains(&true), "told that nothing was charged: {path}");
         }
+        self.check_keeping(paid, &path);
         self.check_ledger(paid, pending, &path);
         self.check_number(outcome, &path);
     }

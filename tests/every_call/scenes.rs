@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ringtill::account::{Account, Caller};
-use ringtill::instrument::{AccountKind, Brand, FingerprintKey, Last4, Means, Pan};
-use ringtill::ledger::{Entry, Intent, Origin, State};
+use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
+use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, State};
 use ringtill::money::Money;
-use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, Settings};
+use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, SavedSettings, Settings};
 
 use crate::NOW_MS;
-use crate::words::approval;
+use crate::words::{TOKEN, approval};
 
 /// One kind of caller.
 pub struct Scene {
@@ -26,6 +26,8 @@ pub struct Scene {
     pub banks: Option<Arc<Banks>>,
     pub caller_placed: bool,
     pub gateways: Gateways,
+    /// The account has a card, kept by this gateway.
+    pub kept_at: Option<&'static str>,
 }
 
 /// What the biller has configured: the first takes everything, the second Visa and accounts.
@@ -77,6 +79,7 @@ pub fn scenes() -> Vec<Scene> {
         banks: None,
         caller_placed: true,
         gateways: Gateways::One,
+        kept_at: None,
     };
     let owing = account("1001", 32_172);
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
@@ -90,13 +93,24 @@ pub fn scenes() -> Vec<Scene> {
     let checking =
         Settings { bank: Some(checking), fee: Fee::flat(Money::usd(0)), ..brief.clone() };
     let banks = Some(Arc::new(Banks::parse("021000021,First Bank").unwrap()));
+    let saving = Some(SavedSettings::default());
+    let keeping = Settings { saved: saving.clone(), ..brief.clone() };
+    let saving = Settings { saved: saving, declines_max: 1, ..brief.clone() };
+    let twice = Settings { declines_max: 2, ..saving.clone() };
+    let with_code = Settings { saved: Some(SavedSettings { cvv: true }), ..saving.clone() };
+    let kept = |name, settings: &Settings| Scene {
+        kept_at: Some("first"),
+        ..scene(name, &known, settings, vec![account("1001", 32_172)])
+    };
+    let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
         Scene { agent: false, ..scene("account and ZIP", &unknown, &brief, vec![owing.clone()]) },
         scene("account passed by the contact center", &passed_on, &brief, vec![owing.clone()]),
         scene("phone shared by two accounts", &known, &brief, shared_phone),
-        scene("nothing due, anonymous", &anonymous, &brief, vec![account("1001", 0)]),
+        // Nothing is kept for who hides.
+        scene("nothing due, anonymous", &anonymous, &keeping, vec![account("1001", 0)]),
         scene("by bank account", &known, &bank, vec![owing.clone()]),
         Scene {
             recorded: false,
@@ -122,6 +136,26 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             gateways: Gateways::FirstRests,
             ..scene("two gateways, one rests", &passed_on, &brief, vec![owing.clone()])
+        },
+        scene("a card may be kept", &known, &saving, vec![owing.clone()]),
+        Scene {
+            gateways: Gateways::Two,
+            agent: false,
+            kept_at: Some("gone"),
+            ..kept("its keeper is gone, the first alone keeps cards", &saving)
+        },
+        Scene { agent: false, ..kept("a card is kept", &twice) },
+        kept("a card is kept, with its code", &with_code),
+        Scene {
+            gateways: Gateways::Two,
+            agent: false,
+            ..kept("a card is kept by the first of two gateways", &saving)
+        },
+        Scene { gateways: Gateways::FirstRests, agent: false, ..kept("its keeper rests", &saving) },
+        Scene {
+            agent: false,
+            earlier: Some(Earlier::Approved),
+            ..kept("a card is kept and was charged before", &same_saved)
         },
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
@@ -193,6 +227,41 @@ pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
     [Entry::Consent(Box::new(intent))].into_iter().chain(moves).collect()
 }
 
+/// Cards of before this call: one that is good, kept by `gateway`, and one that has expired.
+pub fn wallet(scene: &Scene, gateway: &str) -> Vec<Entry> {
+    let pan = Pan::parse("4111111111111111").unwrap();
+    let card = |id: &str, number: &str, (year, month)| {
+        let card = SavedCard {
+            id: id.into(),
+            biller: scene.settings.biller.clone(),
+            account_id: scene.accounts[0].id.clone(),
+            gateway: gateway.into(),
+            token: Token::parse(TOKEN).unwrap(),
+            brand: Brand::Visa,
+            last4: Last4::parse("1111").unwrap(),
+            expiry: Expiry::kept(year, month).unwrap(),
+            fingerprint: key().card(&Pan::parse(number).unwrap()),
+            issuer: Some(key().issuer(&pan)),
+            consent: Consent {
+                said: Vec::new(),
+                at_ms: NOW_MS,
+                call_id: EARLIER.into(),
+                payment: EARLIER.into(),
+            },
+            created_ms: NOW_MS - 60_000,
+        };
+        Entry::Keep(Box::new(card))
+    };
+    // It is November 2026.
+    vec![
+        card(KEPT, "4111111111111111", (2026, 11)),
+        card("expired", "4012888888881881", (2026, 10)),
+    ]
+}
+
+/// The card that is kept.
+pub const KEPT: &str = "kept";
+
 /// One of many payments for the account that were refused within the hour.
 fn refused(scene: &Scene, nth: i64) -> Vec<Entry> {
     let entries = earlier(scene, Earlier::Approved);
@@ -208,6 +277,7 @@ fn refused(scene: &Scene, nth: i64) -> Vec<Entry> {
             Entry::Move { id: id.clone(), to: State::Sending }
         }
         Entry::Move { .. } => Entry::Move { id: id.clone(), to: State::Declined("no".into()) },
+        other => other,
     };
     entries.into_iter().map(again).collect()
 }

@@ -7,7 +7,7 @@ use ringtill::gateway::{
     self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
     Modification, Modified, Operation, Repeat, Route, Routes, Verdict,
 };
-use ringtill::instrument::{Brand, HolderKind, Instrument};
+use ringtill::instrument::{Brand, HolderKind, Instrument, Last4, Token};
 use zeroize::Zeroizing;
 
 use super::NOW_MS;
@@ -15,6 +15,9 @@ use super::scenes::Gateways;
 
 /// The bank account that every caller keys in the end.
 pub const ACCOUNT: &str = "12345678901";
+
+/// What every card is called that is kept.
+pub const TOKEN: &str = "tok_visa";
 
 /// See above.
 pub struct Words;
@@ -25,11 +28,17 @@ impl Gateway for Words {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let operations = &[Operation::Sale, Operation::Lookup];
-        Capabilities { operations, bank: true, tokens: false, repeat: Repeat::Replays }
+        Capabilities {
+            operations: &[Operation::Sale, Operation::Lookup],
+            bank: true,
+            tokens: true,
+            token_cvv: true,
+            repeat: Repeat::Replays,
+        }
     }
 
     fn charge(&self, sale: &Charge<'_>) -> Result<gateway::Request, Cannot> {
+        let mut how = if sale.save { " save" } else { "" };
         let (kind, last4) = match sale.instrument {
             Instrument::Card(card) => {
                 assert!(card.pan.expose().len() >= 13);
@@ -41,14 +50,33 @@ impl Gateway for Words {
                 assert_eq!(debit.account.expose(), ACCOUNT);
                 (debit.account.kind.name(), debit.account.last4())
             }
-            Instrument::Token(_) => panic!("the script keeps no cards"),
+            Instrument::Token(saved) => {
+                assert!(!sale.save && saved.token.expose() == TOKEN, "not a token of ours");
+                how = if saved.cvv.is_some() { " token+cvv" } else { " token" };
+                (Brand::Visa.name(), Last4::parse("1111").unwrap())
+            }
         };
         let (reference, minor) = (sale.reference, sale.total.minor);
-        Ok(request(&format!("sale {reference} {minor} {kind} {}", last4.as_str())))
+        Ok(request(&format!("sale {reference} {minor} {kind} {}{how}", last4.as_str())))
     }
 
-    fn verdict(&self, _: &Charge<'_>, exchange: &Exchange) -> Verdict {
-        word(exchange)
+    fn verdict(&self, sale: &Charge<'_>, exchange: &Exchange) -> Verdict {
+        match word(exchange) {
+            Verdict::Approved(approval) if sale.save => {
+                Verdict::Approved(Approval { token: Token::parse(TOKEN), ..approval })
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// As those do that keep a card by a request of its own.
+    fn keep(&self, sale: &Charge<'_>, _: &Approval) -> Option<gateway::Request> {
+        Some(request(&format!("keep {}", sale.reference)))
+    }
+
+    fn kept(&self, approval: &Approval, exchange: &Exchange) -> Option<Token> {
+        let approved = matches!(word(exchange), Verdict::Approved(_));
+        approval.token.clone().filter(|_| approved)
     }
 
     fn modify(&self, _: &Modification<'_>) -> Result<gateway::Request, Cannot> {
@@ -80,7 +108,7 @@ pub fn routes(which: Gateways) -> Routes {
     let patience = Patience { failures_max: 1, ..Patience::default() };
     let first = Route::new("first", Arc::new(Words));
     let mut second = Route::new("second", Arc::new(Words));
-    second.takes = Takes { cards: vec![Brand::Visa], bank: true };
+    second.takes = Takes { cards: vec![Brand::Visa], bank: true, save: false };
     match which {
         Gateways::One => Routes::new(vec![first]),
         Gateways::Two => Routes::new(vec![first, second]),

@@ -85,7 +85,7 @@ pub fn account(number: &str, kind: AccountKind, holder_kind: HolderKind) -> Paid
 }
 
 pub fn token(text: &str, method: Method) -> Paid {
-    Paid::Token(Saved { token: Token::parse(text).unwrap(), method })
+    Paid::Token(Saved { token: Token::parse(text).unwrap(), method, cvv: None })
 }
 
 pub fn visa() -> Paid {
@@ -177,6 +177,17 @@ impl Pair {
                 self.gateway.verdict(&charge, &exchange)
             }
             Err(cannot) => cannot.into(),
+        }
+    }
+
+    /// The token of an approved charge that saves.
+    pub fn keep(&mut self, charge: &Charge<'_>, approval: &Approval) -> Option<Token> {
+        match self.gateway.keep(charge, approval) {
+            Some(request) => {
+                let exchange = self.exchange(request);
+                self.gateway.kept(approval, &exchange)
+            }
+            None => approval.token.clone(),
         }
     }
 

@@ -10,12 +10,16 @@ use rand::{RngExt, SeedableRng};
 use ringtill::account::{Account, Caller};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::simulator::{Case, Fault, LATE_MS, Trigger};
-use ringtill::gateway::{self, Exchange, Found, Lookup, Operation, Purpose, Routes};
-use ringtill::instrument::FingerprintKey;
+use ringtill::gateway::{
+    self, Charge, Exchange, Found, Lookup, Operation, Purpose, Routes, Verdict,
+};
+use ringtill::instrument::{FingerprintKey, Instrument, Method, Saved};
 use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Recorded, State};
 use ringtill::money::Money;
-use ringtill::payment::{Desk, Fee, Flow, Outcome, Reply, Request, Settings, Step, script};
+use ringtill::payment::{
+    Desk, Fee, Flow, Outcome, Reply, Request, SavedSettings, Settings, Step, script,
+};
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 use ringtill::server::resolver::ABSENT_AFTER_MS;
@@ -39,7 +43,8 @@ fn no_call_charges_twice_loses_an_approval_or_tells_what_is_not_so() {
         println!("{name:14} {tally:?}");
         // Otherwise nothing was tried.
         let found_out = tally.looked_up + tally.left > 0;
-        let tried = tally.paid > 0 && tally.hung_up > 0 && tally.faults > 0 && found_out;
+        let tried =
+            tally.kept > 0 && tally.paid > 0 && tally.hung_up > 0 && tally.faults > 0 && found_out;
         assert!(one.is_some() || tried, "{name}: {tally:?}");
     }
 }
@@ -57,6 +62,8 @@ struct Tally {
     looked_up: usize,
     /// Left to a person.
     left: usize,
+    /// Cards kept for the next call.
+    kept: usize,
 }
 
 /// Caller, ledger and processor of one call.
@@ -100,6 +107,7 @@ fn run(name: &str, seed: u64, tally: &mut Tally) -> Result<(), String> {
             fee: Fee::flat(Money::usd(fee)),
             min_payment: Money::usd(1),
             max_payment: Money::usd(100_000_000),
+            saved: Some(SavedSettings::default()).filter(|_| rng.random_range(0..2) == 0),
             ..Settings::default()
         }),
         routes: Arc::new(Routes::one(pair.gateway.clone())),
@@ -119,7 +127,8 @@ fn run(name: &str, seed: u64, tally: &mut Tally) -> Result<(), String> {
     let mut world = World { pair, rng, journal, trigger, account, said, hung_up: false, tally };
     let outcome = world.call(bytes, desk)?;
     world.after();
-    world.check(&outcome)
+    world.check(&outcome)?;
+    world.check_wallet()
 }
 
 impl World<'_> {
@@ -154,6 +163,9 @@ impl World<'_> {
             Request::Name(_) => Reply::Name(true),
             Request::Screen(screening) => Reply::Screen(self.journal.screen(&screening)),
             Request::Keep(_) => Reply::Keep(true),
+            Request::Wallet { biller, account_id } => {
+                Reply::Wallet(self.journal.wallet(&biller, &account_id))
+            }
             Request::Record(entry) => Reply::Record(self.journal.record(entry)),
             Request::Send { request, .. } => Reply::Send(self.send(request)),
             Request::Wait(time) => {
@@ -189,6 +201,7 @@ impl World<'_> {
             "account" => "1001",
             "verify" => "46201",
             "choice" | "confirm" | "consent" | "again" | "retry" => "1",
+            "keep" | "keep_terms" => ["1", "1", "2"][self.rng.random_range(0..3)],
             "amount" => "2500",
             "card" => number.unwrap_or("4111111111111111"),
             "expiry" => "0930",
@@ -200,6 +213,30 @@ impl World<'_> {
         // An Amex asks for four.
         let keys = if question.grammar.check(keys).is_ok() { keys } else { "9876" };
         Heard::Keyed(keys.bytes().collect::<Keys>())
+    }
+
+    /// What is told of cards is so: one that is kept can be charged.
+    fn check_wallet(&mut self) -> Result<(), String> {
+        let wallet = self.journal.wallet("biller", "1001").unwrap_or_default();
+        let kept = self.said.contains(&"saved.kept");
+        ensure(!kept || wallet.len() == 1, || format!("told of a kept card: {wallet:?}"))?;
+        let Some(card) = wallet.into_iter().next() else { return Ok(()) };
+        self.tally.kept += 1;
+        let saved = Saved { token: card.token.clone(), method: Method::Card, cvv: None };
+        let charge = Charge {
+            purpose: Purpose::Sale,
+            reference: "0197284f-2c00-7a41-8d53-6f0f2f6f3f55",
+            total: Money::usd(7_700),
+            fee: Money::usd(0),
+            instrument: Instrument::Token(&saved),
+            account_id: "1001",
+            save: false,
+            at_ms: self.pair.now_ms,
+        };
+        match self.pair.charge(&charge) {
+            Verdict::Approved(_) => Ok(()),
+            other => Err(format!("a kept card: {other:?}")),
+        }
     }
 
     /// To the processor, over a network that fails.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ringtill::gateway::simulator::SECRET;
 use ringtill::gateway::{
-    self, Act, Cannot, Charge, Gateway, Lookup, Modification, Purpose, Request,
+    self, Act, Approval, Cannot, Charge, Gateway, Lookup, Modification, Purpose, Request,
 };
-use ringtill::instrument::{AccountKind, HolderKind, Method};
+use ringtill::instrument::{AccountKind, Brand, Cvv, HolderKind, Method, Saved, Token};
 use ringtill::money::{Currency, Money};
 
 use super::Tally;
@@ -53,6 +53,11 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     let amex = card("378282246310005", Some("9876"), None);
     let bare = card("5555555555554444", None, None);
     let tokens = [token("9001/9002", Method::Card), token("9001/9003", Method::Bank)];
+    let with_code = Paid::Token(Saved {
+        token: Token::parse("9001/9002").unwrap(),
+        method: Method::Card,
+        cvv: Cvv::parse("987", Brand::Visa),
+    });
     let mut made = Vec::new();
     let mut ask = |case: &str, charge: Charge<'_>| {
         made.push((case.to_string(), gateway.charge(&charge)));
@@ -68,9 +73,18 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     ask("sale.account_of_business", charge(Purpose::Sale, REFERENCE, &savings));
     ask("verify.account", charge(Purpose::Verify, REFERENCE, &checking()));
     ask("sale.token", charge(Purpose::Sale, REFERENCE, &tokens[0]));
+    ask("sale.token_with_code", charge(Purpose::Sale, REFERENCE, &with_code));
     ask("sale.token_of_account", charge(Purpose::Sale, REFERENCE, &tokens[1]));
     let saved = visa();
     ask("sale.save", Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) });
+    let approval = Approval { token: Token::parse("9002"), ..Approval::default() };
+    let save = Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) };
+    if let Some(keep) = gateway.keep(&save, &approval) {
+        made.push(("keep".to_string(), Ok(keep)));
+    }
+    let mut ask = |case: &str, charge: Charge<'_>| {
+        made.push((case.to_string(), gateway.charge(&charge)));
+    };
     let yen = Money::new(20_200, Currency::JPY);
     let fee = Money::new(0, Currency::JPY);
     ask("sale.yen", Charge { total: yen, fee, ..charge(Purpose::Sale, REFERENCE, &saved) });

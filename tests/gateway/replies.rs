@@ -134,7 +134,11 @@ fn meaning(gateway: &dyn Gateway, asked: &str, status: u16, body: &[u8]) -> Stri
     let response = http::Response::builder().status(status).body(body.to_vec()).unwrap();
     let exchange = Exchange::Response(response);
     let (word, rest) = asked.split_once(['.', ':']).unwrap_or((asked, ""));
-    let paid = if rest == "account" { checking() } else { visa() };
+    let paid = match rest {
+        "account" => checking(),
+        "token" => token("9001/9002", Method::Card),
+        _ => visa(),
+    };
     let purpose = match word {
         "verify" => Purpose::Verify,
         "authorize" => Purpose::Authorize,

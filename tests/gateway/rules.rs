@@ -5,7 +5,7 @@ use ringtill::gateway::simulator::{Case, Fault, LATE_MS, SETTLE_MS};
 use ringtill::gateway::{
     self, Act, Charge, Fixable, Found, Modified, Operation, Purpose, Repeat, Verdict,
 };
-use ringtill::instrument::{Method, Saved};
+use ringtill::instrument::{Brand, Cvv, Method, Saved};
 
 use super::Tally;
 use super::bench::*;
@@ -306,8 +306,9 @@ fn kept(mut pair: Pair) -> Checked {
     let paid = visa();
     let save = Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &paid) };
     let verdict = pair.charge(&save);
-    let kept = approved(&verdict)?.token.clone().ok_or("no token")?;
-    let saved = Paid::Token(Saved { token: kept, method: Method::Card });
+    let approval = approved(&verdict)?;
+    let kept = pair.keep(&save, approval).ok_or("no token")?;
+    let saved = Paid::Token(Saved { token: kept.clone(), method: Method::Card, cvv: None });
     let other = Charge {
         total: ringtill::money::Money::usd(7_700),
         ..charge(Purpose::Sale, "0197284f-2c00-7a41-8d53-6f0f2f6f3f55", &saved)
@@ -316,11 +317,33 @@ fn kept(mut pair: Pair) -> Checked {
     let last = pair.simulator.entries().pop().unwrap();
     let right = (last.captured, last.order.last4.as_str()) == (7_700, "1111");
     ensure(right, || format!("{last:?}"))?;
+    let standing = pair.standing();
+    ensure(standing == 2, || format!("{standing} charges"))?;
+    // With its security code again, where the gateway takes one.
+    let cvv = Cvv::parse("987", Brand::Visa);
+    let coded = Paid::Token(Saved { token: kept, method: Method::Card, cvv });
+    let coded = Charge {
+        total: ringtill::money::Money::usd(8_800),
+        ..charge(Purpose::Sale, "0197284f-2c00-7a41-8d53-6f0f2f6f3f57", &coded)
+    };
+    match (pair.charge(&coded), pair.gateway.capabilities().token_cvv) {
+        (Verdict::Approved(_), true) | (Verdict::Config(_), false) => {}
+        (verdict, able) => return Err(format!("with a code, {able}: {verdict:?}")),
+    }
+    // Without being asked to, nobody keeps a card.
+    let plain = charge(Purpose::Sale, "0197284f-2c00-7a41-8d53-6f0f2f6f3f58", &paid);
+    let plain = Charge { total: ringtill::money::Money::usd(9_900), ..plain };
+    let verdict = pair.charge(&plain);
+    let approval = approved(&verdict)?;
+    let unasked = pair.keep(&plain, approval);
+    ensure(unasked.is_none(), || "kept unasked".into())?;
     let nobody = token("1/1", Method::Card);
     let stranger = Charge {
         reference: "0197284f-2c00-7a41-8d53-6f0f2f6f3f56",
         ..charge(Purpose::Sale, "", &nobody)
     };
     let verdict = pair.charge(&stranger);
-    ensure(!matches!(verdict, Verdict::Approved(_)), || format!("{verdict:?}"))
+    // The card is gone there, and is dropped here.
+    let gone = matches!(verdict, Verdict::DeclinedHard | Verdict::Fixable(Fixable::Number));
+    ensure(gone, || format!("{verdict:?}"))
 }

@@ -23,6 +23,7 @@ use ringtill::sip::offer::{Law, SrtpPolicy};
 mod network;
 mod opus;
 mod routing;
+mod saved; // a card that is kept pays with three keys
 mod spoken; // callers who say what they are asked for
 mod transfer; // a caller passed on to an agent
 mod server;

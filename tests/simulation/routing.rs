@@ -140,6 +140,9 @@ impl World {
                 Output::Screen(serial, screening) => {
                     Some(Input::Screened(serial, self.journal.screen(&screening)))
                 }
+                Output::Wallet(serial, biller, account) => {
+                    Some(Input::Wallet(serial, self.journal.wallet(&biller, &account)))
+                }
                 Output::Keep(serial, _) => Some(Input::Kept(serial, true)),
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);

@@ -57,6 +57,10 @@ pub struct Server {
     pub codecs: Vec<Codec>,
     /// Callers may answer by voice.
     pub speech: Option<Arc<dyn Engine>>,
+    /// Cards may be kept.
+    pub saved: Option<payment::SavedSettings>,
+    /// Unix milliseconds at the start.
+    pub started_ms: i64,
     seed: [u8; 32],
 }
 
@@ -94,12 +98,14 @@ impl Server {
             keys: String::new(),
             codecs: vec![Codec::Pcmu, Codec::Pcma],
             speech: None,
+            saved: None,
+            started_ms: WALL_MS,
             seed: bytes,
         }
     }
 
     fn wall_ms(&self, now: Instant) -> i64 {
-        WALL_MS + now.duration_since(self.start).as_millis() as i64
+        self.started_ms + now.duration_since(self.start).as_millis() as i64
     }
 
     pub fn receive(&mut self, now: Instant, datagram: &Datagram) {
@@ -209,6 +215,7 @@ impl Server {
         let profile = Profile { trust_caller_id: true.into(), codecs, ..Profile::default() };
         let payment = payment::Settings {
             fee: payment::Fee::flat(Money::usd(200)),
+            saved: self.saved.clone(),
             ..payment::Settings::default()
         };
         let policy = Policy {
@@ -278,6 +285,10 @@ impl Server {
                     self.reply(now + STORE_TIME, Input::Screened(serial, found));
                 }
                 Output::Keep(serial, _) => self.reply(now + STORE_TIME, Input::Kept(serial, true)),
+                Output::Wallet(serial, biller, account) => {
+                    let found = self.journal.wallet(&biller, &account);
+                    self.reply(now + STORE_TIME, Input::Wallet(serial, found));
+                }
                 Output::Record(serial, entry) => {
                     let recorded = self.journal.record(entry);
                     self.reply(now + STORE_TIME, Input::Recorded(serial, recorded));

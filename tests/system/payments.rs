@@ -219,6 +219,59 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
     assert!(code == Some(0) && text.contains("3 payments, 0 differences"), "{code:?} {text}");
 }
 
+/// A card is kept at the first call and pays at the second with three keys; deleted, it is gone.
+#[test]
+fn a_card_that_is_kept_pays_the_next_time() {
+    let _turn = one_at_a_time();
+    let mut bench = Bench::with("", |settings| {
+        format!("[payment.saved]\n[gateway]\nname = \"bogus\"\n{settings}")
+    });
+    let expiry = expiry();
+    bench.call(&format!(
+        "hear-start card.ask, key 4111111111111111#, hear-start expiry.ask, key {expiry},
+         hear-start saved.keep, key 1, hear-start saved.agree 60, key 1,
+         hear-start consent.accept 60, key 1, hear result.approved 60, hear saved.kept 60, hangup"
+    ));
+    let (code, text) = bench.run(&["cards", "list"]);
+    assert!(code == Some(0) && text.contains("account 1001  visa 1111"), "{code:?} {text}");
+    assert!(!text.contains("tok_"), "{text}");
+
+    // The same amount within a day is asked about: that one key is not the card's.
+    bench.call(
+        "hear again.approved, hear-start again.ask, key 1, hear-start saved.pay_with, key 1,
+         hear-start consent.accept 60, key 1, hear result.approved 60, hangup",
+    );
+    let sales = bench.host.sales();
+    let numbers: Vec<_> = sales.iter().map(|sale| (sale.total.minor, sale.outcome)).collect();
+    assert_eq!(numbers, [(32_372, Outcome::Approved); 2]);
+    let (_, text) = bench.run(&["payments", "list"]);
+    assert_eq!(text.matches("visa 1111").count(), 2, "{text}");
+
+    // Neither its number nor its token is in anything but the ledger, and there only the token.
+    bench.binary.wait_for("call ended");
+    let token = sales[0].token.clone().expect("kept");
+    for (path, bytes) in bench.binary.files() {
+        let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(!has("4111111111111111"), "the number is in {}", path.display());
+        let ledger = path.to_string_lossy().contains(".db");
+        assert!(!has(&token) || ledger, "the token is in {}", path.display());
+    }
+    let log = bench.binary.log.join("\n");
+    assert!(!log.contains(&token) && !log.contains("4111111111111111"), "{log}");
+
+    let why = ["--why", "asked for", "--by", "ann"];
+    let delete = |more: &[&str]| bench.run(&[&["cards", "delete", "1001"], more, &why].concat());
+    let (code, text) = delete(&["--ending", "2222"]);
+    assert!(code == Some(1) && text.contains("no such card"), "{code:?} {text}");
+    let (code, text) = delete(&[]);
+    assert!(code == Some(0) && text.contains("visa ending 1111 is charged no more"), "{text}");
+    let (code, text) = bench.run(&["cards", "list", "1001"]);
+    assert!(code == Some(0) && text.is_empty(), "{code:?} {text}");
+    bench.call("hear again.approved, hear-start again.ask, key 1, hear-start card.ask, hangup");
+    assert_eq!(bench.host.sales().len(), 2);
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
 #[test]
 fn a_caller_who_has_paid_is_asked_before_paying_again() {
     let _turn = one_at_a_time();

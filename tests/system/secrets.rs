@@ -10,6 +10,7 @@ use crate::caller::{JAMES, MARIA, Sip, library};
 
 mod bank; // from a bank account
 mod memory; // what stays in the server's memory
+mod saved; // by a card that is kept
 mod scan;
 mod spoken; // by voice
 

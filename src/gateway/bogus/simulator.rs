@@ -27,7 +27,10 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::charge::{BankRequest, CardRequest, Charge, Outcome, judged, judged_account, sale_json};
+use super::charge::{
+    BankRequest, CardRequest, Charge, NO_SUCH_TOKEN, Outcome, SavedRequest, Vaulted, judged,
+    judged_account, sale_json, token,
+};
 use crate::gateway::body::encoded;
 use crate::gateway::simulator::{
     self, Case, Entry, LATE_MS, Order, SETTLE_MS, SLOW_MS, Server, Trigger, garbled,
@@ -53,6 +56,8 @@ pub struct Simulator {
     by_reference: HashMap<String, usize>,
     /// Sales that enter the books later: the time and the charge.
     late: Vec<(i64, Charge)>,
+    /// Cards that are kept, by token.
+    vault: HashMap<String, Vaulted>,
     /// Answers to voids and refunds that took effect, by idempotency key.
     changes: HashMap<Vec<u8>, Response<Vec<u8>>>,
     faults: VecDeque<Fault>,
@@ -70,6 +75,7 @@ impl Simulator {
             charges: Vec::new(),
             by_reference: HashMap::new(),
             late: Vec::new(),
+            vault: HashMap::new(),
             changes: HashMap::new(),
             faults: VecDeque::new(),
             flaky: None,
@@ -86,6 +92,16 @@ impl Simulator {
     /// From now on `percent` of all requests go wrong, each in a random way.
     pub fn fail_randomly(&mut self, seed: u64, percent: u32) {
         self.flaky = Some((StdRng::seed_from_u64(seed), percent));
+    }
+
+    /// From now on every card that is kept is judged so.
+    pub fn judge_kept(&mut self, outcome: Outcome) {
+        self.vault.values_mut().for_each(|card| card.outcome = outcome);
+    }
+
+    /// Forgets all cards.
+    pub fn empty_vault(&mut self) {
+        self.vault.clear();
     }
 
     /// Whether no fault ordered with [`Simulator::fail_next`] is left.
@@ -138,6 +154,10 @@ impl Simulator {
     fn book(&mut self, charge: Charge) {
         let key = encoded(&charge.reference);
         if !self.by_reference.contains_key(&key) {
+            if let Some(token) = charge.token.clone().filter(|_| self.vault.len() < SALES_MAX) {
+                let (brand, last4, outcome) = (charge.brand, charge.last4, charge.outcome);
+                self.vault.insert(token, Vaulted { brand, last4, outcome });
+            }
             self.by_reference.insert(key, self.charges.len());
             self.charges.push(charge);
         }
@@ -166,21 +186,30 @@ impl Simulator {
         if self.charges.len() + self.late.len() >= SALES_MAX {
             return Action::Reply(error(StatusCode::TOO_MANY_REQUESTS, "simulator_full"));
         }
-        let (pan, number, outcome) = match (&body.card, &body.bank) {
-            (Some(card), None) => (Pan::parse(card.number).ok(), card.number, judged(card, now_ms)),
-            (None, Some(bank)) if bank.entry_class == "TEL" => {
-                (None, bank.number, judged_account(bank))
+        let last4 = |number: &str| Last4::parse(number.get(number.len().saturating_sub(4)..)?);
+        let (brand, last4, outcome) = match (&body.card, &body.bank, &body.saved) {
+            (Some(card), None, None) => {
+                let brand = Pan::parse(card.number).ok().as_ref().map(Pan::brand);
+                (brand, last4(card.number), judged(card, now_ms))
             }
+            (None, Some(bank), None) if bank.entry_class == "TEL" && !body.save => {
+                (None, last4(bank.number), judged_account(bank))
+            }
+            (None, None, Some(saved)) if !body.save => match self.vault.get(saved.token) {
+                Some(card) => (card.brand, card.last4, card.outcome),
+                None => (None, None, NO_SUCH_TOKEN),
+            },
             _ => return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request")),
         };
         let charge = Charge {
             id: format!("sale_{:06}", self.charges.len() + self.late.len() + 1),
             total: Money::new(body.amount, currency),
             fee: Money::new(body.fee, currency),
-            brand: pan.as_ref().map(Pan::brand),
+            brand,
             bank: body.bank.is_some(),
-            last4: number.get(number.len().saturating_sub(4)..).and_then(Last4::parse),
+            last4,
             outcome,
+            token: (body.save && outcome == Outcome::Approved).then(|| token(&fingerprint)),
             at_ms: now_ms,
             refunded: 0,
             processing_until_ms: i64::MIN,
@@ -398,6 +427,10 @@ struct SaleRequest<'a> {
     card: Option<CardRequest<'a>>,
     #[serde(borrow)]
     bank: Option<BankRequest<'a>>,
+    #[serde(borrow)]
+    saved: Option<SavedRequest<'a>>,
+    #[serde(default)]
+    save: bool,
 }
 
 #[derive(Deserialize)]

@@ -40,6 +40,11 @@ pub fn refused(json: &Value, method: Method) -> Verdict {
         "MISSING_FIELD" | "INVALID_DATA" => {
             let details = json.get("details").and_then(Value::as_array);
             let field = details.and_then(|all| all.first()?.get("field")?.as_str());
+            // A card that is not kept there any more.
+            if field.is_some_and(|field| field.starts_with("paymentInformation.paymentInstrument"))
+            {
+                return Verdict::DeclinedHard;
+            }
             match field.and_then(|field| fixable(field, method)) {
                 Some(field) => Verdict::Fixable(field),
                 None => wrong(&reason),

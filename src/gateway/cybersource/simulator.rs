@@ -66,7 +66,13 @@ impl Processor {
         let (number, bank, case) = match (card, account, token) {
             ("", "", token) => match self.books.kept(token) {
                 Some((last4, bank, case)) => (last4, bank, case),
-                None => return refused("INVALID_DATA", Some("paymentInformation")),
+                None if token.is_empty() => {
+                    return refused("INVALID_DATA", Some("paymentInformation"));
+                }
+                None => {
+                    let field = "paymentInformation.paymentInstrument.id";
+                    return refused("INVALID_DATA", Some(field));
+                }
             },
             ("", account, _) => (last4(account), true, judged(account, true)),
             (card, ..) => (last4(card), false, judged(card, false)),

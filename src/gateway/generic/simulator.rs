@@ -23,16 +23,30 @@ impl Bridge {
     }
 
     fn post(&mut self, now_ms: i64, body: &[u8]) -> Response<Vec<u8>> {
-        let Some(order) = reply::json(body).and_then(|body| self.order(&body)) else {
+        let body = reply::json(body).unwrap_or_default();
+        let text = |name: &str| body.get(name).and_then(Value::as_str);
+        let unknown = |token: &str| self.books.kept(token).is_none();
+        if text("payment_token").is_some_and(unknown) {
+            return failed(StatusCode::BAD_REQUEST, "token_not_found");
+        }
+        let Some(order) = self.order(&body) else {
             return failed(StatusCode::BAD_REQUEST, "unreadable");
         };
+        let save = text("token_type") == Some("reusable");
         if let Some(entry) = self.books.by_reference(&order.reference) {
             return match entry.order.fingerprint == order.fingerprint {
                 true => told(entry),
                 false => failed(StatusCode::CONFLICT, "transaction_id_reused"),
             };
         }
-        told(self.books.charge(now_ms, order))
+        let entry = self.books.charge(now_ms, order).clone();
+        if !save || !entry.is_approved() {
+            return told(&entry);
+        }
+        let (token, order) = (format!("tok_{}", entry.id), &entry.order);
+        self.books.keep(&token, &order.last4, order.bank, order.case);
+        let body = json!({ "charge_id": entry.id, "token_id": token, "error_code": null });
+        simulator::reply(StatusCode::OK, "application/json", body.to_string().as_bytes())
     }
 
     fn order(&self, body: &Value) -> Option<Order> {
@@ -41,18 +55,24 @@ impl Bridge {
         let amount = text("amount").or(text("chargeAmount"))?;
         let total = Money::parse(amount, currency).ok()?;
         let bank = text("method")? == "ach-debit";
+        let token = text("payment_token").unwrap_or_default();
         let number = match bank {
+            _ if !token.is_empty() => "",
             true => text("bank_account_number")?,
             false => text("cardnumber").filter(|_| text("expiry_year").is_some())?,
+        };
+        let (last4, case) = match self.books.kept(token) {
+            Some((last4, _, case)) => (last4, case),
+            None => (last4(number), judged(number, bank)),
         };
         Some(Order {
             purpose: if total.minor == 0 { Purpose::Verify } else { Purpose::Sale },
             reference: text("transaction_id")?.to_string(),
             total,
             bank,
-            last4: last4(number),
-            case: judged(number, bank),
-            fingerprint: self.books.fingerprint(&[number, amount]),
+            last4,
+            case,
+            fingerprint: self.books.fingerprint(&[number, token, amount]),
         })
     }
 }

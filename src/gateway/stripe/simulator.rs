@@ -36,6 +36,7 @@ impl Api {
         let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
         let done = match parts[..] {
             ["payment_intents" | "setup_intents"] => return self.charge(now_ms, parts[0], fields),
+            ["customers"] => return self.attach(at("payment_method")),
             ["payment_intents", id, "capture"] => {
                 let minor = amount("amount_to_capture").unwrap_or_default();
                 self.books.capture(now_ms, id, minor).cloned()
@@ -71,9 +72,27 @@ impl Api {
         }
     }
 
+    /// A customer with this card, which can be charged from now on.
+    fn attach(&mut self, method: &str) -> Answer {
+        let Some((last4, bank, case)) = self.books.kept(method) else {
+            return gone("payment_method");
+        };
+        let customer = format!("cus_{}", method.trim_start_matches("pm_"));
+        self.books.keep(&format!("{customer}/{method}"), &last4, bank, case);
+        (StatusCode::OK, json!({ "id": customer, "object": "customer" }))
+    }
+
     fn charge(&mut self, now_ms: i64, kind: &str, fields: &HashMap<String, String>) -> Answer {
         let at = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         let number = at("payment_method_data[card][number]");
+        let token = format!("{}/{}", at("customer"), at("payment_method"));
+        let (last4, case) = match at("payment_method") {
+            "" => (last4(number), judged(number, false)),
+            _ => match self.books.kept(&token) {
+                Some((last4, _, case)) => (last4, case),
+                None => return gone("customer"),
+            },
+        };
         if at("payment_method_options[card][moto]") != "true" || at("confirm") != "true" {
             return invalid("parameter_missing");
         }
@@ -91,11 +110,16 @@ impl Api {
             reference: at("metadata[ref]").to_string(),
             total: Money::new(at("amount").parse().unwrap_or_default(), currency),
             bank: false,
-            last4: last4(number),
-            case: judged(number, false),
-            fingerprint: self.books.fingerprint(&[number, at("amount")]),
+            last4,
+            case,
+            fingerprint: self.books.fingerprint(&[number, &token, at("amount")]),
         };
-        let entry = self.books.charge(now_ms, order);
+        let entry = self.books.charge(now_ms, order).clone();
+        if !at("setup_future_usage").is_empty() && entry.is_approved() {
+            let order = &entry.order;
+            self.books.keep(&method(&entry), &order.last4, false, order.case);
+        }
+        let entry = &entry;
         match error(entry) {
             None => (StatusCode::OK, shown(entry)),
             Some(mut error) => {
@@ -210,6 +234,7 @@ fn shown(entry: &Entry) -> Value {
     let mut intent = json!({
         "id": entry.id, "status": status, "metadata": { "ref": entry.order.reference },
         "object": if verify { "setup_intent" } else { "payment_intent" },
+        "payment_method": method(entry),
         "latest_charge": { "payment_method_details": { "card": {
             "authorization_code": entry.auth_code,
             "checks": { "address_postal_code_check": "pass", "cvc_check": "pass" } } } },
@@ -228,6 +253,17 @@ fn shown(entry: &Entry) -> Value {
 
 fn invalid(code: &str) -> Answer {
     let error = json!({ "error": { "type": "invalid_request_error", "code": code } });
+    (StatusCode::BAD_REQUEST, error)
+}
+
+/// What Stripe calls the card that was charged.
+fn method(entry: &Entry) -> String {
+    entry.id.replace("pi_", "pm_")
+}
+
+fn gone(param: &str) -> Answer {
+    let error = json!({ "error": { "type": "invalid_request_error", "code": "resource_missing",
+        "param": param } });
     (StatusCode::BAD_REQUEST, error)
 }
 
