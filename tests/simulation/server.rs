@@ -150,7 +150,7 @@ impl Server {
                 let told = match heard {
                     None => continue,
                     Some(Heard::Nothing) => Told::Nothing,
-                    Some(Heard::Answer(answers)) => Told::Answer(answers),
+                    Some(Heard::Answer) => Told::Answer(listener.answers()),
                 };
                 let id = *id;
                 running.listening = None;
