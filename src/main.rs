@@ -14,9 +14,12 @@ use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 use zeroizing_alloc::ZeroAlloc;
 
+#[path = "main/ach.rs"]
+mod ach;
 #[path = "main/payments.rs"]
 mod payments;
 
+use ach::AchCommand;
 use payments::PaymentsCommand;
 
 /// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
@@ -81,6 +84,13 @@ enum Command {
         file: ConfigFile,
         #[command(subcommand)]
         command: PaymentsCommand,
+    },
+    /// Debits by NACHA file: write, import returns, represent, blocked, allow
+    Ach {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: AchCommand,
     },
     /// Compares the payments of a day: ledger, gateway, reconciliation files
     ///
@@ -330,6 +340,7 @@ fn main() -> ExitCode {
             Command::Payments { file, command } => {
                 Box::pin(payments::run(&file.config, command)).await
             }
+            Command::Ach { file, command } => Box::pin(ach::run(&file.config, command)).await,
             Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),
         }

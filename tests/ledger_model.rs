@@ -10,11 +10,11 @@ use std::path::Path;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use ringtill::gateway::{Act, Approval};
+use ringtill::gateway::Approval;
 use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means};
 use ringtill::ledger::reconcile::{self, Row};
 use ringtill::ledger::velocity::Limits;
-use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State};
+use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State, Undo};
 use ringtill::money::Money;
 use ringtill::server::store::Store;
 use ringtill::server::store::change::Begun;
@@ -240,7 +240,7 @@ impl Model {
         let left = taken - payment.undone;
         let amount = amount.unwrap_or(left);
         let whole = amount == taken && payment.undone == 0;
-        if amount < 1 || amount > left || (change.act == Act::Void && !whole) {
+        if amount < 1 || amount > left || (change.act == Undo::Void && !whole) {
             return None;
         }
         let change = Change { amount: Money::usd(amount), ..change.clone() };
@@ -487,7 +487,7 @@ impl Bench {
         let change = Change {
             id: format!("u{:04}", self.serial),
             intent_id: self.some_payment(rng),
-            act: [Act::Void, Act::Refund, Act::Refund][rng.random_range(0..3)],
+            act: [Undo::Void, Undo::Refund, Undo::Refund][rng.random_range(0..3)],
             amount: Money::usd(0),
             who: "ann".into(),
             why: "asked".into(),

@@ -31,7 +31,7 @@ pub use authorisation::{Authorisation, Evidence};
 pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
-pub use settings::{BankSettings, DuplicateMatch, Settings};
+pub use settings::{BankSettings, DuplicateMatch, Settings, Zone};
 
 use again::Told;
 use amount::Choice;

@@ -10,9 +10,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::http_client::HttpClient;
 use super::payments::{open, written};
-use super::store::change::act_name;
 use super::store::{Filter, Store};
 use super::{clock, gateway};
 use crate::config::Config;
@@ -58,10 +56,10 @@ pub async fn run(
     let mut gateways = HashMap::new();
     for (intent, state, undone) in &payments {
         let id = &intent.gateway;
-        let opened = gateways.entry(id).or_insert_with(|| gateway::of_payment(config, id));
+        let opened = gateways.entry(id).or_insert_with(|| gateway::of_payment(config, id, &store));
         match opened {
-            Ok((gateway, http)) => {
-                at_gateway(&**gateway, http, (intent, state, *undone), &mut report).await;
+            Ok((gateway, client)) => {
+                at_gateway(&**gateway, client, (intent, state, *undone), &mut report).await;
             }
             Err(why) => {
                 let note = format!("payments by `{id}` were not compared with it: {why}");
@@ -111,15 +109,15 @@ async fn last_step(store: &Store, intent: &Intent, now_ms: i64) -> i64 {
 
 /// What the gateway has under our reference, against what the ledger has.
 async fn at_gateway(
-    gateway: &dyn Gateway,
-    http: &HttpClient,
+    dialect: &dyn Gateway,
+    client: &gateway::Client,
     (intent, state, undone): (&Intent, &State, Money),
     report: &mut Report,
 ) {
-    if !gateway.capabilities().can(Operation::Lookup) {
+    if !dialect.capabilities().can(Operation::Lookup) {
         report.notes.insert(format!(
             "`{}` cannot be asked: compare with its settlement report",
-            gateway.name()
+            dialect.name()
         ));
         return;
     }
@@ -132,9 +130,9 @@ async fn at_gateway(
         at_ms: clock::wall_ms(),
         step: String::new(),
     };
-    let mut search = Search::new(gateway, lookup);
+    let mut search = Search::new(dialect, lookup);
     while let Some(request) = search.request() {
-        search.answered(&http.send(request, LIMIT).await);
+        search.answered(&client.send(request, LIMIT).await);
     }
     if let Some((what, remedy)) = judged(state, undone, &search.found()) {
         report.differs(intent, &what, remedy);
@@ -305,9 +303,11 @@ async fn changes(
     report: &mut Report,
 ) -> Result<(), String> {
     let (mut back, mut late) = (0, false);
+    // Received once more, and not in a file yet.
+    let mut coming = 0;
     for (change, progress, at_ms) in store.changes(intent).await.map_err(|e| e.to_string())? {
         if progress.is_open() {
-            let act = act_name(change.act);
+            let act = change.act.name();
             let what = format!("the {act} of {} has no definitive answer", change.amount);
             let remedy = match progress {
                 Progress::Manual(_) => "Look it up at the gateway",
@@ -315,17 +315,19 @@ async fn changes(
             };
             report.differs(intent, &what, remedy);
         } else if progress.took_effect() {
-            back += change.amount.minor;
-            late |= clock::wall_ms() - at_ms > LATE_MS;
+            back += change.act.sign() * change.amount.minor;
+            let in_time = clock::wall_ms() - at_ms <= LATE_MS;
+            late |= !in_time;
+            coming += if in_time && change.act.sign() < 0 { change.amount.minor } else { 0 };
         }
     }
-    let given = [Status::Voided, Status::Refunded].map(|status| {
+    let given = Status::UNDOING.map(|status| {
         files.with(intent, status).filter_map(Row::received).map(|money| -money.minor).sum::<i64>()
     });
-    let told = given[0] + given[1];
+    let told: i64 = given.iter().sum();
     // What was held was never received: there is nothing to take back from the biller.
     let received = files.with(intent, Status::Approved).next().is_some();
-    if told > back || (told < back && late && received) {
+    if told > back + coming || (told < back && late && received) {
         let [told, back] = [told, back].map(|minor| Money::new(minor, intent.amount.currency));
         let what = format!("{back} was given back, the files say {told}");
         report.differs(intent, &what, "See that the server runs; compare with the gateway");
