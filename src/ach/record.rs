@@ -65,7 +65,7 @@ impl<'a> Fields<'a> {
     /// `Err`: the column at fault and what is expected.
     pub fn new(line: usize, bytes: &'a [u8]) -> Result<Fields<'a>, Wrong> {
         let wrong = |column, expected: String| Wrong { line, column, expected };
-        if let Some(at) = bytes.iter().position(|b| !(b' '..=b'~').contains(b)) {
+        if let Some(at) = bytes.iter().take(LEN).position(|b| !(b' '..=b'~').contains(b)) {
             return Err(wrong(at + 1, "a printable ASCII character".into()));
         }
         if bytes.len() != LEN {

@@ -119,6 +119,16 @@ impl Returned {
     }
 }
 
+/// Fuzz body: whatever a bank sends, it is read or refused with its place, and never shown.
+pub fn fuzz(bytes: &[u8]) {
+    match Returned::read(bytes) {
+        Ok(read) => drop(format!("{read:?}")),
+        Err(damage) => {
+            assert!(damage.line() > 0 && (1..=LEN + 1).contains(&damage.column()), "{damage}");
+        }
+    }
+}
+
 /// The records of a file: a line each, or one after the other without line ends.
 fn records(bytes: &[u8]) -> Result<Vec<Result<Fields<'_>, Wrong>>, Damage> {
     let lines: Vec<&[u8]> = match bytes.contains(&b'\n') {

@@ -179,9 +179,17 @@ async fn pay(
     payment: (&Account, Money),
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
-    let choice = bank::is_offered(desk, payment.0);
+    let cards = !desk.settings.cards.is_empty();
+    let bank = bank::is_offered(desk, payment.0);
+    let choice = cards && bank;
     loop {
-        let method = if choice { bank::choose(line).await? } else { Method::Card };
+        let method = match (cards, bank) {
+            (true, true) => bank::choose(line).await?,
+            (true, false) => Method::Card,
+            (false, true) => Method::Bank,
+            // Somebody else has to take it.
+            (false, false) => return Err(Leave::Failed),
+        };
         match pay_by(line, desk, told, payment, (method, choice), charges_left).await {
             Ok(Some(outcome)) => return Ok(outcome),
             Ok(None) => {}
@@ -246,7 +254,9 @@ async fn pay_by(
         };
         // A yes is for one card, and for one that was not declined.
         consented = consented.filter(|_| draft.keeps_consent());
-        let next = receipt::Retry { may: *charges_left > 0, other_way: choice, method };
+        // Where there are only bank accounts, another one is another way.
+        let other_way = choice || method == Method::Bank;
+        let next = receipt::Retry { may: *charges_left > 0, other_way, method };
         match receipt::tell(line, settled, next).await? {
             Next::End(outcome) => return Ok(Some(outcome)),
             Next::TryAgain => {}

@@ -64,6 +64,7 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
     };
     let history = store.history(&intent.id).await.map_err(|error| error.to_string())?;
     let changes = store.changes(&intent).await.map_err(|error| error.to_string())?;
+    let debits = store.debits(&intent.id).await.map_err(|error| error.to_string())?;
     let print = |out: &mut dyn Write| -> io::Result<()> {
         let mut tell = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
         tell("confirmation", &intent.confirmation)?;
@@ -82,6 +83,10 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
         if let Some(approval) = approval {
             let code = format!("{}, code {}", approval.gateway_reference, approval.auth_code);
             tell("approved as", &code)?;
+        }
+        for debit in &debits {
+            let (trace, code) = (&debit.trace, &debit.return_code);
+            tell("debit", format!("{} {trace} {code}", debit.state).trim_end())?;
         }
         tell("state", &format!("{}{}", state.name(), given_back(undone)))?;
         for (state, why, at_ms) in &history {

@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What is final for longer than this and in no file is late.
 const LATE_MS: i64 = 10 * 60_000;
 
+/// So long a debit may wait for a file: no banking day is that far off.
+const UNFILED_MS: i64 = 5 * 24 * 3_600_000;
+
 /// What was found, a line each.
 #[derive(Default)]
 struct Report {
@@ -68,6 +71,7 @@ pub async fn run(
         }
         files.compare(intent, state, last_step(&store, intent, now_ms).await, &mut report);
         changes(&store, &files, intent, &mut report).await?;
+        debits(&store, intent, now_ms, &mut report).await?;
     }
     files.unknown_to(&store, &filter, &mut report).await?;
     store.close().await;
@@ -293,6 +297,30 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// A debit that is in no file for the bank although it should be.
+async fn debits(
+    store: &Store,
+    intent: &Intent,
+    now_ms: i64,
+    report: &mut Report,
+) -> Result<(), String> {
+    let waits = store.waiting_debit(intent).await.map_err(|error| error.to_string())?;
+    match waits {
+        Some((_, Some(code))) => report.differs(
+            intent,
+            &format!("its debit is held: the account is blocked since a return, {code}"),
+            "Void it, or lift the block: `ringtill ach blocked`, `ringtill ach allow`",
+        ),
+        Some((since_ms, None)) if now_ms - since_ms > UNFILED_MS => report.differs(
+            intent,
+            "its debit is in no file for the bank yet",
+            "See that the server runs and can write to the folder of `nacha`",
+        ),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Voids and refunds against the files, and those without an end.

@@ -89,6 +89,7 @@ pub fn scenes() -> Vec<Scene> {
     let bank = Settings { bank: Some(bank), ..brief.clone() };
     let checking =
         Settings { bank: Some(checking), fee: Fee::flat(Money::usd(0)), ..brief.clone() };
+    let alone = Settings { cards: Vec::new(), ..checking.clone() };
     let banks = Some(Arc::new(Banks::parse("021000021,First Bank").unwrap()));
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
@@ -113,6 +114,11 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             caller_placed: false,
             ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
+        },
+        scene("bank accounts alone", &known, &alone, vec![owing.clone()]),
+        Scene {
+            caller_placed: false,
+            ..scene("bank accounts alone on a call of ours", &known, &alone, vec![owing.clone()])
         },
         paid("by bank account, paid before", &bank, Earlier::Approved),
         Scene {

@@ -13,6 +13,7 @@ mod memory; // what stays in the server's memory
 mod scan;
 mod spoken; // by voice
 
+pub use scan::numbers;
 use scan::{Card, findings, keys_in};
 
 /// One mistyped digit away from the first card: as sensitive as the number itself.
@@ -25,7 +26,7 @@ fn cards() -> [Card; 3] {
 }
 
 /// A call of `ringtill dial` and what it has printed so far.
-struct Caller {
+pub struct Caller {
     dial: Child,
     stdout: BufReader<ChildStdout>,
     printed: Vec<u8>,
@@ -41,7 +42,7 @@ impl Caller {
         Caller::dial(binary, number, keys, &script)
     }
 
-    fn dial(binary: &Binary, number: &str, keys: &str, script: &str) -> Caller {
+    pub fn dial(binary: &Binary, number: &str, keys: &str, script: &str) -> Caller {
         let target = format!("sip:pay@127.0.0.1:{}", binary.port);
         let mut dial = Command::new(RINGTILL)
             .args(["dial", &target, "--from", number, "--keys", keys, "--script", script])
@@ -67,7 +68,7 @@ impl Caller {
     }
 
     /// All it printed, once the call went as its script says.
-    fn end(mut self, binary: &Binary) -> [Vec<u8>; 2] {
+    pub fn end(mut self, binary: &Binary) -> [Vec<u8>; 2] {
         self.stdout.read_to_end(&mut self.printed).expect("dial prints");
         let call = self.dial.wait_with_output().expect("dial ends");
         let text = [&self.printed[..], &call.stderr].map(String::from_utf8_lossy).join("\n");

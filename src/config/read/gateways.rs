@@ -80,7 +80,8 @@ impl<'t> Reader<'t> {
         if let Some(brand) = untaken {
             let name = brand.name();
             let message = format!("no gateway takes {name}, and callers may pay with it");
-            let instead = "add it to the `cards` of one, or list payment.cards without it";
+            let instead = "add it to the `cards` of one, or list payment.cards without it; \
+                           cards = [] takes bank accounts alone";
             self.note_gateway(0, "cards", &message, instead);
         }
     }

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::clock;
 use super::seal::{Key, Purpose};
-use super::store::Store;
 use super::store::ach::Debited;
+use super::store::{Store, StoreError};
 use crate::ach::Receiver;
 use crate::ach::settings::Settings;
 use crate::config::{self, Config};
@@ -134,6 +134,8 @@ impl Desk {
                 reply(403, &code)
             }
             Ok(Debited::Refused(why)) => reply(409, why),
+            // It was not sealed, so nothing was written.
+            Err(StoreError::File(why)) => Exchange::NotSent(why),
             Err(error) => Exchange::NoAnswer(error.to_string()),
         }
     }

@@ -2,7 +2,7 @@
 //! file is in place.
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::row::read;
 use super::{Store, StoreError};
@@ -150,14 +150,29 @@ impl Store {
 
     /// Whether there is a file to finish, or a debit that waits for one.
     pub async fn has_debits(&self, gateway: &str, before_ms: i64) -> Result<bool, StoreError> {
-        let query = "select (select count(*) from ach_entry join intent \
-                     on intent.id = ach_entry.intent_id where ach_entry.gateway = $1 \
-                     and ach_entry.state = 'waiting' and ach_entry.created_ms < $2 \
-                     and intent.state in ('approved', 'posted')) \
-                     + (select count(*) from ach_file where gateway = $1 and done_ms = 0)";
-        let query = sqlx::query_scalar(query).bind(gateway).bind(before_ms);
+        let query = format!(
+            "select (select count(*) from ach_entry join intent \
+             on intent.id = ach_entry.intent_id where ach_entry.gateway = $1 \
+             and ach_entry.state = 'waiting' and ach_entry.created_ms < $2 and {GOES}) \
+             + (select count(*) from ach_file where gateway = $1 and done_ms = 0)"
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(query)).bind(gateway).bind(before_ms);
         let count: i64 = query.fetch_one(&self.pool).await?;
         Ok(count > 0)
+    }
+
+    /// Since when a debit of this payment waits for a file, and the reason of the return that keeps
+    /// it out of all.
+    pub async fn waiting_debit(
+        &self,
+        intent: &Intent,
+    ) -> Result<Option<(i64, Option<String>)>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let query = "select created_ms from ach_entry where intent_id = $1 and state = 'waiting'";
+        let query = sqlx::query_scalar(query).bind(&intent.id);
+        let Some(since_ms) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
+        let fingerprint = intent.fingerprint.map_or(String::new(), |tag| tag.to_string());
+        Ok(Some((since_ms, blocked(&mut tx, intent, &fingerprint).await?)))
     }
 
     /// The file that was begun and is not done, or a new one of all debits that wait; `None` if
@@ -198,6 +213,14 @@ impl Store {
     }
 }
 
+/// A debit that goes into a file: of a payment that is approved, for of one whose outcome is open
+/// nobody knows yet whether it is one; from an account that no return has blocked meanwhile.
+const GOES: &str = "intent.state in ('approved', 'posted') and not exists ( \
+    select 1 from ach_block where \
+        (ach_block.fingerprint <> '' and ach_block.fingerprint = intent.fingerprint) \
+        or (ach_block.fingerprint = '' and ach_block.biller = intent.biller \
+            and ach_block.account_id = intent.account_id))";
+
 pub(super) const INSERT: &str = "\
 insert into ach_entry (id, intent_id, attempt, gateway, state, sealed, created_ms, file_id, \
     sequence, trace, return_code, returned_ms) \
@@ -233,15 +256,17 @@ async fn begin_file(
     wanted: &Wanted<'_>,
 ) -> Result<Option<i64>, StoreError> {
     let day = wanted.created.get(..10).unwrap_or_default();
-    // Only what is approved: of a payment whose outcome is open nobody knows yet whether it is one.
-    let query = "select ach_entry.id, intent.amount_minor + intent.fee_minor from ach_entry \
-                 join intent on intent.id = ach_entry.intent_id \
-                 where ach_entry.gateway = $1 and ach_entry.state = 'waiting' \
-                 and ach_entry.created_ms < $2 and intent.state in ('approved', 'posted') \
-                 order by case when attempt = 0 then 0 else 1 end, ach_entry.created_ms, \
-                 ach_entry.id limit $3";
+    let query = format!(
+        "select ach_entry.id, intent.amount_minor + intent.fee_minor from ach_entry \
+         join intent on intent.id = ach_entry.intent_id \
+         where ach_entry.gateway = $1 and ach_entry.state = 'waiting' \
+         and ach_entry.created_ms < $2 and {GOES} \
+         order by case when attempt = 0 then 0 else 1 end, ach_entry.created_ms, \
+         ach_entry.id limit $3"
+    );
     let most = i64::try_from(ENTRIES_MAX).unwrap_or(i64::MAX);
-    let query = sqlx::query(query).bind(wanted.gateway).bind(wanted.before_ms).bind(most);
+    let query = sqlx::query(AssertSqlSafe(query)).bind(wanted.gateway);
+    let query = query.bind(wanted.before_ms).bind(most);
     let rows = query.fetch_all(&mut **tx).await?;
     let mut total = 0;
     let mut ids: Vec<String> = Vec::new();
