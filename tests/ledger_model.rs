@@ -23,7 +23,7 @@ use ringtill::server::store::ach::{Debited, Wanted};
 use ringtill::server::store::change::Begun;
 use sqlx::{AnyConnection, Connection, Executor};
 
-const COMMANDS: usize = 250;
+const COMMANDS: usize = 400;
 const BILLER: &str = "acme";
 
 #[test]
@@ -501,20 +501,20 @@ async fn sequence(seed: u64) -> Tally {
     };
     for turn in 0..COMMANDS {
         bench.now_ms += rng.random_range(1..60_000);
-        match rng.random_range(0..45) {
+        match rng.random_range(0..51) {
             0 => bench.reopen().await,
             // The disk fails after so many more writes, or is well again.
             1 | 2 => bench.sabotage(rng.random_range(0..6)).await,
             3..=6 => bench.sabotage(-1).await,
             7 => bench.recover(&mut rng).await,
             8 | 9 => bench.post().await,
-            10 => bench.debit(&mut rng).await,
-            11 => bench.send_debits().await,
-            12 | 13 => bench.returned(&mut rng).await,
-            14 => bench.represent(&mut rng).await,
-            40..=44 => bench.begin(&mut rng).await,
-            15..=18 => bench.progress(&mut rng).await,
-            19..=25 => bench.consent(&mut rng).await,
+            10 | 11 => bench.debit(&mut rng).await,
+            12 | 13 => bench.send_debits().await,
+            14 | 15 => bench.returned(&mut rng).await,
+            16 | 17 => bench.represent(&mut rng).await,
+            45..=50 => bench.begin(&mut rng).await,
+            18..=22 => bench.progress(&mut rng).await,
+            23..=29 => bench.consent(&mut rng).await,
             _ => bench.step(&mut rng).await,
         }
         bench.compare(&mut rng, &format!("seed {seed} turn {turn}")).await;
@@ -702,7 +702,10 @@ impl Bench {
 
     /// A debit is written down for a payment that is being charged from a bank account.
     async fn debit(&mut self, rng: &mut StdRng) {
-        let wanted: Vec<String> = (0..4).map(|_| self.some_payment(rng)).collect();
+        let all = self.model.payments.values();
+        let charged = all.filter(|one| ["sending", "unknown"].contains(&one.state.name()));
+        let mut wanted: Vec<String> = charged.map(|one| one.intent.id.clone()).collect();
+        wanted.push(self.some_payment(rng));
         for id in wanted {
             let told = self.store.debit("bogus", &id, |_| Ok("sealed".into()), self.now_ms).await;
             match told {
@@ -765,7 +768,7 @@ impl Bench {
         let debits = self.store.debits(&id).await.unwrap();
         let trace = debits.iter().rev().find(|debit| !debit.trace.is_empty());
         let trace = trace.map_or("021000020000007".into(), |debit| debit.trace.clone());
-        let code = ["R01", "R01", "R09", "R02"][rng.random_range(0..4)];
+        let code = ["R01", "R01", "R01", "R09", "R09", "R02"][rng.random_range(0..6)];
         let total = payment.intent.total().unwrap().minor.unsigned_abs();
         let piece = Piece {
             trace,
@@ -794,6 +797,12 @@ impl Bench {
     }
 
     async fn represent(&mut self, rng: &mut StdRng) {
+        if rng.random_ratio(1, 4) {
+            for payment in self.model.payments.values_mut().filter(|one| one.blocks) {
+                self.store.lift_blocks(&payment.intent.id).await.unwrap();
+                payment.blocks = false;
+            }
+        }
         let back: Vec<String> = self
             .model
             .payments
