@@ -224,7 +224,8 @@ async fn a_void_takes_a_debit_out_until_a_file_holds_it() {
     // Asked again after a lost answer.
     assert!(bench.store.take_out(&first.confirmation).await.unwrap().is_ok());
     let files = bench.write(NOW).await;
-    assert_eq!(ids(files.first_key_value().unwrap().1), [second.confirmation.clone()]);
+    let want = std::slice::from_ref(&second.confirmation);
+    assert_eq!(ids(files.first_key_value().unwrap().1), want);
     let late = bench.store.take_out(&second.confirmation).await.unwrap().unwrap_err();
     assert!(late.contains("in a file for the bank"), "{late}");
     assert!(bench.store.take_out("123").await.unwrap().is_err());
