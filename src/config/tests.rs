@@ -175,7 +175,7 @@ fn debits_by_file_are_checked_line_by_line() {
         (nacha("", &settings.replace("091000019", "1")), "no routing number", ":4:"),
         (nacha("", &settings.replace("directory", "dir")), "`directory` is missing", "write dir"),
         (nacha("cards = [\"visa\"]\n", settings), "leave `cards` out", ":3:"),
-        (nacha("", settings).replace("cards = []\n", ""), "no gateway takes visa", ":2:"),
+        (nacha("", settings).replace("cards = []\n", ""), "no gateway takes visa", "cards = []"),
         (nacha("", settings).replace(bank, ""), "nobody may pay by one", "[payment.bank]"),
         ("[gateway]\nname = \"nacha\"\n".into(), "needs its settings", "account_key"),
         ("[payment]\ncards = []\n".into(), "nothing would be accepted", ":2:"),
