@@ -12,6 +12,7 @@
 pub mod secret; // Secret<T>, Keys: print as ***, zeroed on drop
 pub mod money; // Money: minor units and a currency
 pub mod instrument; // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only if valid
+pub mod ach; // NACHA files: debits out, returns and notices of change in
 
 pub mod sip; // signalling, RFC 3261: INVITE in, call offered
 pub mod rtp; // media packets: reorder, telephone-event, who may send to us

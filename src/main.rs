@@ -14,11 +14,14 @@ use ringtill::sip::Transport;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 use zeroizing_alloc::ZeroAlloc;
 
+#[path = "main/ach.rs"]
+mod ach;
 #[path = "main/cards.rs"]
 mod cards;
 #[path = "main/payments.rs"]
 mod payments;
 
+use ach::AchCommand;
 use cards::CardsCommand;
 use payments::PaymentsCommand;
 
@@ -93,6 +96,13 @@ enum Command {
         file: ConfigFile,
         #[command(subcommand)]
         command: CardsCommand,
+    },
+    /// Debits by NACHA file: write, import returns, represent, blocked, allow
+    Ach {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: AchCommand,
     },
     /// Compares the payments of a day: ledger, gateway, reconciliation files
     ///
@@ -343,6 +353,7 @@ fn main() -> ExitCode {
                 Box::pin(payments::run(&file.config, command)).await
             }
             Command::Cards { file, command } => Box::pin(cards::run(&file.config, command)).await,
+            Command::Ach { file, command } => Box::pin(ach::run(&file.config, command)).await,
             Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),
         }

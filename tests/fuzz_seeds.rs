@@ -22,7 +22,8 @@ macro_rules! target {
 }
 
 /// One entry for each file in `fuzz/fuzz_targets`.
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
+    target!("ach", ringtill::ach::returned::fuzz),
     target!("codec", ringtill::media::codec::fuzz),
     target!("csv", ringtill::account::csv::fuzz),
     target!("rtcp", ringtill::rtp::rtcp::fuzz),

@@ -10,17 +10,20 @@ use std::path::Path;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use ringtill::gateway::{Act, Approval};
-use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means};
+use ringtill::ach::{Action, Code, settings};
+use ringtill::gateway::Approval;
+use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means, luhn_check_digit};
 use ringtill::ledger::reconcile::{self, Row};
 use ringtill::ledger::velocity::Limits;
-use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State};
+use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State, Undo};
 use ringtill::money::Money;
 use ringtill::server::store::Store;
+use ringtill::server::store::ach::news::{Piece, Taken};
+use ringtill::server::store::ach::{Debited, Wanted};
 use ringtill::server::store::change::Begun;
 use sqlx::{AnyConnection, Connection, Executor};
 
-const COMMANDS: usize = 250;
+const COMMANDS: usize = 400;
 const BILLER: &str = "acme";
 
 #[test]
@@ -45,8 +48,10 @@ fn the_ledger_is_what_the_model_says() {
     println!("{sum:?}");
     // Otherwise nothing was tried.
     if std::env::var_os("RINGTILL_SEED").is_none() {
-        let Tally { applied, refused, failed, reopened, posted, undone } = sum;
-        for count in [applied, refused, failed, reopened, posted, undone] {
+        let Tally { applied, refused, failed, reopened, posted, undone, .. } = sum;
+        let Tally { debited, returned, again, .. } = sum;
+        for count in [applied, refused, failed, reopened, posted, undone, debited, returned, again]
+        {
             assert!(count > 10, "{sum:?}");
         }
     }
@@ -61,6 +66,10 @@ struct Tally {
     reopened: usize,
     posted: usize,
     undone: usize,
+    /// Debits in files, those that came back, and those presented again.
+    debited: usize,
+    returned: usize,
+    again: usize,
 }
 
 impl Tally {
@@ -71,6 +80,9 @@ impl Tally {
         self.reopened += other.reopened;
         self.posted += other.posted;
         self.undone += other.undone;
+        self.debited += other.debited;
+        self.returned += other.returned;
+        self.again += other.again;
     }
 }
 
@@ -91,6 +103,16 @@ struct Payment {
     filed: bool,
     undone: i64,
     changes: Vec<Undoing>,
+    debits: Vec<Debit>,
+    /// Its account is not debited any more.
+    blocks: bool,
+}
+
+/// One presentment to the bank: its state, and the reason it came back with.
+#[derive(Clone, Debug, PartialEq)]
+struct Debit {
+    state: &'static str,
+    code: String,
 }
 
 struct Undoing {
@@ -112,6 +134,57 @@ impl Payment {
             State::Held(_, Some(approval)) => Some(approval.partial?.minor),
             _ => None,
         }
+    }
+}
+
+impl Payment {
+    fn waits(&self) -> bool {
+        let received = ["approved", "posted"].contains(&self.state.name());
+        received && self.debits.last().is_some_and(|debit| debit.state == "waiting")
+    }
+
+    /// A change that nobody was asked for: it has happened.
+    fn happened(
+        &mut self,
+        (id, act): (String, Undo),
+        (who, why): (&str, &str),
+        detail: String,
+        now_ms: i64,
+    ) {
+        let change = Change {
+            id,
+            intent_id: self.intent.id.clone(),
+            act,
+            amount: self.intent.total().unwrap(),
+            who: who.into(),
+            why: why.into(),
+            created_ms: now_ms,
+        };
+        self.undone += back(&change);
+        self.changes.push(Undoing { change, progress: Progress::Done(detail), filed: false });
+    }
+}
+
+/// What a change gives back; less than nothing if it is received once more.
+fn back(change: &Change) -> i64 {
+    match change.act {
+        Undo::Represented => -change.amount.minor,
+        _ => change.amount.minor,
+    }
+}
+
+/// A confirmation number of a test's own.
+fn number(n: u64) -> String {
+    let stem = (10_000_000 + n).to_string();
+    format!("{stem}{}", luhn_check_digit(&stem))
+}
+
+fn kind(debited: &Debited) -> &'static str {
+    match debited {
+        Debited::Stored(_, true) => "new",
+        Debited::Stored(_, false) => "there",
+        Debited::Blocked(_) => "blocked",
+        Debited::Refused(_) => "refused",
     }
 }
 
@@ -165,6 +238,8 @@ impl Model {
             filed: false,
             undone: 0,
             changes: Vec::new(),
+            debits: Vec::new(),
+            blocks: false,
         };
         self.payments.insert(intent.id.clone(), payment);
         Recorded::Stored
@@ -221,7 +296,7 @@ impl Model {
                 if undoing.progress.name() == "done" {
                     undoing.filed = true;
                     rows += 1;
-                    sum -= undoing.change.amount.minor;
+                    sum -= back(&undoing.change);
                 }
             }
         }
@@ -240,7 +315,7 @@ impl Model {
         let left = taken - payment.undone;
         let amount = amount.unwrap_or(left);
         let whole = amount == taken && payment.undone == 0;
-        if amount < 1 || amount > left || (change.act == Act::Void && !whole) {
+        if amount < 1 || amount > left || (change.act == Undo::Void && !whole) {
             return None;
         }
         let change = Change { amount: Money::usd(amount), ..change.clone() };
@@ -271,6 +346,110 @@ impl Model {
         true
     }
 
+    /// What a debit of this payment is told: new, there, refused or blocked.
+    fn debit(&mut self, id: &str) -> &'static str {
+        let Some(payment) = self.payments.get(id) else { return "refused" };
+        if !payment.debits.is_empty() {
+            return "there";
+        }
+        if !["sending", "unknown"].contains(&payment.state.name()) {
+            return "refused";
+        }
+        if self.is_blocked(&payment.intent) {
+            return "blocked";
+        }
+        let debit = Debit { state: "waiting", code: String::new() };
+        self.payments.get_mut(id).unwrap().debits.push(debit);
+        "new"
+    }
+
+    /// Some account whose debit came back for good.
+    fn is_blocked(&self, intent: &Intent) -> bool {
+        let mut all =
+            self.payments.values().filter(|one| one.intent.fingerprint == intent.fingerprint);
+        all.any(|one| one.blocks)
+    }
+
+    fn waits(&self) -> bool {
+        self.payments.values().any(|one| one.waits() && !self.is_blocked(&one.intent))
+    }
+
+    fn fix(&mut self) {
+        let held = |one: &&Payment| one.waits() && self.is_blocked(&one.intent);
+        let held: Vec<String> =
+            self.payments.values().filter(held).map(|one| one.intent.id.clone()).collect();
+        for payment in self.payments.values_mut().filter(|one| one.waits()) {
+            if held.contains(&payment.intent.id) {
+                continue;
+            }
+            payment.debits.last_mut().unwrap().state = "filed";
+        }
+    }
+
+    fn returned(&mut self, id: &str, piece: &Piece, now_ms: i64) -> &'static str {
+        let payment = self.payments.get_mut(id).unwrap();
+        let total = payment.intent.total().unwrap();
+        let debit = payment.debits.iter().rposition(|debit| debit.state != "waiting");
+        let ours = match debit {
+            None if payment.debits.is_empty() => matches!(payment.intent.means, Means::Bank(_)),
+            None => false,
+            Some(_) => true,
+        };
+        if !ours || total.minor.unsigned_abs() != piece.cents {
+            return "unmatched";
+        }
+        let code = piece.code.to_string();
+        if let Some(at) = debit {
+            match &payment.debits[at] {
+                one if one.state == "returned" && one.code == code => return "known",
+                one if one.state != "filed" => return "unmatched",
+                _ => {}
+            }
+        }
+        let change_id = match debit {
+            Some(0) => format!("return-{id}"),
+            Some(at) => format!("return-{id}-{at}"),
+            None => format!("return-{id}-{}", piece.trace),
+        };
+        if payment.changes.iter().any(|one| one.change.id == change_id) {
+            return "known";
+        }
+        let left = payment.taken().map_or(0, |taken| taken - payment.undone);
+        if left < 1 || total.minor > left {
+            return "unmatched";
+        }
+        if let Some(at) = debit {
+            payment.debits[at] = Debit { state: "returned", code };
+        }
+        payment.blocks |= piece.code.action() == Action::Block;
+        let detail = format!("{} {}", piece.code, piece.trace);
+        let who = ("the holder's bank", piece.code.reason());
+        payment.happened((change_id, Undo::Returned), who, detail, now_ms);
+        "new"
+    }
+
+    fn represent(&mut self, id: &str, now_ms: i64) -> bool {
+        let payment = &self.payments[id];
+        let last = payment.debits.last();
+        let may = last.is_some_and(|last| {
+            last.state == "returned" && ["R01", "R09"].contains(&last.code.as_str())
+        });
+        if !may
+            || payment.debits.len() > 2
+            || self.is_blocked(&payment.intent)
+            || payment.undone < 1
+        {
+            return false;
+        }
+        let payment = self.payments.get_mut(id).unwrap();
+        let attempt = payment.debits.len();
+        payment.debits.push(Debit { state: "waiting", code: String::new() });
+        let name = payment.intent.confirmation.clone();
+        let change = (format!("represent-{id}-{attempt}"), Undo::Represented);
+        payment.happened(change, ("ann", "asked"), name, now_ms);
+        true
+    }
+
     /// The latest payment that a caller must be told of.
     fn screen(&self, wanted: &Screening) -> Option<&str> {
         let asked = self.payments.values().filter(|one| {
@@ -298,6 +477,8 @@ struct Bench {
     saboteur: AnyConnection,
     model: Model,
     tally: Tally,
+    /// The last file for the bank that was begun.
+    bank_files: i64,
     now_ms: i64,
     serial: u64,
 }
@@ -308,20 +489,32 @@ async fn sequence(seed: u64) -> Tally {
     let store = open(folder.path()).await;
     let saboteur = saboteur(folder.path()).await;
     let (model, tally) = (Model::default(), Tally::default());
-    let mut bench =
-        Bench { folder, store, saboteur, model, tally, now_ms: 1_780_272_000_000, serial: 0 };
+    let mut bench = Bench {
+        folder,
+        store,
+        saboteur,
+        model,
+        tally,
+        now_ms: 1_780_272_000_000,
+        serial: 0,
+        bank_files: 0,
+    };
     for turn in 0..COMMANDS {
         bench.now_ms += rng.random_range(1..60_000);
-        match rng.random_range(0..40) {
+        match rng.random_range(0..51) {
             0 => bench.reopen().await,
             // The disk fails after so many more writes, or is well again.
             1 | 2 => bench.sabotage(rng.random_range(0..6)).await,
             3..=6 => bench.sabotage(-1).await,
             7 => bench.recover(&mut rng).await,
             8 | 9 => bench.post().await,
-            10..=14 => bench.begin(&mut rng).await,
-            15..=18 => bench.progress(&mut rng).await,
-            19..=25 => bench.consent(&mut rng).await,
+            10 | 11 => bench.debit(&mut rng).await,
+            12 | 13 => bench.send_debits().await,
+            14 | 15 => bench.returned(&mut rng).await,
+            16 | 17 => bench.represent(&mut rng).await,
+            45..=50 => bench.begin(&mut rng).await,
+            18..=22 => bench.progress(&mut rng).await,
+            23..=29 => bench.consent(&mut rng).await,
             _ => bench.step(&mut rng).await,
         }
         bench.compare(&mut rng, &format!("seed {seed} turn {turn}")).await;
@@ -341,7 +534,7 @@ async fn saboteur(folder: &Path) -> AnyConnection {
     saboteur.execute("pragma busy_timeout = 5000").await.unwrap();
     saboteur.execute("create table fault (writes_left bigint not null)").await.unwrap();
     saboteur.execute("insert into fault values (-1)").await.unwrap();
-    for table in ["intent", "step", "posting", "change"] {
+    for table in ["intent", "step", "posting", "change", "ach_entry", "ach_file", "ach_block"] {
         for write in ["insert", "update"] {
             let sql = format!(
                 "create trigger fail_{table}_{write} before {write} on {table} begin \
@@ -380,7 +573,7 @@ impl Bench {
         let means = [Means::Card(Brand::Visa), Means::Bank(AccountKind::Savings)];
         let intent = Intent {
             id: format!("i{id:04}"),
-            confirmation: format!("c{confirmation:04}"),
+            confirmation: number(confirmation),
             biller: BILLER.into(),
             account_id: format!("A{}", rng.random_range(0..4)),
             amount: Money::usd(rng.random_range(1..3) * 1_000),
@@ -487,7 +680,7 @@ impl Bench {
         let change = Change {
             id: format!("u{:04}", self.serial),
             intent_id: self.some_payment(rng),
-            act: [Act::Void, Act::Refund, Act::Refund][rng.random_range(0..3)],
+            act: [Undo::Void, Undo::Refund, Undo::Refund][rng.random_range(0..3)],
             amount: Money::usd(0),
             who: "ann".into(),
             why: "asked".into(),
@@ -503,6 +696,134 @@ impl Bench {
                 };
                 assert_eq!(told, self.model.begin(&change, amount), "{change:?}");
                 self.tally.refused += usize::from(told.is_none());
+            }
+        }
+    }
+
+    /// A debit is written down for a payment that is being charged from a bank account.
+    async fn debit(&mut self, rng: &mut StdRng) {
+        let all = self.model.payments.values();
+        let charged = all.filter(|one| ["sending", "unknown"].contains(&one.state.name()));
+        let mut wanted: Vec<String> = charged.map(|one| one.intent.id.clone()).collect();
+        wanted.push(self.some_payment(rng));
+        for id in wanted {
+            let told = self.store.debit("bogus", &id, |_| Ok("sealed".into()), self.now_ms).await;
+            match told {
+                Err(_) => self.tally.failed += 1,
+                Ok(told) => {
+                    assert_eq!(kind(&told), self.model.debit(&id), "{id}");
+                }
+            }
+        }
+    }
+
+    /// All that waits goes into a file, which is put in place as far as the disk lets it.
+    async fn send_debits(&mut self) {
+        let text: toml::Table = settings::EXAMPLE.parse().unwrap();
+        let originator = ringtill::ach::Settings::read(&text).unwrap().originator;
+        // Files of a day are few.
+        let day = self.serial % 28 + 1;
+        let wanted = Wanted {
+            gateway: "bogus",
+            originator: &originator,
+            before_ms: i64::MAX,
+            created: format!("2026-{:02}-{day:02}T16:30:00", self.tally.debited % 12 + 1),
+            effective: "2027-01-04".into(),
+        };
+        let file = match self.store.fix_debits(&wanted).await {
+            Err(_) => {
+                self.tally.failed += 1;
+                return;
+            }
+            Ok(None) => {
+                assert!(!self.model.waits(), "something waits");
+                return;
+            }
+            Ok(Some(file)) => file,
+        };
+        // One that was begun before holds what it held then.
+        if file.id > self.bank_files {
+            self.bank_files = file.id;
+            self.model.fix();
+        }
+        let placed = self.store.file_placed(file.id, self.now_ms).await;
+        let done = self.store.file_done(file.id, self.now_ms).await;
+        self.tally.failed += usize::from(placed.is_err()) + usize::from(done.is_err());
+        self.tally.debited += file.debits.len();
+    }
+
+    async fn returned(&mut self, rng: &mut StdRng) {
+        let filed: Vec<String> = self
+            .model
+            .payments
+            .values()
+            .filter(|one| one.debits.iter().any(|debit| debit.state != "waiting"))
+            .map(|one| one.intent.id.clone())
+            .collect();
+        let id = match filed.len() {
+            some if some > 0 && rng.random_bool(0.8) => filed[rng.random_range(0..some)].clone(),
+            _ => self.some_payment(rng),
+        };
+        let Some(payment) = self.model.payments.get(&id) else { return };
+        let debits = self.store.debits(&id).await.unwrap();
+        let trace = debits.iter().rev().find(|debit| !debit.trace.is_empty());
+        let trace = trace.map_or("021000020000007".into(), |debit| debit.trace.clone());
+        let code = ["R01", "R01", "R01", "R09", "R09", "R02"][rng.random_range(0..6)];
+        let total = payment.intent.total().unwrap().minor.unsigned_abs();
+        let piece = Piece {
+            trace,
+            name: payment.intent.confirmation.clone(),
+            cents: if rng.random_ratio(1, 8) { total + 1 } else { total },
+            last4: Some("1111".into()),
+            code: Code::parse(code).unwrap(),
+        };
+        let Ok(mut taking) = self.store.take_news(self.now_ms).await else { return };
+        let taken = taking.returned(&piece, |_, _| Some("sealed again".into())).await;
+        let taken = match taken {
+            Ok(taken) => taking.end().await.map(|()| taken),
+            Err(error) => Err(error),
+        };
+        let Ok(taken) = taken else {
+            self.tally.failed += 1;
+            return;
+        };
+        let name = match taken {
+            Taken::New(_) => "new",
+            Taken::Known(_) => "known",
+            Taken::Unmatched(_) => "unmatched",
+        };
+        assert_eq!(name, self.model.returned(&id, &piece, self.now_ms), "{id} {code}: {taken:?}");
+        self.tally.returned += usize::from(name == "new");
+    }
+
+    async fn represent(&mut self, rng: &mut StdRng) {
+        if rng.random_ratio(1, 4) {
+            for payment in self.model.payments.values_mut().filter(|one| one.blocks) {
+                self.store.lift_blocks(&payment.intent.id).await.unwrap();
+                payment.blocks = false;
+            }
+        }
+        let back: Vec<String> = self
+            .model
+            .payments
+            .values()
+            .filter(|one| one.debits.last().is_some_and(|debit| debit.state == "returned"))
+            .map(|one| one.intent.id.clone())
+            .collect();
+        let id = match back.len() {
+            0 => self.some_payment(rng),
+            some => back[rng.random_range(0..some)].clone(),
+        };
+        let Some(payment) = self.model.payments.get(&id) else { return };
+        let intent = payment.intent.clone();
+        let seal = |_: &str, sealed: &str, _: &str| Ok(sealed.to_string());
+        let told = self.store.represent(&intent, ("ann", "asked"), seal, self.now_ms).await;
+        match told {
+            Err(_) => self.tally.failed += 1,
+            Ok(told) => {
+                let want = self.model.represent(&id, self.now_ms);
+                assert_eq!(told.is_ok(), want, "{id}: {told:?}");
+                self.tally.again += usize::from(want);
             }
         }
     }

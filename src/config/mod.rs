@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::gateway::nacha;
 use crate::gateway::route::Patience;
 use crate::instrument::Brand;
 use crate::sip::Transport;
@@ -276,7 +277,8 @@ impl Gateway {
     }
 
     pub fn takes_card(&self, brand: Brand) -> bool {
-        self.cards.as_ref().is_none_or(|cards| cards.contains(&brand))
+        let takes = self.cards.as_ref().is_none_or(|cards| cards.contains(&brand));
+        takes && self.name != nacha::NAME
     }
 }
 

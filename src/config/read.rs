@@ -406,12 +406,12 @@ impl<'t> Reader<'t> {
                  written notice before it settles, written_notice = true to [payment.bank]",
             );
         }
-        if payment.cards.is_empty() {
+        if payment.cards.is_empty() && payment.bank.is_none() {
             self.note(
                 "payment",
                 "cards",
-                "no card would be accepted",
-                "leave `cards` out to take all brands",
+                "nothing would be accepted",
+                "leave `cards` out to take all brands, or add [payment.bank]",
             );
         }
         if !is_short_name(&payment.biller) {

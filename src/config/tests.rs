@@ -161,6 +161,32 @@ fn gateways_are_one_or_many_and_take_every_card_together() {
 }
 
 #[test]
+fn debits_by_file_are_checked_line_by_line() {
+    let settings = crate::ach::settings::EXAMPLE;
+    let bank = "[payment]\ncards = []\n[payment.bank]\ncompany = \"Acme\"\n\
+                phone = \"8005550100\"\ntime_zone = \"eastern\"\nwritten_notice = true\n";
+    let nacha = |more: &str, settings: &str| {
+        format!("[gateway]\nname = \"nacha\"\n{more}[gateway.settings]\n{settings}{bank}")
+    };
+    let config = parse(&nacha("", settings)).expect("bank accounts alone");
+    assert!(!config.gateways[0].takes_card(Brand::Visa) && config.payment.cards.is_empty());
+    for (text, part, line) in [
+        (nacha("", &settings.replace("16:30", "25:00")), "no time of day", ":10:"),
+        (nacha("", &settings.replace("091000019", "1")), "no routing number", ":4:"),
+        (nacha("", &settings.replace("directory", "dir")), "`directory` is missing", "write dir"),
+        (nacha("cards = [\"visa\"]\n", settings), "leave `cards` out", ":3:"),
+        (nacha("", settings).replace("cards = []\n", ""), "no gateway takes visa", "cards = []"),
+        (nacha("", settings).replace(bank, ""), "nobody may pay by one", "[payment.bank]"),
+        ("[gateway]\nname = \"nacha\"\n".into(), "needs its settings", "account_key"),
+        ("[payment]\ncards = []\n".into(), "nothing would be accepted", ":2:"),
+    ] {
+        let all = problems(&text);
+        let found = all.iter().any(|problem| problem.contains(part) && problem.contains(line));
+        assert!(found, "{part}: {}", all.join("\n"));
+    }
+}
+
+#[test]
 fn listeners_are_one_or_many_and_cannot_all_stand_together() {
     let listen = |value: &str| format!("[sip]\nlisten = {value}\n");
     let one = parse(&listen("\"127.0.0.1:5060\"")).expect("plain").sip.listen;

@@ -77,6 +77,7 @@ pub mod stripe; // Stripe
 pub mod adyen; // Adyen
 pub mod worldpay_cnp; // Worldpay's cnpAPI, once Vantiv and Litle
 pub mod cybersource; // CyberSource, Visa's own
+pub mod nacha; // no processor: files to the operator's own bank
 
 pub use request::{
     Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
@@ -129,7 +130,7 @@ pub const KEEP_CARDS: &str = "bogus, generic (tokens = true), authorize_net, nmi
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
-                               worldpay_cnp, cybersource";
+                               worldpay_cnp, cybersource, nacha (files to your own bank)";
 
 /// A gateway that can be named in the configuration.
 pub trait Dialect: Gateway + Sized + 'static {
@@ -245,6 +246,7 @@ mod conformance {
     #[test]
     fn those_that_debit_accounts_are_named() {
         let listed: Vec<&str> = DEBIT_BANKS.split(", ").collect();
+        assert!(listed.last().is_some_and(|last| last.starts_with(nacha::NAME)));
         for (name, gateway) in NAMES.iter().zip(every_gateway()) {
             let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
             let some_dialect = gateway.capabilities().bank || *name == "generic";

@@ -1,16 +1,60 @@
-//! What is done to a payment after it was approved: voids and refunds, with who asked and why.
+//! What happens to a payment after it was approved: voids and refunds, with who asked and why;
+//! debits that the bank returned, and those presented to it again.
 
 use super::{Intent, State};
 use crate::gateway::{Act, Modified};
 use crate::money::Money;
 
-/// One void or refund. Its id is our reference at the gateway and its idempotency key.
+/// What gives money back, or takes it once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Undo {
+    /// Asked for by us, before the payment settled.
+    Void,
+    /// Asked for by us, later.
+    Refund,
+    /// The holder's bank sent the debit back.
+    Returned,
+    /// A debit that was returned is made again: the money is received after all.
+    Represented,
+}
+
+impl Undo {
+    const ALL: [Undo; 4] = [Undo::Void, Undo::Refund, Undo::Returned, Undo::Represented];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Undo::Void => "void",
+            Undo::Refund => "refund",
+            Undo::Returned => "return",
+            Undo::Represented => "represent",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Undo> {
+        Undo::ALL.into_iter().find(|one| one.name() == name)
+    }
+
+    /// What the gateway is asked for; `None`: it is not our doing, or none of the gateway's.
+    pub fn act(self) -> Option<Act> {
+        match self {
+            Undo::Void => Some(Act::Void),
+            Undo::Refund => Some(Act::Refund),
+            Undo::Returned | Undo::Represented => None,
+        }
+    }
+
+    /// How many times its amount is given back.
+    pub fn sign(self) -> i64 {
+        if self == Undo::Represented { -1 } else { 1 }
+    }
+}
+
+/// One change. The id of a void or refund is our reference at the gateway and its idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub id: String,
     pub intent_id: String,
-    /// [`Act::Void`] or [`Act::Refund`].
-    pub act: Act,
+    pub act: Undo,
     pub amount: Money,
     /// Who asked for it, and why: for people who look into it later.
     pub who: String,
@@ -120,7 +164,7 @@ impl From<Modified> for Progress {
 pub fn may_change(
     (intent, state): (&Intent, &State),
     undone: Money,
-    act: Act,
+    act: Undo,
     amount: Option<Money>,
 ) -> Result<Money, String> {
     let taken = match state {
@@ -132,11 +176,13 @@ pub fn may_change(
     };
     let left = Money::new(taken.minor - undone.minor, taken.currency);
     match (act, amount) {
+        (Undo::Represented, _) if undone.is_positive() => Ok(undone),
+        (Undo::Represented, _) => Err("none of it was returned".into()),
         _ if !left.is_positive() => Err("all of it was given back before".into()),
-        (Act::Void, _) if undone.is_positive() => {
+        (Undo::Void, _) if undone.is_positive() => {
             Err(format!("{undone} was refunded before: refund the rest, {left}"))
         }
-        (Act::Void, Some(part)) if part != taken => {
+        (Undo::Void, Some(part)) if part != taken => {
             Err("a void undoes all of a payment: refund a part once it has settled".into())
         }
         (_, Some(part)) if !part.is_positive() || part.minor > left.minor => {
@@ -158,7 +204,7 @@ mod tests {
         let posted = State::Posted(sample::approval());
         let part = Approval { partial: Some(Money::usd(5_000)), ..sample::approval() };
         let held = State::Held("part".into(), Some(part));
-        let (void, refund) = (Act::Void, Act::Refund);
+        let (void, refund) = (Undo::Void, Undo::Refund);
         for (state, undone, act, amount, want) in [
             (&posted, 0, void, None, Ok(32_372)),
             (&posted, 0, refund, None, Ok(32_372)),
@@ -198,5 +244,8 @@ mod tests {
             assert_eq!(Progress::parse(progress.name(), progress.detail()), Some(progress));
         }
         assert_eq!(Progress::parse("done ", ""), None);
+        for undo in Undo::ALL {
+            assert_eq!(Undo::parse(undo.name()), Some(undo));
+        }
     }
 }

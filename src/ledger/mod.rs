@@ -6,14 +6,14 @@ use crate::money::Money;
 
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
-pub mod change; // voids and refunds
+pub mod change; // voids, refunds and returns
 pub mod card; // cards that callers have kept for their next payments
 pub mod velocity; // how fast cards are tried
 pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
 pub use card::{Consent, SavedCard};
-pub use change::{Change, Progress};
+pub use change::{Change, Progress, Undo};
 pub use screen::{Earlier, Screened, Screening};
 
 /// One payment, from consent to its end. No card data: what kind it was, the last four digits, and

@@ -4,17 +4,20 @@
 //! CSV (RFC 4180, LF), UTF-8, times RFC 3339 UTC, amounts decimal:
 //!
 //! ```text
-//! HDR,2,<biller>,<created>,<sequence>
+//! HDR,3,<biller>,<created>,<sequence>
 //! PMT,<confirmation>,<intent_id>,<account_id>,<amount>,<fee>,<total>,<currency>,<method>,<brand>,
 //!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>
 //! TRL,<number of PMT rows>,<sum of totals>,<SHA-256 of all rows above>
 //! ```
 //!
-//! Rows with status `approved` are money received, rows `voided` and `refunded` money given back:
-//! the sum is of the one less the other. A payment that was given back has rows of both, in this
+//! Rows with status `approved` are money received, rows `voided`, `refunded` and `returned` money
+//! given back: the sum is of the one less the other. A `returned` row has the reason of the
+//! holder's bank (`R01`) as its code; if that debit is made again, a row `represented` tells that
+//! its money is received after all. A payment that was given back has rows of both, in this
 //! or different files, with the same intent; a refund's amount is what was paid back, fee and all.
 //! `declined` and `not_charged` rows tell how an attempt ended. `<brand>` of method `bank` is
-//! `checking` or `savings`. Version 1 knew no `voided` and `refunded`.
+//! `checking` or `savings`. Version 1 knew no `voided` and `refunded`, version 2 no `returned` and
+//! `represented`.
 
 use std::fmt;
 
@@ -23,8 +26,8 @@ use csv::{ByteRecord, StringRecord};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Change, Intent, Origin, Progress, State};
-use crate::gateway::{Act, Approval};
+use super::{Change, Intent, Origin, Progress, State, Undo};
+use crate::gateway::Approval;
 use crate::instrument::{Last4, Means};
 use crate::money::{Currency, Money};
 
@@ -54,11 +57,23 @@ pub enum Status {
     NotCharged,
     Voided,
     Refunded,
+    Returned,
+    Represented,
 }
 
 impl Status {
-    const ALL: [Status; 5] =
-        [Status::Approved, Status::Declined, Status::NotCharged, Status::Voided, Status::Refunded];
+    const ALL: [Status; 7] = [
+        Status::Approved,
+        Status::Declined,
+        Status::NotCharged,
+        Status::Voided,
+        Status::Refunded,
+        Status::Returned,
+        Status::Represented,
+    ];
+    /// Those of money that went back after it was received, or came once more.
+    pub const UNDOING: [Status; 4] =
+        [Status::Voided, Status::Refunded, Status::Returned, Status::Represented];
 
     fn moves_money(self) -> bool {
         !matches!(self, Status::Declined | Status::NotCharged)
@@ -71,6 +86,8 @@ impl Status {
             Status::NotCharged => "not_charged",
             Status::Voided => "voided",
             Status::Refunded => "refunded",
+            Status::Returned => "returned",
+            Status::Represented => "represented",
         }
     }
 }
@@ -89,14 +106,27 @@ impl Row {
         Some(Row { intent, status, approval })
     }
 
-    /// The row of a void or refund that took effect.
+    /// The row of a change that took effect. What a bank says of a return is its reason and then
+    /// the trace number of the debit.
     pub fn of_change(intent: &Intent, change: &Change, progress: &Progress) -> Option<Row> {
         let (Progress::Done(reference) | Progress::Accepted(reference)) = progress else {
             return None;
         };
-        let (status, amount, fee) = match change.act {
-            Act::Void => (Status::Voided, intent.amount, intent.fee),
-            _ => (Status::Refunded, change.amount, Money::new(0, change.amount.currency)),
+        let part = (change.amount, Money::new(0, change.amount.currency));
+        // Of what went back or came whole, fee and all, each part is told.
+        let whole = match intent.total() == Some(change.amount) {
+            true => (intent.amount, intent.fee),
+            false => part,
+        };
+        let (status, (amount, fee)) = match change.act {
+            Undo::Void => (Status::Voided, (intent.amount, intent.fee)),
+            Undo::Refund => (Status::Refunded, part),
+            Undo::Returned => (Status::Returned, whole),
+            Undo::Represented => (Status::Represented, whole),
+        };
+        let (auth_code, reference) = match change.act {
+            Undo::Returned => reference.split_once(' ').unwrap_or((reference, "")),
+            _ => ("", reference.as_str()),
         };
         let intent = Intent {
             amount,
@@ -106,20 +136,19 @@ impl Row {
             created_ms: change.created_ms,
             ..intent.clone()
         };
-        let gateway_reference = reference.clone();
-        Some(Row {
-            intent,
-            status,
-            approval: Some(Approval { gateway_reference, ..Approval::default() }),
-        })
+        let (auth_code, gateway_reference) = (auth_code.to_string(), reference.to_string());
+        let approval = Approval { gateway_reference, auth_code, ..Approval::default() };
+        Some(Row { intent, status, approval: Some(approval) })
     }
 
     /// The money received by this row; less than nothing if it went back.
     pub fn received(&self) -> Option<Money> {
         let total = self.intent.total()?;
         match self.status {
-            Status::Approved => Some(total),
-            Status::Voided | Status::Refunded => Some(Money::new(-total.minor, total.currency)),
+            Status::Approved | Status::Represented => Some(total),
+            Status::Voided | Status::Refunded | Status::Returned => {
+                Some(Money::new(-total.minor, total.currency))
+            }
             Status::Declined | Status::NotCharged => None,
         }
     }
@@ -180,9 +209,9 @@ pub fn write(posting: &Posting) -> Vec<u8> {
     file
 }
 
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 /// Versions that are read.
-const VERSIONS: [&str; 2] = ["1", VERSION];
+const VERSIONS: [&str; 3] = ["1", "2", VERSION];
 const PMT_CELLS: usize = 20;
 
 /// What is wrong with a file; it must not be posted.
@@ -343,7 +372,7 @@ mod tests {
         posting.rows[0].intent.call_id = "c1@h".into();
         let text = String::from_utf8(write(&posting)).unwrap();
         let rows = "\
-HDR,2,acme-water,2026-06-01T00:00:00.123Z,7
+HDR,3,acme-water,2026-06-01T00:00:00.123Z,7
 PMT,100000017,intent-1,\"A, \"\"1\"\"\",321.72,2.00,323.72,USD,card,visa,1111,approved,A00001,bogus,\
 sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z
 PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
@@ -379,18 +408,27 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
         let row = |act, minor, progress: &Progress| {
             Row::of_change(&intent, &change(act, minor), progress)
         };
-        let void = row(Act::Void, 32_372, &done).unwrap();
-        let refund = row(Act::Refund, 1_000, &Progress::Accepted("ref_1".into())).unwrap();
-        assert_eq!(row(Act::Void, 32_372, &Progress::Refused("late".into())), None);
+        let void = row(Undo::Void, 32_372, &done).unwrap();
+        let refund = row(Undo::Refund, 1_000, &Progress::Accepted("ref_1".into())).unwrap();
+        assert_eq!(row(Undo::Void, 32_372, &Progress::Refused("late".into())), None);
         let approved = Row::of(&intent, &State::Posted(sample::approval())).unwrap();
         let rows = vec![approved, void, refund];
         let posting = Posting { rows, ..posting() };
         let file = write(&posting);
-        assert_eq!(read(&file), Ok(posting));
+        assert_eq!(read(&file), Ok(posting.clone()));
         let text = String::from_utf8(file).unwrap();
         assert!(text.contains("TRL,3,-10.00,"), "{text}");
         let want = ",10.00,0.00,10.00,USD,card,visa,1111,refunded,,bogus,ref_1,,,";
         assert!(text.contains(want), "{text}");
+        let returned = Progress::Done("R01 091000010000001".into());
+        let back = row(Undo::Returned, 32_372, &returned).unwrap();
+        let again = row(Undo::Represented, 32_372, &Progress::Done("482915031".into())).unwrap();
+        let posting = Posting { rows: vec![back, again], ..posting };
+        let file = write(&posting);
+        let text = String::from_utf8(file.clone()).unwrap();
+        let want = ",321.72,2.00,323.72,USD,card,visa,1111,returned,R01,bogus,091000010000001,";
+        assert!(text.contains(want) && text.contains("TRL,2,0.00,"), "{text}");
+        assert_eq!(read(&file), Ok(posting));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub async fn run(path: &Path, command: CardsCommand) -> ExitCode {
     exit(match command {
         CardsCommand::List { account } => cards::list(&config, account.as_deref(), &mut out).await,
         CardsCommand::Delete { account, ending, why, by } => {
-            let deletion = cards::Deletion { account, ending, who: user(by), why };
+            let deletion = cards::Deletion { account, ending, who: by.unwrap_or_else(user), why };
             cards::delete(&config, deletion, &mut out).await
         }
     })

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use ringtill::gateway::Act;
+use ringtill::ledger::Undo;
 use ringtill::server::store::{Decision, Filter};
 use ringtill::server::{evidence, payments};
 
@@ -93,7 +93,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    fn wish(self, act: Act, amount: Option<String>) -> payments::Wish {
+    fn wish(self, act: Undo, amount: Option<String>) -> payments::Wish {
         let who = self.who();
         payments::Wish { act, payment: self.payment, amount, who, why: self.why }
     }
@@ -104,17 +104,15 @@ impl Reason {
     }
 
     fn who(&self) -> String {
-        user(self.by.clone())
+        self.by.clone().unwrap_or_else(user)
     }
 }
 
-/// Who asks for something: as they say, or the user of this machine.
-pub fn user(by: Option<String>) -> String {
-    let user = || {
-        let names = ["SUDO_USER", "USER", "LOGNAME"];
-        names.into_iter().find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
-    };
-    by.or_else(user).unwrap_or_else(|| "unknown".into())
+/// The user of this machine.
+pub fn user() -> String {
+    let names = ["SUDO_USER", "USER", "LOGNAME"];
+    let named = |name| std::env::var(name).ok().filter(|n: &String| !n.is_empty());
+    names.into_iter().find_map(named).unwrap_or_else(|| "unknown".into())
 }
 
 pub async fn run(path: &Path, command: PaymentsCommand) -> ExitCode {
@@ -134,10 +132,10 @@ pub async fn run(path: &Path, command: PaymentsCommand) -> ExitCode {
             evidence::export(&config, &payment, &wav, &mut out).map(|()| true)
         }
         PaymentsCommand::Void { reason } => {
-            payments::undo(&config, reason.wish(Act::Void, None), &mut out).await
+            payments::undo(&config, reason.wish(Undo::Void, None), &mut out).await
         }
         PaymentsCommand::Refund { reason, amount } => {
-            payments::undo(&config, reason.wish(Act::Refund, amount), &mut out).await
+            payments::undo(&config, reason.wish(Undo::Refund, amount), &mut out).await
         }
         PaymentsCommand::Settle { reason, outcome, gateway_reference, code } => {
             let decision = match outcome {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp, civil::Date};
 
 use crate::account::{Account, Caller};
 use crate::gateway::Routes;
-use crate::instrument::{FingerprintKey, Last4, Means};
+use crate::instrument::{FingerprintKey, Last4, Means, Method};
 use crate::money::Money;
 use crate::prompt::Prompt;
 
@@ -33,7 +33,7 @@ pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use saved::TERMS as CARD_TERMS;
-pub use settings::{BankSettings, DuplicateMatch, SavedSettings, Settings};
+pub use settings::{BankSettings, DuplicateMatch, SavedSettings, Settings, Zone};
 
 use again::Told;
 use amount::Choice;
@@ -264,7 +264,9 @@ async fn pay_by(
         };
         // A yes is for one card, and for one that was not declined.
         consented = consented.filter(|_| draft.keeps_consent());
-        let next = receipt::Retry { may: *charges_left > 0, other_way: choice, method };
+        // Where there are only bank accounts, another one is another way.
+        let other_way = choice || method == Method::Bank;
+        let next = receipt::Retry { may: *charges_left > 0, other_way, method };
         match receipt::tell(line, settled, next).await? {
             Next::End(outcome) => return Ok(Some(outcome)),
             Next::TryAgain => {}

@@ -39,6 +39,8 @@ impl Way {
 pub(super) struct Ways {
     /// Newest first, at most [`CARDS_MAX`].
     cards: Vec<SavedCard>,
+    /// A card may be keyed.
+    card: bool,
     bank: bool,
 }
 
@@ -47,8 +49,10 @@ const CARDS_MAX: usize = 2;
 
 impl Ways {
     pub(super) async fn of(line: &mut Line, desk: &Desk, account: &Account) -> Ways {
-        let bank = bank::is_offered(desk, account);
-        let Some(settings) = settings(desk) else { return Ways { cards: Vec::new(), bank } };
+        let (card, bank) = (!desk.settings.cards.is_empty(), bank::is_offered(desk, account));
+        let Some(settings) = settings(desk) else {
+            return Ways { cards: Vec::new(), card, bank };
+        };
         // A ledger that cannot be read has no cards, and the caller keys one.
         let biller = &desk.settings.biller;
         let mut cards = line.wallet(biller, &account.id).await.unwrap_or_default();
@@ -60,11 +64,11 @@ impl Ways {
                 && !card.expiry.is_over(today)
         });
         cards.truncate(CARDS_MAX);
-        Ways { cards, bank }
+        Ways { cards, card, bank }
     }
 
     pub(super) fn is_choice(&self) -> bool {
-        self.bank || !self.cards.is_empty()
+        self.cards.len() + usize::from(self.card) + usize::from(self.bank) > 1
     }
 
     /// Those that were refused on this call are not offered again.
@@ -86,14 +90,17 @@ impl Ways {
             ('3', "saved.press_three"),
             ('4', "saved.press_four"),
         ];
-        match (&self.cards[..], self.bank) {
-            ([], false) => return Ok(Way::Key(Method::Card)),
-            ([], true) => return bank::choose(line).await.map(Way::Key),
+        match (&self.cards[..], self.card, self.bank) {
+            ([], true, true) => return bank::choose(line).await.map(Way::Key),
+            ([], true, false) => return Ok(Way::Key(Method::Card)),
+            ([], false, true) => return Ok(Way::Key(Method::Bank)),
+            // Somebody else has to take it.
+            ([], false, false) => return Err(Leave::Failed),
             _ => {}
         }
         let mut prompt = Vec::new();
         let mut choices: Vec<(char, Option<Way>)> = Vec::new();
-        let keyed = [Some(Method::Card), self.bank.then_some(Method::Bank)];
+        let keyed = [self.card.then_some(Method::Card), self.bank.then_some(Method::Bank)];
         let ways = self.cards.iter().map(|card| Way::Saved(Box::new(card.clone())));
         let ways = ways.chain(keyed.into_iter().flatten().map(Way::Key));
         for ((key, press), way) in PRESS.into_iter().zip(ways) {

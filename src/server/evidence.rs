@@ -11,14 +11,11 @@ use serde_json::{Value, json};
 
 use super::clock;
 use super::media::segment_name;
+use super::seal::{self, Key, Purpose};
 use crate::call::Kept;
 use crate::config::{Config, Recording};
 use crate::media::recording::WAV_HEADER_LEN;
 use crate::payment::authorisation::SIGNATURE;
-
-mod seal; // sealing and opening recordings
-
-pub use seal::Key;
 
 /// Sound is held back for a fifth of a second, then its file gets its name.
 const FILE_LIMIT: Duration = Duration::from_secs(5);
@@ -40,7 +37,7 @@ impl Evidences {
             &config.recording;
         let key = authorisations_key.as_ref().map(|key| {
             let file = &key.file;
-            Key::read(file)
+            Key::read(file, Purpose::Authorisations)
                 .map_err(|why| format!("[recording] authorisations_key {}: {why}", file.display()))
         });
         let key = key.transpose()?;
@@ -130,7 +127,7 @@ fn sound(sidecar: &Path, facts: &Value, key: Option<&Key>) -> Result<Vec<u8>, St
         (true, None) => return Err(wrong("sealed: set [recording] authorisations_key".into())),
         (true, Some(key)) => {
             let name = sidecar.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            key.open(name, &bytes).map_err(wrong)?
+            key.open(name, &bytes).map_err(wrong)?.to_vec()
         }
     };
     let sum = hex(digest::digest(&digest::SHA256, &wav).as_ref());

@@ -5,25 +5,47 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::ach::{Account, Desk};
 use super::bank;
 use super::bogus::BogusHost;
 use super::http_client::HttpClient;
+use super::store::Store;
 use crate::config::{self, Config};
 use crate::gateway::bogus::Simulator;
 use crate::gateway::route::{Patience, Takes};
-use crate::gateway::{self, Exchange, Gateway, KEEP_CARDS, Request, Route, Routes};
+use crate::gateway::{self, Exchange, Gateway, KEEP_CARDS, Request, Route, Routes, nacha};
 
 /// The gateways of the configuration, in its order.
 pub struct Gateways {
     pub routes: Arc<Routes>,
     /// One for each route.
-    clients: Vec<HttpClient>,
+    clients: Vec<Client>,
+}
+
+/// How a gateway is reached.
+pub enum Client {
+    Https(HttpClient),
+    /// In this process: debits go to the bank in files. Without a ledger nothing is debited.
+    Files(Option<Box<Desk>>),
+}
+
+impl Client {
+    pub async fn send(&self, request: Request, limit: Duration) -> Exchange {
+        match self {
+            Client::Https(client) => client.send(request, limit).await,
+            Client::Files(None) => Exchange::NotSent("no ledger is open".into()),
+            Client::Files(Some(desk)) => {
+                let answered = tokio::time::timeout(limit, desk.answer(request)).await;
+                answered.unwrap_or_else(|_| Exchange::NoAnswer("the ledger is busy".into()))
+            }
+        }
+    }
 }
 
 impl Gateways {
     /// One gateway, reached by this client.
     pub fn one(gateway: Arc<dyn Gateway>, client: HttpClient) -> Gateways {
-        Gateways { routes: Arc::new(Routes::one(gateway)), clients: vec![client] }
+        Gateways { routes: Arc::new(Routes::one(gateway)), clients: vec![Client::Https(client)] }
     }
 
     /// Sends to the gateway of this id.
@@ -34,7 +56,8 @@ impl Gateways {
         }
     }
 
-    pub fn client(&self, id: &str) -> Option<&HttpClient> {
+    /// `None`: no such gateway.
+    pub fn client(&self, id: &str) -> Option<&Client> {
         let index = self.routes.all().iter().position(|route| &*route.id == id)?;
         self.clients.get(index)
     }
@@ -47,16 +70,16 @@ pub struct Opened {
 }
 
 /// Opens the gateways of the configuration. Errors say which key is wrong.
-pub async fn open(config: &Config) -> Result<Opened, String> {
+pub async fn open(config: &Config, store: Option<&Store>) -> Result<Opened, String> {
     let mut simulator = None;
     let (mut routes, mut clients) = (Vec::new(), Vec::new());
     for settings in &config.gateways {
         let (gateway, client) = if settings.is_simulated() {
             let (host, gateway, client) = simulated().await?;
             simulator = Some(host);
-            (gateway, client)
+            (gateway, Client::Https(client))
         } else {
-            configured(settings)?
+            configured(settings, store)?
         };
         routes.push(route(config, settings, gateway)?);
         clients.push(client);
@@ -66,14 +89,14 @@ pub async fn open(config: &Config) -> Result<Opened, String> {
 }
 
 /// The gateway that charged what the ledger has under this id, to undo it or to ask about it.
-pub fn of_payment(config: &Config, id: &str) -> Result<Configured, String> {
+pub fn of_payment(config: &Config, id: &str, store: &Store) -> Result<Configured, String> {
     match config.gateways.iter().find(|settings| settings.id() == id) {
         Some(settings) if settings.is_simulated() => {
             Err("the simulated gateway lives inside the server and forgets: configure \
                  [gateway.settings]"
                 .into())
         }
-        Some(settings) => configured(settings),
+        Some(settings) => configured(settings, Some(store)),
         None => Err(format!("it was charged by `{id}`, which is not configured: add that one")),
     }
 }
@@ -82,7 +105,7 @@ pub fn of_payment(config: &Config, id: &str) -> Result<Configured, String> {
 pub fn check(config: &Config) -> Vec<String> {
     let real = config.gateways.iter().filter(|settings| !settings.is_simulated());
     let opened = real.map(|settings| {
-        configured(settings).and_then(|(gateway, _)| route(config, settings, gateway))
+        configured(settings, None).and_then(|(gateway, _)| route(config, settings, gateway))
     });
     let opened: Vec<Result<Route, String>> = opened.collect();
     let wrong = |route: &Result<Route, String>| route.as_ref().err().cloned();
@@ -97,9 +120,14 @@ pub fn check(config: &Config) -> Vec<String> {
     problems
 }
 
-pub type Configured = (Arc<dyn Gateway>, HttpClient);
+pub type Configured = (Arc<dyn Gateway>, Client);
 
-fn configured(settings: &config::Gateway) -> Result<Configured, String> {
+fn configured(settings: &config::Gateway, store: Option<&Store>) -> Result<Configured, String> {
+    if settings.name == nacha::NAME {
+        let account = Account::open(settings)?;
+        let desk = store.map(|store| Box::new(Desk::new(account, store.clone())));
+        return Ok((Arc::new(nacha::Nacha), Client::Files(desk)));
+    }
     let none = Table::new();
     let table = settings.settings.as_ref().unwrap_or(&none);
     let of = |error: &dyn std::fmt::Display| format!("gateway `{}`: {error}", settings.id());
@@ -113,7 +141,7 @@ fn configured(settings: &config::Gateway) -> Result<Configured, String> {
         roots.push(pem);
     }
     let http = HttpClient::new(&roots).map_err(|error| of(&format!("ca_file: {error}")))?;
-    Ok((gateway, http))
+    Ok((gateway, Client::Https(http)))
 }
 
 /// What goes to this gateway, and for how long it is waited for.
@@ -137,7 +165,10 @@ fn route(
         rest: Duration::from_secs(settings.rest_s),
     };
     let takes = Takes {
-        cards: settings.cards.clone().unwrap_or(able.cards),
+        cards: match settings.name == nacha::NAME {
+            true => Vec::new(),
+            false => settings.cards.clone().unwrap_or(able.cards),
+        },
         bank: settings.bank.unwrap_or(able.bank),
         save,
     };

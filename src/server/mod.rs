@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+pub mod ach; // debits to the bank by file
 mod admission; // no new calls while media is late
 pub mod accounts; // the account file: read, reported on, swapped
 mod bank; // what paying from a bank account needs
@@ -41,6 +42,7 @@ pub mod prompts; // the voice: bundled and own files, the synthesis command
 pub mod routes; // where requests of ours go
 pub mod reconcile; // `ringtill reconcile`
 pub mod resolver; // payments without a definitive answer
+mod seal; // what is kept sealed
 pub mod sip; // the SIP core
 pub mod start; // everything a server needs, opened
 pub mod store; // the ledger on disk
@@ -60,7 +62,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 4],
+    tasks: [JoinHandle<()>; 5],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -81,6 +83,7 @@ struct Shared {
     tls: Option<Arc<sip::tls::Tls>>,
     synthesizer: prompts::Synthesizer,
     evidences: Arc<evidence::Evidences>,
+    outboxes: Vec<ach::Outbox>,
     watcher: Option<mpsc::Sender<Watched>>,
     counters: Counters,
 }
@@ -121,6 +124,7 @@ impl Server {
             tokio::spawn(resolve(shared.clone())),
             tokio::spawn(post_regularly(shared.clone())),
             tokio::spawn(sweep_regularly(shared.clone())),
+            tokio::spawn(debit_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
@@ -347,6 +351,24 @@ async fn post_regularly(shared: Arc<Shared>) {
         if let Err(error) = post(&shared).await {
             error!("{error}");
         }
+    }
+}
+
+/// Writes files for the bank once their cut-off has passed.
+async fn debit_regularly(shared: Arc<Shared>) {
+    const EVERY: Duration = Duration::from_secs(20);
+    while !shared.outboxes.is_empty() {
+        for outbox in &shared.outboxes {
+            let gateway = outbox.id();
+            match outbox.write_due(clock::wall_ms()).await {
+                Ok(files) => files.iter().for_each(|file| {
+                    let debits = file.holds.map_or(0, |(debits, _)| debits);
+                    info!(gateway, file = %file.path.display(), debits, "file for the bank written");
+                }),
+                Err(error) => error!(gateway, "debits could not be written for the bank: {error}"),
+            }
+        }
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::store::change::{Begun, act_name};
+use super::store::change::Begun;
 use super::store::{Decision, Filter, Store};
 use super::{clock, gateway, resolver};
 use crate::config::Config;
-use crate::gateway::{Act, Exchange, Gateway};
+use crate::gateway::{Exchange, Gateway, Operation, nacha};
 use crate::instrument::looks_like_card;
-use crate::ledger::{Change, Intent, Progress, State};
+use crate::ledger::{Change, Intent, Progress, State, Undo};
 use crate::money::Money;
 
 /// A void or refund, as it was asked for.
 pub struct Wish {
-    pub act: Act,
+    pub act: Undo,
     /// Confirmation number or reference of the payment.
     pub payment: String,
     /// Decimal; unset: all that is left.
@@ -64,6 +64,7 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
     };
     let history = store.history(&intent.id).await.map_err(|error| error.to_string())?;
     let changes = store.changes(&intent).await.map_err(|error| error.to_string())?;
+    let debits = store.debits(&intent.id).await.map_err(|error| error.to_string())?;
     let print = |out: &mut dyn Write| -> io::Result<()> {
         let mut tell = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
         tell("confirmation", &intent.confirmation)?;
@@ -83,13 +84,17 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
             let code = format!("{}, code {}", approval.gateway_reference, approval.auth_code);
             tell("approved as", &code)?;
         }
+        for debit in &debits {
+            let (trace, code) = (&debit.trace, &debit.return_code);
+            tell("debit", format!("{} {trace} {code}", debit.state).trim_end())?;
+        }
         tell("state", &format!("{}{}", state.name(), given_back(undone)))?;
         for (state, why, at_ms) in &history {
             writeln!(out, "  {}  {state}{}", time(*at_ms), after(why))?;
         }
         for (change, progress, at_ms) in &changes {
             let Change { id, act, amount, who, why, created_ms, .. } = change;
-            let act = act_name(*act);
+            let act = act.name();
             writeln!(out, "  {}  {act} of {amount} by {who}: {why}", time(*created_ms))?;
             let (state, why) = (progress.name(), after(progress.detail()));
             writeln!(out, "  {}  {act} {state}{why}  [{id}]", time(*at_ms))?;
@@ -112,8 +117,12 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         amount.map_err(|_| format!("--amount {text} is no amount: write 12.50"))
     });
     let amount = amount.transpose()?;
-    let (gateway, http) = gateway::of_payment(config, &intent.gateway)?;
-    let operation = wish.act.into();
+    let (gateway, client) = gateway::of_payment(config, &intent.gateway, &store)?;
+    let operation = match wish.act {
+        Undo::Void => Operation::Void,
+        _ if gateway.name() == nacha::NAME => return Err(nacha::NO_REFUND.into()),
+        _ => Operation::Refund,
+    };
     let able = gateway.capabilities().allow_operation(operation);
     able.map_err(|cannot| cannot.0.to_string())?;
     let change = Change {
@@ -130,7 +139,7 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         Ok(Begun::Refused(why)) => return Err(why),
         Err(error) => return Err(error.to_string()),
     };
-    let progress = send(&*gateway, &http, &change, &intent, &state).await;
+    let progress = send(&*gateway, &client, &change, &intent, &state).await;
     let noted = store.progress(&change, &progress, clock::wall_ms()).await;
     let mut noted = noted.map_err(|error| error.to_string());
     if noted.is_err() {
@@ -141,7 +150,7 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
             .map_err(|error| error.to_string());
     }
     store.close().await;
-    let act = act_name(change.act);
+    let act = change.act.name();
     let amount = change.amount;
     let told = match &progress {
         Progress::Done(reference) => format!("{act} of {amount} done, {reference}"),
@@ -206,16 +215,16 @@ pub(super) fn may_be_kept(texts: &[&str], why: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn advice(act: Act) -> &'static str {
+fn advice(act: Undo) -> &'static str {
     match act {
-        Act::Void => ". A payment that has settled is refunded instead",
+        Undo::Void => ". A payment that has settled is refunded instead",
         _ => ". A payment that has not settled is voided instead",
     }
 }
 
 async fn send(
-    gateway: &dyn Gateway,
-    http: &super::http_client::HttpClient,
+    dialect: &dyn Gateway,
+    client: &gateway::Client,
     change: &Change,
     intent: &Intent,
     state: &State,
@@ -223,12 +232,12 @@ async fn send(
     let mut progress = Progress::NotSent("not tried".into());
     for _ in 0..TRIES {
         let modification = resolver::modification(change, intent, state, clock::wall_ms());
-        let request = match gateway.modify(&modification) {
+        let request = match dialect.modify(&modification) {
             Ok(request) => request,
             Err(cannot) => return Progress::NotSent(cannot.0.into()),
         };
-        let exchange = http.send(request, LIMIT).await;
-        progress = gateway.modified(&modification, &exchange).into();
+        let exchange = client.send(request, LIMIT).await;
+        progress = dialect.modified(&modification, &exchange).into();
         let unsent = matches!(exchange, Exchange::NotSent(_));
         if !(unsent && matches!(progress, Progress::NotSent(_))) {
             break;
@@ -245,7 +254,10 @@ pub(super) async fn open(config: &Config) -> Result<Store, String> {
     Store::open(&file.to_string_lossy()).await.map_err(|error| error.to_string())
 }
 
-async fn find(store: &Store, payment: &str) -> Result<Option<(Intent, State, Money)>, String> {
+pub(super) async fn find(
+    store: &Store,
+    payment: &str,
+) -> Result<Option<(Intent, State, Money)>, String> {
     // As it is read aloud and written down: in groups.
     let payment: String = payment.chars().filter(|c| !c.is_whitespace()).collect();
     store.find(&payment).await.map_err(|error| error.to_string())

@@ -10,9 +10,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::http_client::HttpClient;
 use super::payments::{open, written};
-use super::store::change::act_name;
 use super::store::{Filter, Store};
 use super::{clock, gateway};
 use crate::config::Config;
@@ -24,6 +22,9 @@ use crate::money::Money;
 const LIMIT: Duration = Duration::from_secs(20);
 /// What is final for longer than this and in no file is late.
 const LATE_MS: i64 = 10 * 60_000;
+
+/// So long a debit may wait for a file: no banking day is that far off.
+const UNFILED_MS: i64 = 5 * 24 * 3_600_000;
 
 /// What was found, a line each.
 #[derive(Default)]
@@ -58,10 +59,10 @@ pub async fn run(
     let mut gateways = HashMap::new();
     for (intent, state, undone) in &payments {
         let id = &intent.gateway;
-        let opened = gateways.entry(id).or_insert_with(|| gateway::of_payment(config, id));
+        let opened = gateways.entry(id).or_insert_with(|| gateway::of_payment(config, id, &store));
         match opened {
-            Ok((gateway, http)) => {
-                at_gateway(&**gateway, http, (intent, state, *undone), &mut report).await;
+            Ok((gateway, client)) => {
+                at_gateway(&**gateway, client, (intent, state, *undone), &mut report).await;
             }
             Err(why) => {
                 let note = format!("payments by `{id}` were not compared with it: {why}");
@@ -70,6 +71,7 @@ pub async fn run(
         }
         files.compare(intent, state, last_step(&store, intent, now_ms).await, &mut report);
         changes(&store, &files, intent, &mut report).await?;
+        debits(&store, intent, now_ms, &mut report).await?;
     }
     files.unknown_to(&store, &filter, &mut report).await?;
     store.close().await;
@@ -111,15 +113,15 @@ async fn last_step(store: &Store, intent: &Intent, now_ms: i64) -> i64 {
 
 /// What the gateway has under our reference, against what the ledger has.
 async fn at_gateway(
-    gateway: &dyn Gateway,
-    http: &HttpClient,
+    dialect: &dyn Gateway,
+    client: &gateway::Client,
     (intent, state, undone): (&Intent, &State, Money),
     report: &mut Report,
 ) {
-    if !gateway.capabilities().can(Operation::Lookup) {
+    if !dialect.capabilities().can(Operation::Lookup) {
         report.notes.insert(format!(
             "`{}` cannot be asked: compare with its settlement report",
-            gateway.name()
+            dialect.name()
         ));
         return;
     }
@@ -132,9 +134,9 @@ async fn at_gateway(
         at_ms: clock::wall_ms(),
         step: String::new(),
     };
-    let mut search = Search::new(gateway, lookup);
+    let mut search = Search::new(dialect, lookup);
     while let Some(request) = search.request() {
-        search.answered(&http.send(request, LIMIT).await);
+        search.answered(&client.send(request, LIMIT).await);
     }
     if let Some((what, remedy)) = judged(state, undone, &search.found()) {
         report.differs(intent, &what, remedy);
@@ -297,6 +299,30 @@ impl Files {
     }
 }
 
+/// A debit that is in no file for the bank although it should be.
+async fn debits(
+    store: &Store,
+    intent: &Intent,
+    now_ms: i64,
+    report: &mut Report,
+) -> Result<(), String> {
+    let waits = store.waiting_debit(intent).await.map_err(|error| error.to_string())?;
+    match waits {
+        Some((_, Some(code))) => report.differs(
+            intent,
+            &format!("its debit is held: the account is blocked since a return, {code}"),
+            "Void it, or lift the block: `ringtill ach blocked`, `ringtill ach allow`",
+        ),
+        Some((since_ms, None)) if now_ms - since_ms > UNFILED_MS => report.differs(
+            intent,
+            "its debit is in no file for the bank yet",
+            "See that the server runs and can write to the folder of `nacha`",
+        ),
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Voids and refunds against the files, and those without an end.
 async fn changes(
     store: &Store,
@@ -305,9 +331,11 @@ async fn changes(
     report: &mut Report,
 ) -> Result<(), String> {
     let (mut back, mut late) = (0, false);
+    // Received once more, and not in a file yet.
+    let mut coming = 0;
     for (change, progress, at_ms) in store.changes(intent).await.map_err(|e| e.to_string())? {
         if progress.is_open() {
-            let act = act_name(change.act);
+            let act = change.act.name();
             let what = format!("the {act} of {} has no definitive answer", change.amount);
             let remedy = match progress {
                 Progress::Manual(_) => "Look it up at the gateway",
@@ -315,17 +343,19 @@ async fn changes(
             };
             report.differs(intent, &what, remedy);
         } else if progress.took_effect() {
-            back += change.amount.minor;
-            late |= clock::wall_ms() - at_ms > LATE_MS;
+            back += change.act.sign() * change.amount.minor;
+            let in_time = clock::wall_ms() - at_ms <= LATE_MS;
+            late |= !in_time;
+            coming += if in_time && change.act.sign() < 0 { change.amount.minor } else { 0 };
         }
     }
-    let given = [Status::Voided, Status::Refunded].map(|status| {
+    let given = Status::UNDOING.map(|status| {
         files.with(intent, status).filter_map(Row::received).map(|money| -money.minor).sum::<i64>()
     });
-    let told = given[0] + given[1];
+    let told: i64 = given.iter().sum();
     // What was held was never received: there is nothing to take back from the biller.
     let received = files.with(intent, Status::Approved).next().is_some();
-    if told > back || (told < back && late && received) {
+    if told > back + coming || (told < back && late && received) {
         let [told, back] = [told, back].map(|minor| Money::new(minor, intent.amount.currency));
         let what = format!("{back} was given back, the files say {told}");
         report.differs(intent, &what, "See that the server runs; compare with the gateway");

@@ -11,7 +11,7 @@ use super::clock;
 use super::gateway::Gateways;
 use super::store::{Recovered, Store, StoreError, Unresolved};
 use crate::gateway::{
-    Exchange, Found, Lookup, Modification, Purpose, Repeat, Request, Route, Routes, Search,
+    Act, Exchange, Found, Lookup, Modification, Purpose, Repeat, Request, Route, Routes, Search,
 };
 use crate::ledger::{Change, Entry, Intent, Progress, Recorded, State};
 
@@ -141,7 +141,8 @@ pub fn modification<'a>(
         state => state.approval(),
     };
     Modification {
-        act: change.act,
+        // Only what a gateway is asked for is ever without an answer.
+        act: change.act.act().unwrap_or(Act::Refund),
         reference: &change.id,
         original: approval.map_or("", |approval| &approval.gateway_reference),
         purpose: Purpose::Sale,

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    Counters, Shared, Watched, accounts, bank, bogus, clock, dns, evidence, fingerprint, gateway,
-    media, prompts, recognizer, routes, sip, store,
+    Counters, Shared, Watched, accounts, ach, bank, bogus, clock, dns, evidence, fingerprint,
+    gateway, media, prompts, recognizer, routes, sip, store,
 };
 use crate::call::Policy;
 use crate::config::Config;
@@ -68,7 +68,8 @@ pub(super) async fn open(
             crate::account::Directory::default()
         }
     };
-    let opened = gateway::open(&config).await.map_err(StartError::configuration)?;
+    let store = open_store(&config).await?;
+    let opened = gateway::open(&config, Some(&store)).await.map_err(StartError::configuration)?;
     let takes_bank = opened.gateways.routes.all().iter().any(|route| route.takes.bank);
     bank::gateways(&config, takes_bank).map_err(StartError::configuration)?;
     gateway::keepers(&config).map_err(StartError::configuration)?;
@@ -85,7 +86,6 @@ pub(super) async fn open(
             create_directory(key, folder)?;
         }
     }
-    let store = open_store(&config).await?;
     let fingerprints = fingerprint::open(&config).map_err(StartError::configuration)?;
     let media = start_media(&config)?;
     let recognizers = start_recognizers(&config)?;
@@ -104,6 +104,7 @@ pub(super) async fn open(
         duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
     };
     let evidences = evidence::Evidences::open(&config).map_err(StartError::configuration)?;
+    let outboxes = ach::command::outboxes(&config, &store).map_err(StartError::configuration)?;
     let shared = Shared {
         policy: Arc::new(policy),
         library: Arc::new(library),
@@ -117,6 +118,7 @@ pub(super) async fn open(
         tls,
         synthesizer,
         evidences: Arc::new(evidences),
+        outboxes,
         watcher,
         counters: Counters::default(),
         config,

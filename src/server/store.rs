@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
@@ -16,6 +17,7 @@ use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SE
 use crate::ledger::velocity::Counted;
 use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
+pub mod ach; // debits on their way to the bank, and what it says of them
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
 mod list; // payments as people search them
@@ -27,13 +29,14 @@ pub use list::Filter;
 use row::{add_step, columns, lookup_wait_ms, move_to, read};
 pub use settle::Decision;
 
-/// The ledger on disk.
+/// The ledger on disk. Clones share its connections.
+#[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
     /// For what a caller waits for: it is read while something else is written.
     reader: AnyPool,
     /// One reconciliation file is written at a time.
-    posting: tokio::sync::Mutex<()>,
+    posting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why the store cannot do what was asked.
@@ -104,7 +107,7 @@ impl Store {
         first.close().await.map_err(wrong)?;
         let pool = connections(1, &options).await.map_err(wrong)?;
         let reader = connections(READERS, &options).await.map_err(wrong)?;
-        let store = Store { pool, reader, posting: tokio::sync::Mutex::new(()) };
+        let store = Store { pool, reader, posting: Arc::default() };
         store.check_durable(place).await?;
         migrations().run(&store.pool).await.map_err(|error| {
             StoreError::Open(format!(
@@ -435,15 +438,16 @@ select * from intent where biller = $1 and account_id = $2 and ($6 = '' or finge
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(&str, &str); 4] = [
-    ("ledger", include_str!("../../migrations/0001_ledger.sql")),
-    ("means", include_str!("../../migrations/0002_means.sql")),
-    ("changes", include_str!("../../migrations/0003_changes.sql")),
-    ("cards", include_str!("../../migrations/0004_cards.sql")),
+const MIGRATIONS: [(i64, &str, &str); 5] = [
+    (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
+    (2, "means", include_str!("../../migrations/0002_means.sql")),
+    (3, "changes", include_str!("../../migrations/0003_changes.sql")),
+    (4, "cards", include_str!("../../migrations/0004_cards.sql")),
+    (5, "ach", include_str!("../../migrations/0005_ach.sql")),
 ];
 
 fn migrations() -> Migrator {
-    let all = (1..).zip(MIGRATIONS).map(|(version, (name, sql))| {
+    let all = MIGRATIONS.into_iter().map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(all.collect())

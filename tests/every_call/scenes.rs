@@ -92,6 +92,7 @@ pub fn scenes() -> Vec<Scene> {
     let bank = Settings { bank: Some(bank), ..brief.clone() };
     let checking =
         Settings { bank: Some(checking), fee: Fee::flat(Money::usd(0)), ..brief.clone() };
+    let alone = Settings { cards: Vec::new(), ..checking.clone() };
     let banks = Some(Arc::new(Banks::parse("021000021,First Bank").unwrap()));
     let saving = Some(SavedSettings::default());
     let keeping = Settings { saved: saving.clone(), ..brief.clone() };
@@ -127,6 +128,11 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             caller_placed: false,
             ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
+        },
+        scene("bank accounts alone", &known, &alone, vec![owing.clone()]),
+        Scene {
+            caller_placed: false,
+            ..scene("bank accounts alone on a call of ours", &known, &alone, vec![owing.clone()])
         },
         paid("by bank account, paid before", &bank, Earlier::Approved),
         Scene {

@@ -2,6 +2,7 @@
 //! numbers. One binary of tests, since each link takes a while.
 #![allow(clippy::unwrap_used)]
 
+mod ach;
 mod bad_input;
 mod binary;
 mod caller;

@@ -14,6 +14,7 @@ mod saved; // by a card that is kept
 mod scan;
 mod spoken; // by voice
 
+pub use scan::numbers;
 use scan::{Card, findings, keys_in};
 
 /// One mistyped digit away from the first card: as sensitive as the number itself.
@@ -26,7 +27,7 @@ fn cards() -> [Card; 3] {
 }
 
 /// A call of `ringtill dial` and what it has printed so far.
-struct Caller {
+pub struct Caller {
     dial: Child,
     stdout: BufReader<ChildStdout>,
     printed: Vec<u8>,
@@ -42,7 +43,7 @@ impl Caller {
         Caller::dial(binary, number, keys, &script)
     }
 
-    fn dial(binary: &Binary, number: &str, keys: &str, script: &str) -> Caller {
+    pub fn dial(binary: &Binary, number: &str, keys: &str, script: &str) -> Caller {
         let target = format!("sip:pay@127.0.0.1:{}", binary.port);
         let mut dial = Command::new(RINGTILL)
             .args(["dial", &target, "--from", number, "--keys", keys, "--script", script])
@@ -68,7 +69,7 @@ impl Caller {
     }
 
     /// All it printed, once the call went as its script says.
-    fn end(mut self, binary: &Binary) -> [Vec<u8>; 2] {
+    pub fn end(mut self, binary: &Binary) -> [Vec<u8>; 2] {
         self.stdout.read_to_end(&mut self.printed).expect("dial prints");
         let call = self.dial.wait_with_output().expect("dial ends");
         let text = [&self.printed[..], &call.stderr].map(String::from_utf8_lossy).join("\n");

@@ -4,8 +4,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Reader, is_short_name};
+use crate::ach;
 use crate::config::{Config, Gateway, Problem};
-use crate::gateway;
+use crate::gateway::{self, nacha};
 
 impl<'t> Reader<'t> {
     /// Each gateway, or the simulated one.
@@ -40,8 +41,8 @@ impl<'t> Reader<'t> {
             let mut note = |key: &str, message: &str, instead: &str| {
                 self.note_gateway(index, key, &format!("{named}{message}"), instead);
             };
-            if !gateway::NAMES.contains(&&*one.name) {
-                let known = gateway::NAMES.join(", ");
+            if !gateway::NAMES.contains(&&*one.name) && one.name != nacha::NAME {
+                let known = [gateway::NAMES, &[nacha::NAME]].concat().join(", ");
                 note("name", "no such gateway", &format!("use one of: {known}"));
             }
             if let Some(example) = gateway::example(&one.name)
@@ -73,23 +74,66 @@ impl<'t> Reader<'t> {
                 note("rest_s", "gateway.rest_s must be 1 to 3600", instead);
             }
         }
+        self.check_files(config);
         let taken = |brand| config.gateways.iter().any(|gateway| gateway.takes_card(brand));
         let untaken = config.payment.cards.iter().find(|brand| !taken(**brand));
         if let Some(brand) = untaken {
             let name = brand.name();
             let message = format!("no gateway takes {name}, and callers may pay with it");
-            let instead = "add it to the `cards` of one, or list payment.cards without it";
+            let instead = "add it to the `cards` of one, or list payment.cards without it; \
+                           cards = [] takes bank accounts alone";
             self.note_gateway(0, "cards", &message, instead);
+        }
+    }
+
+    /// Gateways that debit by files: their settings are ours, and told by line.
+    fn check_files(&mut self, config: &Config) {
+        let ours = config.gateways.iter().enumerate();
+        for (index, one) in ours.filter(|(_, one)| one.name == nacha::NAME) {
+            let named = format!("gateway `{}`: ", one.id());
+            if config.payment.bank.is_none() {
+                let message = format!("{named}it debits bank accounts, and nobody may pay by one");
+                let instead = "add [payment.bank] with company, phone and time_zone";
+                self.note_gateway(index, "name", &message, instead);
+            }
+            if one.cards.is_some() {
+                let message = format!("{named}it debits bank accounts alone");
+                self.note_gateway(index, "cards", &message, "leave `cards` out");
+            }
+            let Some(settings) = &one.settings else {
+                let instead = format!("add [gateway.settings]\n{}", ach::settings::EXAMPLE);
+                let message = format!("{named}this gateway needs its settings");
+                self.note_gateway(index, "name", &message, &instead);
+                continue;
+            };
+            for wrong in ach::Settings::read(settings).err().into_iter().flatten() {
+                let message = format!("{named}{}", wrong.what);
+                self.note_setting(index, wrong.key, &message, wrong.instead);
+            }
+        }
+    }
+
+    /// A problem with a key of its settings.
+    fn note_setting(&mut self, index: usize, key: &str, message: &str, instead: &str) {
+        let settings =
+            self.written_gateway(index).and_then(|one| one.get_ref().as_table()?.get("settings"));
+        let value = settings.and_then(|all| all.get_ref().as_table()?.get(key));
+        let span = value.or(settings).map(Spanned::span);
+        self.problems.push(Problem::new(span, message).instead(instead));
+    }
+
+    fn written_gateway(&self, index: usize) -> Option<&Spanned<DeValue<'t>>> {
+        let whole = self.table.get("gateway")?;
+        match whole.get_ref().as_array() {
+            Some(all) => all.get(index),
+            None => Some(whole),
         }
     }
 
     /// A problem with the gateway of this place in the list.
     fn note_gateway(&mut self, index: usize, key: &str, message: &str, instead: &str) {
         let whole = self.table.get("gateway");
-        let one = whole.and_then(|value| match value.get_ref().as_array() {
-            Some(all) => all.get(index),
-            None => Some(value),
-        });
+        let one = self.written_gateway(index);
         let value = one.and_then(|one| one.get_ref().as_table()?.get(key)).or(one).or(whole);
         let span = value.map(Spanned::span);
         self.problems.push(Problem::new(span, message).instead(instead));

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde::Deserialize;
@@ -84,6 +84,16 @@ impl Zone {
     /// The day there at this instant, Unix milliseconds.
     pub fn date(&self, wall_ms: i64) -> Date {
         self.at(wall_ms).date()
+    }
+
+    /// Date and time of day there.
+    pub fn civil(&self, wall_ms: i64) -> DateTime {
+        self.at(wall_ms).datetime()
+    }
+
+    /// The instant it is this date and time there, Unix milliseconds.
+    pub fn instant(&self, at: DateTime) -> Option<i64> {
+        Some(at.to_zoned(self.0.clone()).ok()?.timestamp().as_millisecond())
     }
 
     /// As written: `2026-11-28T15:04:05-05:00`.

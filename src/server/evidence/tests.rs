@@ -100,13 +100,13 @@ async fn with_a_key_the_sound_is_sealed() {
     fs::write(&file, "k".repeat(64)).unwrap();
     #[cfg(unix)]
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let key = Key::read(&file).unwrap();
+    let key = Key::read(&file, Purpose::Authorisations).unwrap();
     fs::remove_file(&file).unwrap();
     let wav = record(folder.path(), "call-1", 4);
     evidences(folder.path(), Some(key.clone())).keep("call", &kept(Some(1))).await.unwrap();
     assert_eq!(names(folder.path()), ["call-1.json", "call-1.wav.sealed"]);
     let sealed = fs::read(folder.path().join("call-1.wav.sealed")).unwrap();
-    assert_eq!(key.open("call-1", &sealed).unwrap(), wav);
+    assert_eq!(*key.open("call-1", &sealed).unwrap(), wav);
     let facts = read(folder.path(), "call-1.json");
     assert_eq!(facts["recording"]["sealed"], true);
     let sidecar = find(folder.path(), "657717443").unwrap().unwrap().0;

@@ -5,8 +5,7 @@ use sqlx::any::AnyRow;
 
 use super::row::{lookup_wait_ms, move_to, read};
 use super::{LOOKUP_FOR_MS, Store, StoreError};
-use crate::gateway::Act;
-use crate::ledger::change::{Change, Progress, may_change};
+use crate::ledger::change::{Change, Progress, Undo, may_change};
 use crate::ledger::journal::masked;
 use crate::ledger::{Intent, State};
 use crate::money::Money;
@@ -58,7 +57,7 @@ impl Store {
         let inserted = sqlx::query(INSERT)
             .bind(&change.id)
             .bind(&change.intent_id)
-            .bind(act_name(change.act))
+            .bind(change.act.name())
             .bind(amount.minor)
             .bind(masked(&change.who))
             .bind(masked(&change.why))
@@ -178,14 +177,6 @@ insert into change (id, intent_id, act, amount_minor, who, why, created_ms, stat
     state_ms, lookups, lookup_ms, file_sequence) \
 values ($1, $2, $3, $4, $5, $6, $7, 'sending', '', $7, 0, 0, 0)";
 
-pub fn act_name(act: Act) -> &'static str {
-    match act {
-        Act::Capture => "capture",
-        Act::Void => "void",
-        Act::Refund => "refund",
-    }
-}
-
 /// A row of `change`; amounts are in the currency of `like`.
 pub(super) fn change(row: &AnyRow, like: Money) -> Result<(Change, Progress), StoreError> {
     let id: String = row.try_get("id")?;
@@ -193,11 +184,7 @@ pub(super) fn change(row: &AnyRow, like: Money) -> Result<(Change, Progress), St
         StoreError::Database(format!("change {id} has a {what} this version does not know"))
     };
     let text = |column: &str| row.try_get::<String, _>(column);
-    let act = match text("act")?.as_str() {
-        "void" => Act::Void,
-        "refund" => Act::Refund,
-        _ => return Err(foreign("kind")),
-    };
+    let act = Undo::parse(&text("act")?).ok_or_else(|| foreign("kind"))?;
     let progress = Progress::parse(&text("state")?, &text("detail")?);
     let change = Change {
         id: id.clone(),
@@ -219,7 +206,7 @@ mod tests {
 
     const NOW: i64 = 1_780_272_000_000;
 
-    fn asked(n: u64, intent: &Intent, act: Act) -> Change {
+    fn asked(n: u64, intent: &Intent, act: Undo) -> Change {
         Change {
             id: format!("change-{n}"),
             intent_id: intent.id.clone(),
@@ -246,24 +233,24 @@ mod tests {
             let amount = amount.map(Money::usd);
             store.begin_change(asked(n, &intent, act), amount).await.unwrap()
         };
-        let first = stored(begin(1, Act::Refund, Some(20_000)).await);
-        let Begun::Refused(why) = begin(2, Act::Refund, None).await else { panic!("two") };
+        let first = stored(begin(1, Undo::Refund, Some(20_000)).await);
+        let Begun::Refused(why) = begin(2, Undo::Refund, None).await else { panic!("two") };
         assert!(why.contains("no answer yet"), "{why}");
         let progress = async |change: &Change, to: Progress| {
             store.progress(change, &to, NOW + 1).await.unwrap()
         };
         assert!(progress(&first, Progress::Unknown("?".into())).await);
-        assert!(matches!(begin(2, Act::Void, None).await, Begun::Refused(_)));
+        assert!(matches!(begin(2, Undo::Void, None).await, Begun::Refused(_)));
         assert!(progress(&first, Progress::Done("r1".into())).await);
         // The same news twice counts once.
         assert!(!progress(&first, Progress::Done("r1".into())).await);
         assert!(!progress(&first, Progress::Refused("no".into())).await);
-        let rest = stored(begin(2, Act::Refund, None).await);
+        let rest = stored(begin(2, Undo::Refund, None).await);
         assert_eq!(rest.amount, Money::usd(12_372));
         assert!(progress(&rest, Progress::Refused("too early".into())).await);
-        let rest = stored(begin(3, Act::Refund, None).await);
+        let rest = stored(begin(3, Undo::Refund, None).await);
         assert!(progress(&rest, Progress::Accepted("r3".into())).await);
-        assert!(matches!(begin(4, Act::Refund, None).await, Begun::Refused(_)));
+        assert!(matches!(begin(4, Undo::Refund, None).await, Begun::Refused(_)));
         let all = store.changes(&intent).await.unwrap();
         let names: Vec<_> = all.iter().map(|(change, to, _)| (&*change.id, to.name())).collect();
         assert_eq!(
@@ -290,7 +277,7 @@ mod tests {
             at_ms: NOW,
         };
         assert!(store.screen(&screening).await.unwrap().earlier.is_some());
-        let change = stored(store.begin_change(asked(1, &intent, Act::Void), None).await.unwrap());
+        let change = stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
         assert!(store.screen(&screening).await.unwrap().earlier.is_some());
         store.progress(&change, &Progress::Done("v".into()), NOW).await.unwrap();
         assert_eq!(store.screen(&screening).await.unwrap().earlier, None);
@@ -304,7 +291,7 @@ mod tests {
             crate::gateway::Approval { partial: Some(Money::usd(5_000)), ..sample::approval() };
         let held = State::Held("part".into(), Some(part));
         let intent = put(&store, 1, &[State::Sending, held]).await;
-        let change = stored(store.begin_change(asked(1, &intent, Act::Void), None).await.unwrap());
+        let change = stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
         assert_eq!(change.amount, Money::usd(5_000));
         store.progress(&change, &Progress::Done("v".into()), NOW).await.unwrap();
         let state = store.intent(&intent.id).await.unwrap().unwrap().1;
@@ -316,7 +303,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         let intent = put(&store, 1, &[State::Sending, State::Approved(sample::approval())]).await;
-        stored(store.begin_change(asked(1, &intent, Act::Void), None).await.unwrap());
+        stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
         assert_eq!(store.open_changes(NOW + LOST_MS).await.unwrap(), []);
         let later = NOW + LOST_MS + 1;
         let open = store.open_changes(later).await.unwrap();

@@ -203,9 +203,8 @@ mod tests {
     use super::super::change::Begun;
     use super::super::tests::{put, store};
     use super::*;
-    use crate::gateway::Act;
     use crate::ledger::sample;
-    use crate::ledger::{Change, Progress};
+    use crate::ledger::{Change, Progress, Undo};
     use crate::money::Money;
 
     /// 2026-06-01T00:00:00Z
@@ -295,11 +294,11 @@ mod tests {
             Some(posting.rows.iter().map(row).collect::<Vec<_>>())
         };
         // Voided before it was in any file: both rows, in this order.
-        undo(1, Act::Void, 32_372, NOW).await;
+        undo(1, Undo::Void, 32_372, NOW).await;
         let first = posted(NOW).await.unwrap();
         assert_eq!((&*first[0], &*first[4]), ("intent-1 approved", "intent-1 voided"));
         assert_eq!(posted(NOW + 1).await, None);
-        undo(5, Act::Refund, 100, NOW + 2).await;
+        undo(5, Undo::Refund, 100, NOW + 2).await;
         assert_eq!(posted(NOW + 3).await, Some(vec!["intent-5 refunded".to_string()]));
         assert_eq!(posted(NOW + 4).await, None);
     }

@@ -153,7 +153,7 @@ async fn a_ledger_of_the_first_version_is_upgraded() {
     sqlx::any::install_default_drivers();
     let mut old = options.connect().await.unwrap();
     prepare(&mut old).await.unwrap();
-    let (name, sql) = MIGRATIONS[0];
+    let (_, name, sql) = MIGRATIONS[0];
     let first = Migration::new(1, name.into(), MigrationType::Simple, sql.into_sql_str(), false);
     Migrator::with_migrations(vec![first]).run(&mut old).await.unwrap();
     for (n, state) in ["sending", "approved", "posted", "unknown", "held"].iter().enumerate() {

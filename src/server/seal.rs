@@ -1,4 +1,5 @@
-//! Recordings at rest: AES-256-GCM under the operator's key, bound to their name.
+//! What is kept sealed, recordings and account numbers: AES-256-GCM under a key of the operator's,
+//! bound to a name.
 
 use std::path::Path;
 
@@ -10,9 +11,16 @@ use crate::server::key_file;
 
 /// Of a sealed recording, after `.wav`.
 pub const ENDING: &str = ".sealed";
-/// Opens a sealed file; then the nonce, then the sound with its tag.
+/// Opens what is sealed; then the nonce, then the content with its tag.
 const MAGIC: &[u8; 8] = b"RTSEAL1\n";
 const KEY_BYTES_MIN: usize = 32;
+
+/// What a key is for: the same file gives another key for each.
+#[derive(Clone, Copy)]
+pub enum Purpose {
+    Authorisations,
+    Accounts,
+}
 
 /// Seals and opens.
 #[derive(Clone)]
@@ -20,23 +28,26 @@ pub struct Key(Zeroizing<[u8; 32]>);
 
 impl Key {
     /// Reads a key file, which nobody else may read: 32 bytes or more, in any form.
-    pub fn read(path: &Path) -> Result<Key, String> {
-        key_file::read(path, Key::new)
+    pub fn read(path: &Path, purpose: Purpose) -> Result<Key, String> {
+        key_file::read(path, |secret| Key::new(secret, purpose))
     }
 
-    fn new(secret: &[u8]) -> Option<Key> {
+    pub fn new(secret: &[u8], purpose: Purpose) -> Option<Key> {
         if secret.len() < KEY_BYTES_MIN {
             return None;
         }
         let mut context = digest::Context::new(&digest::SHA256);
-        context.update(b"ringtill authorisation\0");
+        context.update(match purpose {
+            Purpose::Authorisations => b"ringtill authorisation\0",
+            Purpose::Accounts => b"ringtill bank account\0",
+        });
         context.update(secret);
         let mut key = Zeroizing::new([0; 32]);
         key.copy_from_slice(context.finish().as_ref());
         Some(Key(key))
     }
 
-    /// `name` is that of the recording: it opens under no other.
+    /// It opens under this name and no other.
     pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, String> {
         let mut sealed = plain.to_vec();
         let nonce = self.aead()?.seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut sealed);
@@ -44,16 +55,16 @@ impl Key {
         Ok([&MAGIC[..], nonce.as_ref(), &sealed].concat())
     }
 
-    /// Whatever of the file was changed, or under another key, it does not open.
-    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
-        let rest = sealed.strip_prefix(MAGIC).ok_or("this is no sealed recording")?;
-        let (nonce, rest) = rest.split_at_checked(NONCE_LEN).ok_or("the file was cut short")?;
+    /// Whatever of it was changed, or under another key, it does not open.
+    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        let rest = sealed.strip_prefix(MAGIC).ok_or("this was not sealed by us")?;
+        let (nonce, rest) = rest.split_at_checked(NONCE_LEN).ok_or("it was cut short")?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| "no nonce")?;
-        let mut sound = rest.to_vec();
-        let plain = self.aead()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut sound);
+        let mut content = Zeroizing::new(rest.to_vec());
+        let plain = self.aead()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut content);
         let len = plain.map_err(|_| "another key sealed it, or it was changed or renamed")?.len();
-        sound.truncate(len);
-        Ok(sound)
+        content.truncate(len);
+        Ok(content)
     }
 
     fn aead(&self) -> Result<RandomizedNonceKey, String> {
@@ -69,20 +80,22 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_with_its_key_and_name_alone() {
-        let key = Key::new(&[7; 32]).unwrap();
+        let key = Key::new(&[7; 32], Purpose::Authorisations).unwrap();
         let sealed = key.seal("a-1", b"sound").unwrap();
         assert!(!sealed.windows(5).any(|window| window == b"sound"));
         assert_ne!(sealed, key.seal("a-1", b"sound").unwrap(), "the same nonce twice");
-        assert_eq!(key.open("a-1", &sealed).unwrap(), b"sound");
+        assert_eq!(*key.open("a-1", &sealed).unwrap(), b"sound");
         assert!(key.open("a-2", &sealed).unwrap_err().contains("renamed"));
-        assert!(Key::new(&[8; 32]).unwrap().open("a-1", &sealed).is_err());
+        assert!(Key::new(&[8; 32], Purpose::Authorisations).unwrap().open("a-1", &sealed).is_err());
+        let other = Key::new(&[7; 32], Purpose::Accounts).unwrap();
+        assert!(other.open("a-1", &sealed).is_err());
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
             assert!(key.open("a-1", &changed).is_err(), "{at}");
         }
         assert!(key.open("a-1", &sealed[..10]).unwrap_err().contains("cut short"));
-        assert!(Key::new(&[7; 31]).is_none());
+        assert!(Key::new(&[7; 31], Purpose::Accounts).is_none());
     }
 
     #[test]
@@ -93,10 +106,10 @@ mod tests {
         fs::write(file.path(), "k".repeat(64)).unwrap();
         let mode = |mode| fs::set_permissions(file.path(), fs::Permissions::from_mode(mode));
         mode(0o644).unwrap();
-        assert!(Key::read(file.path()).err().unwrap().contains("chmod 600"));
+        assert!(Key::read(file.path(), Purpose::Accounts).err().unwrap().contains("chmod 600"));
         mode(0o600).unwrap();
-        assert!(Key::read(file.path()).is_ok());
+        assert!(Key::read(file.path(), Purpose::Accounts).is_ok());
         fs::write(file.path(), "short").unwrap();
-        assert!(Key::read(file.path()).err().unwrap().contains("openssl rand"));
+        assert!(Key::read(file.path(), Purpose::Accounts).err().unwrap().contains("openssl rand"));
     }
 }
