@@ -256,3 +256,26 @@ fn a_file_for_tests_is_no_model() {
     let fault = fault(&bytes).unwrap();
     assert!(fault.contains("no weights"), "{fault}");
 }
+
+#[test]
+fn a_date_is_written_in_several_ways() {
+    use crate::speech::word::Word;
+    let digits = (0..10).map(|digit| format!(" {digit}"));
+    let listed: Vec<String> =
+        digits.chain([" 03", " 12", " 20", " 27", " March"].map(String::from)).collect();
+    let find = |text: &str| listed.iter().position(|known| known == text).map(|n| n as i32);
+    let vocabulary = Vocabulary::find(find).unwrap();
+    let said = |text: &str| {
+        let choices = &vocabulary.dates.choices;
+        let choice = choices.iter().find(|choice| Some(choice.token) == find(text));
+        choice.map(|choice| choice.words.clone()).unwrap_or_default()
+    };
+    assert_eq!(said(" 03"), [Word::Digit(0), Word::Digit(3)]);
+    assert_eq!(said(" 12"), [Word::Teen(12)]);
+    assert_eq!(said(" 27"), [Word::Tens(20), Word::Digit(7)]);
+    assert_eq!(said(" 20"), [Word::Tens(20)]);
+    assert_eq!(said(" March"), [Word::Month(3)]);
+    assert_eq!(said(" 3"), [Word::Digit(3)]);
+    assert_eq!(said(" 0"), [], "no month is a zero");
+    assert!(Vocabulary::find(|text| find(text).filter(|_| text != " 4")).is_none());
+}

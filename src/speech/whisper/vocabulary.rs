@@ -42,7 +42,10 @@ impl Vocabulary {
         let mut dates: Vec<Choice> = (0..100)
             .filter_map(|number: u8| choice(&format!(" {number:02}"), &two_digits(number)))
             .collect();
-        let months = MONTHS.iter().filter_map(|month| choice(&format!(" {month}"), &named(month)));
+        let months = english::MONTHS.iter().filter_map(|month| {
+            let (first, rest) = month.split_at(1);
+            choice(&format!(" {}{rest}", first.to_uppercase()), &named(month))
+        });
         dates.extend(months);
         // "Three, twenty-seven": a month without its zero.
         let single = digits.choices.iter().filter(|digit| digit.words != [Word::Digit(0)]);
@@ -79,18 +82,3 @@ fn two_digits(number: u8) -> Vec<Word> {
         (tens, ones) => vec![Word::Tens(10 * tens), Word::Digit(ones)],
     }
 }
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
