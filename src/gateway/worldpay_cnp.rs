@@ -17,7 +17,9 @@ use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
     Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict,
 };
-use crate::instrument::{AccountKind, Brand, Card, Debit, HolderKind, Instrument, Method, Token};
+use crate::instrument::{
+    AccountKind, Brand, Card, Debit, Expiry, HolderKind, Instrument, Method, Token,
+};
 use crate::money::Money;
 use crate::secret::Secret;
 
@@ -147,6 +149,10 @@ impl Gateway for WorldpayCnp {
                 Instrument::Bank(debit) => account_elements(all, debit),
                 Instrument::Token(saved) => all.element("token", &[], |token| {
                     token.text("cnpToken", saved.token.expose());
+                    // A token is of a number alone.
+                    if let Some(expiry) = &saved.expiry {
+                        token.text("expDate", &month_year(expiry));
+                    }
                     if let Some(cvv) = &saved.cvv {
                         token.text("cardValidationNum", cvv.expose());
                     }
@@ -256,13 +262,16 @@ impl WorldpayCnp {
     }
 }
 
+/// `MMYY`.
+fn month_year(expiry: &Expiry) -> Zeroizing<String> {
+    Zeroizing::new(format!("{:02}{:02}", expiry.expose_month(), expiry.expose_year() % 100))
+}
+
 fn card_elements(all: &mut Xml<'_>, card: &Card) {
     if let Some(zip) = &card.zip {
         all.element("billToAddress", &[], |address| address.text("zip", zip));
     }
     all.element("card", &[], |all| {
-        let (month, year) = (card.expiry.expose_month(), card.expiry.expose_year() % 100);
-        let expiry = Zeroizing::new(format!("{month:02}{year:02}"));
         all.text(
             "type",
             match card.pan.brand() {
@@ -276,7 +285,7 @@ fn card_elements(all: &mut Xml<'_>, card: &Card) {
             },
         );
         all.text("number", card.pan.expose());
-        all.text("expDate", &expiry);
+        all.text("expDate", &month_year(&card.expiry));
         if let Some(cvv) = &card.cvv {
             all.text("cardValidationNum", cvv.expose());
         }

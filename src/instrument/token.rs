@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::{Cvv, Method};
+use super::{Cvv, Expiry, Method};
 
 /// A gateway's name for a card or account it keeps: no card data, and yet it can be charged, so it
 /// is not printed. ASCII without spaces, at most [`TOKEN_MAX`] characters.
@@ -36,6 +36,8 @@ impl fmt::Debug for Token {
 pub struct Saved {
     pub token: Token,
     pub method: Method,
+    /// Of a card: some gateways keep a number and no more.
+    pub expiry: Option<Expiry>,
     /// The card's security code, where it is asked for again.
     pub cvv: Option<Cvv>,
 }

@@ -158,8 +158,8 @@ pub(super) async fn take(line: &mut Line, desk: &Desk, draft: Draft) -> Result<T
         false if left => return Err(Leave::Back),
         false => None,
     };
-    let instrument =
-        crate::instrument::Saved { token: card.token.clone(), method: Method::Card, cvv };
+    let (token, expiry) = (card.token.clone(), Some(card.expiry));
+    let instrument = crate::instrument::Saved { token, method: Method::Card, expiry, cvv };
     Ok(Tendered { card, instrument })
 }
 

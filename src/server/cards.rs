@@ -14,7 +14,8 @@ pub async fn list(
     out: &mut impl Write,
 ) -> Result<bool, String> {
     let store = open(config).await?;
-    let cards = store.cards(account).await.map_err(|error| error.to_string())?;
+    let cards =
+        store.cards(&config.payment.biller, account).await.map_err(|error| error.to_string())?;
     let print = |out: &mut dyn Write| -> io::Result<()> {
         for card in &cards {
             let (year, month) = card.expiry;
@@ -52,8 +53,14 @@ pub async fn delete(
 ) -> Result<bool, String> {
     let Deletion { account, ending, who, why } = deletion;
     may_be_kept(&[&why, &who], &why)?;
+    if account.trim().is_empty() {
+        return Err("whose cards? Write the number of an account".into());
+    }
     let store = open(config).await?;
-    let mut cards = store.cards(Some(&account)).await.map_err(|error| error.to_string())?;
+    let mut cards = store
+        .cards(&config.payment.biller, Some(&account))
+        .await
+        .map_err(|error| error.to_string())?;
     cards.retain(|card| ending.as_ref().is_none_or(|ending| card.last4 == *ending));
     for card in &cards {
         let (who, why) = (who.clone(), why.clone());

@@ -73,6 +73,11 @@ pub async fn run(
         changes(&store, &files, intent, &mut report).await?;
         debits(&store, intent, now_ms, &mut report).await?;
     }
+    // Debits wait whatever the day of their payment, and those presented again are of old ones.
+    let waiting = store.waiting_debits().await.map_err(|error| error.to_string())?;
+    for intent in waiting.iter().filter(|it| payments.iter().all(|(of, ..)| of.id != it.id)) {
+        debits(&store, intent, now_ms, &mut report).await?;
+    }
     files.unknown_to(&store, &filter, &mut report).await?;
     store.close().await;
     written(print(&day, payments.len(), &report, out))?;

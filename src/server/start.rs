@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Counters, Shared, Watched, accounts, ach, bank, bogus, clock, dns, evidence, fingerprint,
@@ -105,6 +105,12 @@ pub(super) async fn open(
     };
     let evidences = evidence::Evidences::open(&config).map_err(StartError::configuration)?;
     let outboxes = ach::command::outboxes(&config, &store).map_err(StartError::configuration)?;
+    for gateway in store.gateways_with_debits().await.unwrap_or_default() {
+        if outboxes.iter().all(|outbox| outbox.id() != gateway) {
+            let fault = "configuration";
+            error!(fault, gateway, "debits wait for this gateway: configure it under its old id");
+        }
+    }
     let shared = Shared {
         policy: Arc::new(policy),
         library: Arc::new(library),

@@ -410,6 +410,8 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         "pragma journal_mode = wal",
         "pragma synchronous = full",
         "pragma foreign_keys = on",
+        // What is wiped leaves no copy in a free page.
+        "pragma secure_delete = on",
     ] {
         connection.execute(pragma).await?;
     }

@@ -73,8 +73,7 @@ impl Paid {
 pub fn card(number: &str, cvv: Option<&str>, zip: Option<&str>) -> Paid {
     let pan = Pan::parse(number).unwrap();
     let cvv = cvv.map(|cvv| Cvv::parse(cvv, pan.brand()).unwrap());
-    let expiry = Expiry::parse("0930", jiff::civil::date(2026, 6, 1)).unwrap();
-    Paid::Card(Card { pan, expiry, cvv, zip: zip.map(|zip| zip.to_string().into()) })
+    Paid::Card(Card { pan, expiry: expiry(), cvv, zip: zip.map(|zip| zip.to_string().into()) })
 }
 
 pub fn account(number: &str, kind: AccountKind, holder_kind: HolderKind) -> Paid {
@@ -84,8 +83,13 @@ pub fn account(number: &str, kind: AccountKind, holder_kind: HolderKind) -> Paid
     Paid::Bank(Debit { account, holder, holder_kind })
 }
 
+pub fn expiry() -> Expiry {
+    Expiry::parse("0930", jiff::civil::date(2026, 6, 1)).unwrap()
+}
+
 pub fn token(text: &str, method: Method) -> Paid {
-    Paid::Token(Saved { token: Token::parse(text).unwrap(), method, cvv: None })
+    let expiry = (method == Method::Card).then(expiry);
+    Paid::Token(Saved { token: Token::parse(text).unwrap(), method, expiry, cvv: None })
 }
 
 pub fn visa() -> Paid {

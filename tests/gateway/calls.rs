@@ -222,7 +222,8 @@ impl World<'_> {
         ensure(!kept || wallet.len() == 1, || format!("told of a kept card: {wallet:?}"))?;
         let Some(card) = wallet.into_iter().next() else { return Ok(()) };
         self.tally.kept += 1;
-        let saved = Saved { token: card.token.clone(), method: Method::Card, cvv: None };
+        let (token, expiry) = (card.token.clone(), Some(card.expiry));
+        let saved = Saved { token, method: Method::Card, expiry, cvv: None };
         let charge = Charge {
             purpose: Purpose::Sale,
             reference: "0197284f-2c00-7a41-8d53-6f0f2f6f3f55",

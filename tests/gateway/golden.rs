@@ -56,6 +56,7 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     let with_code = Paid::Token(Saved {
         token: Token::parse("9001/9002").unwrap(),
         method: Method::Card,
+        expiry: Some(crate::bench::expiry()),
         cvv: Cvv::parse("987", Brand::Visa),
     });
     let mut made = Vec::new();

@@ -308,7 +308,8 @@ fn kept(mut pair: Pair) -> Checked {
     let verdict = pair.charge(&save);
     let approval = approved(&verdict)?;
     let kept = pair.keep(&save, approval).ok_or("no token")?;
-    let saved = Paid::Token(Saved { token: kept.clone(), method: Method::Card, cvv: None });
+    let (method, expiry) = (Method::Card, Some(crate::bench::expiry()));
+    let saved = Paid::Token(Saved { token: kept.clone(), method, expiry, cvv: None });
     let other = Charge {
         total: ringtill::money::Money::usd(7_700),
         ..charge(Purpose::Sale, "0197284f-2c00-7a41-8d53-6f0f2f6f3f55", &saved)
@@ -321,7 +322,8 @@ fn kept(mut pair: Pair) -> Checked {
     ensure(standing == 2, || format!("{standing} charges"))?;
     // With its security code again, where the gateway takes one.
     let cvv = Cvv::parse("987", Brand::Visa);
-    let coded = Paid::Token(Saved { token: kept, method: Method::Card, cvv });
+    let coded =
+        Paid::Token(Saved { token: kept, method, expiry: Some(crate::bench::expiry()), cvv });
     let coded = Charge {
         total: ringtill::money::Money::usd(8_800),
         ..charge(Purpose::Sale, "0197284f-2c00-7a41-8d53-6f0f2f6f3f57", &coded)

@@ -44,6 +44,8 @@ impl Processor {
         let (last4, case) = match (token, bank) {
             ("", true) => (last4(account), judged(account, true)),
             ("", false) => (last4(card), judged(card, false)),
+            // A number that is kept is charged with its expiry, or not at all.
+            (_, false) if at(&["token", "expDate"]).is_none() => (String::new(), Case::Expiry),
             (token, _) => match self.books.kept(token) {
                 Some((last4, _, case)) => (last4, case),
                 None => (String::new(), Case::Number),

@@ -81,9 +81,14 @@ pub fn lock(disk: &dyn Disk, folder: &Path) -> Result<File, String> {
 /// under its name is never overwritten.
 pub fn place(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), String> {
     let path = folder.join(name);
-    if fs::read(&path).is_ok_and(|present| present != bytes) {
-        let path = path.display();
-        return Err(format!("{path} exists with other content; move it away"));
+    match fs::read(&path) {
+        Ok(present) if present != bytes => {
+            let path = path.display();
+            return Err(format!("{path} exists with other content; move it away"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     }
     let temporary = folder.join(format!("{name}.tmp"));
     let written = disk

@@ -122,7 +122,16 @@ impl Desk {
         let seal = |corrected: Option<(String, String)>| {
             // What its bank has said of this account holds, not what the caller knows of it.
             if let Some((fingerprint, sealed)) = corrected {
-                receiver.account = account.unseal(&fingerprint, &sealed)?.account;
+                match account.unseal(&fingerprint, &sealed) {
+                    Ok(corrected) => receiver.account = corrected.account,
+                    // With another key than it was sealed with. The bank corrects it once more.
+                    Err(why) => tracing::error!(
+                        reference,
+                        fault = "configuration",
+                        "a correction by the bank cannot be opened, the account is debited as it \
+                         was keyed: {why}"
+                    ),
+                }
             }
             account.seal(reference, &receiver)
         };

@@ -130,11 +130,11 @@ fn told(intent: &Intent, code: Code) -> String {
         Action::Again => {
             write!(line, ". It may be presented again: `ringtill ach represent {name}`")
         }
-        Action::Block => write!(line, ". This bank account is refused from now on"),
+        Action::Block => write!(line, ". `nacha` refuses this bank account from now on"),
         Action::Stop => write!(
             line,
-            ". No bank account of this customer is debited until you have spoken to them and said \
-             `ringtill ach allow {name}`"
+            ". `nacha` debits no bank account of this customer until you have spoken to them and \
+             said `ringtill ach allow {name}`"
         ),
         Action::Nothing | Action::Dispute => Ok(()),
     };

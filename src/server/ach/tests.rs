@@ -294,6 +294,28 @@ async fn a_return_gives_the_money_back_and_may_be_presented_again_twice() {
 }
 
 #[tokio::test]
+async fn a_debit_presented_again_can_be_taken_out_too() {
+    let bench = Bench::new().await;
+    let intent = bench.debited(1).await;
+    bench.write(NOW).await;
+    let trace = bench.trace(&intent).await;
+    bench.import(&[back(&intent, &trace, "R01")]).await;
+    let account = bench.account();
+    let seal =
+        |old: &str, sealed: &str, new: &str| account.seal(new, &account.unseal(old, sealed)?);
+    let again = bench.store.represent(&intent, ("ann", "asked"), seal, NOW).await.unwrap();
+    assert_eq!(again, Ok(1));
+    // Whatever the day of its payment, it is one that waits.
+    let waiting = bench.store.waiting_debits().await.unwrap();
+    assert_eq!(waiting.iter().map(|it| &it.id).collect::<Vec<_>>(), [&intent.id]);
+    assert_eq!(bench.store.gateways_with_debits().await.unwrap(), [&*bench.account().id]);
+    let taken = bench.store.take_out(&intent.confirmation).await.unwrap();
+    assert_eq!(taken, Ok(intent.confirmation.clone()));
+    assert_eq!(bench.write(NOW + HOUR).await.len(), 1, "what was taken out is in no file");
+    assert!(sealed(&bench).await.iter().all(String::is_empty), "an account number was kept");
+}
+
+#[tokio::test]
 async fn a_debit_is_not_presented_again_after_half_a_year() {
     let bench = Bench::new().await;
     let intent = bench.debited(1).await;

@@ -100,8 +100,11 @@ impl Store {
         if let Some(why) = blocked(&mut tx, &intent, &fingerprint).await? {
             return Ok(Debited::Blocked(why));
         }
-        let query = "select fingerprint, sealed from ach_correction where fingerprint = $1";
-        let corrected = sqlx::query(query).bind(&fingerprint).fetch_optional(&mut *tx).await?;
+        // Another gateway's is sealed with that one's key.
+        let query = "select fingerprint, sealed from ach_correction \
+                     where fingerprint = $1 and gateway = $2";
+        let query = sqlx::query(query).bind(&fingerprint).bind(gateway);
+        let corrected = query.fetch_optional(&mut *tx).await?;
         let corrected = corrected
             .map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?)))
             .transpose()?;
@@ -116,8 +119,7 @@ impl Store {
     /// Takes a debit out that is in no file yet; why not, in words for who asked.
     pub async fn take_out(&self, name: &str) -> Result<Result<String, &'static str>, StoreError> {
         let mut tx = self.pool.begin().await?;
-        let query = "update ach_entry set state = 'void', sealed = '' where attempt = 0 \
-                     and state = 'waiting' \
+        let query = "update ach_entry set state = 'void', sealed = '' where state = 'waiting' \
                      and intent_id in (select id from intent where confirmation = $1)";
         let taken = sqlx::query(query).bind(name).execute(&mut *tx).await?.rows_affected();
         tx.commit().await?;
@@ -131,7 +133,7 @@ impl Store {
             Some(id) => self.debits(&id).await?,
             None => Vec::new(),
         };
-        Ok(match debits.first().map(|debit| debit.state.as_str()) {
+        Ok(match debits.last().map(|debit| debit.state.as_str()) {
             Some("void") => Ok(name.into()),
             Some("returned") => Err("its bank has returned it already"),
             Some(_) => Err("it is in a file for the bank: ask the bank to take it out"),
@@ -173,6 +175,21 @@ impl Store {
         let Some(since_ms) = query.fetch_optional(&mut *tx).await? else { return Ok(None) };
         let fingerprint = intent.fingerprint.map_or(String::new(), |tag| tag.to_string());
         Ok(Some((since_ms, blocked(&mut tx, intent, &fingerprint).await?)))
+    }
+
+    /// Payments whose debit is in no file yet.
+    pub async fn waiting_debits(&self) -> Result<Vec<Intent>, StoreError> {
+        let query = "select * from intent where id in \
+                     (select intent_id from ach_entry where state = 'waiting') order by id";
+        let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(read(row)?.0)).collect()
+    }
+
+    /// Gateways with a debit that waits or a file that is not done.
+    pub async fn gateways_with_debits(&self) -> Result<Vec<String>, StoreError> {
+        let query = "select gateway from ach_entry where state = 'waiting' \
+                     union select gateway from ach_file where done_ms = 0 order by 1";
+        Ok(sqlx::query_scalar(query).fetch_all(&self.pool).await?)
     }
 
     /// The file that was begun and is not done, or a new one of all debits that wait; `None` if
@@ -281,8 +298,8 @@ async fn begin_file(
     if ids.is_empty() {
         return Ok(None);
     }
-    let query = "select count(*) from ach_file where gateway = $1 and day = $2";
-    let query = sqlx::query_scalar(query).bind(wanted.gateway).bind(day);
+    let query = "select count(*) from ach_file where day = $1";
+    let query = sqlx::query_scalar(query).bind(day);
     let files: i64 = query.fetch_one(&mut **tx).await?;
     let modifier = modifier(usize::try_from(files).unwrap_or(usize::MAX)).ok_or_else(|| {
         StoreError::File(format!("{files} files were made on {day}, and a bank takes no more"))
@@ -304,7 +321,7 @@ async fn begin_file(
         .bind(originator)
         .execute(&mut **tx)
         .await?;
-    let first = first_sequence(tx, wanted.gateway, ids.len() as u64).await?;
+    let first = first_sequence(tx, ids.len() as u64).await?;
     for (sequence, entry) in (first..).zip(&ids) {
         let query = "update ach_entry set state = 'filed', file_id = $2, sequence = $3, \
                      trace = $4 where id = $1 and state = 'waiting'";
@@ -319,16 +336,12 @@ async fn begin_file(
     Ok(Some(id))
 }
 
-/// Trace numbers go on from file to file, so that one tells a debit for years.
-async fn first_sequence(
-    tx: &mut Transaction<'_, Any>,
-    gateway: &str,
-    count: u64,
-) -> Result<u64, StoreError> {
+/// Trace numbers go on from file to file, so that one tells a debit for years, whatever its
+/// gateway was called meanwhile.
+async fn first_sequence(tx: &mut Transaction<'_, Any>, count: u64) -> Result<u64, StoreError> {
     let query = "select coalesce(max(sequence), 0) from ach_entry where file_id = \
-                 (select coalesce(max(file_id), 0) from ach_entry where gateway = $1) \
-                 and file_id > 0";
-    let last: i64 = sqlx::query_scalar(query).bind(gateway).fetch_one(&mut **tx).await?;
+                 (select coalesce(max(file_id), 0) from ach_entry) and file_id > 0";
+    let last: i64 = sqlx::query_scalar(query).fetch_one(&mut **tx).await?;
     let last = last.unsigned_abs();
     Ok(if last + count > SEQUENCE_MAX { 1 } else { last + 1 })
 }

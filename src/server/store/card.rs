@@ -59,13 +59,18 @@ impl Store {
         })
     }
 
-    /// Cards that may be charged, of one account or all, newest first.
-    pub async fn cards(&self, account_id: Option<&str>) -> Result<Vec<Listed>, StoreError> {
+    /// Cards of a biller that may be charged, of one account or all, newest first.
+    pub async fn cards(
+        &self,
+        biller: &str,
+        account_id: Option<&str>,
+    ) -> Result<Vec<Listed>, StoreError> {
         let query = "select card.*, card_event.payment from card join card_event \
                      on card_event.card_id = card.id and card_event.event = 'kept' \
-                     where dropped_ms = 0 and ($1 = '' or account_id = $1) \
+                     where dropped_ms = 0 and biller = $3 and ($1 = '' or account_id = $1) \
                      order by created_ms desc, id desc limit $2";
-        let query = sqlx::query(query).bind(account_id.unwrap_or_default()).bind(CARDS_MAX);
+        let query = sqlx::query(query).bind(account_id.unwrap_or_default());
+        let query = query.bind(CARDS_MAX).bind(biller);
         query.fetch_all(&self.pool).await?.iter().map(listed).collect()
     }
 
@@ -272,12 +277,13 @@ mod tests {
         assert_eq!(told, [true, true, false, false, true, false, true, false, true]);
         assert_eq!(store.wallet("acme-water", "A2").await.unwrap(), []);
         assert_eq!(store.wallet("other", "A1").await.unwrap(), []);
-        let listed = store.cards(Some("A1")).await.unwrap();
+        let listed = store.cards("acme-water", Some("A1")).await.unwrap();
         let ids: Vec<&str> = listed.iter().map(|card| &*card.id).collect();
         assert_eq!(ids, ["card-4", "card-3"]);
         assert_eq!((listed[0].expiry, &*listed[0].payment), ((2030, 9), "intent-4"));
-        assert_eq!(store.cards(None).await.unwrap().len(), 2);
-        assert_eq!(store.cards(Some("A2")).await.unwrap(), []);
+        assert_eq!(store.cards("acme-water", None).await.unwrap().len(), 2);
+        assert_eq!(store.cards("other", None).await.unwrap(), []);
+        assert_eq!(store.cards("acme-water", Some("A2")).await.unwrap(), []);
         // What is dropped has no token any more, and who dropped it is known.
         let query = "select token, who, detail from card join card_event on card_id = id \
                      where event = 'dropped' order by id";

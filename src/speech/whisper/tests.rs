@@ -139,6 +139,30 @@ fn a_model_is_asked_for_nothing_but_answers() {
     assert_eq!(engine.shared.states.lock().unwrap().len(), 1);
 }
 
+/// Of several tokens told at once whisper-rs shows what follows the first.
+#[test]
+fn a_text_told_at_once_is_as_likely_as_one_told_token_by_token() {
+    let engine = Whisper::open(&model()).unwrap();
+    let text = [3, 1, 4];
+    let told = engine.shared.ask(&[100; 8_000], |asking| {
+        asking.start = engine.shared.start.clone();
+        let at_once = asking.after(&text)?.to_vec();
+        asking.told.zeroize();
+        let mut last = vec![];
+        for length in 0..=text.len() {
+            last = asking.after(&text[..length])?.to_vec();
+        }
+        // And back to an earlier place.
+        let earlier = asking.after(&text[..1])?.to_vec();
+        Ok((at_once, last, earlier))
+    });
+    let (at_once, last, earlier) = told.unwrap();
+    let apart =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart(&at_once, &last) < 0.01, "{}", apart(&at_once, &last));
+    assert!(apart(&earlier, &last) > 0.1, "{}", apart(&earlier, &last));
+}
+
 #[test]
 fn sums_are_the_built_in_networks() {
     let engine = Whisper::open(&model()).unwrap();
