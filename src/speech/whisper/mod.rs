@@ -123,6 +123,7 @@ impl Engine for Whisper {
             follower: self.built_in.recognizer(field, keyed),
             sound: Zeroizing::new(Vec::with_capacity(SOUND_MAX)),
             shared: self.shared.clone(),
+            used: None,
         })
     }
 }
@@ -135,6 +136,8 @@ struct Listening {
     /// All of it, at 8 kHz.
     sound: Zeroizing<Vec<i16>>,
     shared: Arc<Shared>,
+    /// What was asked; the caller need not wait until it is wiped.
+    used: Option<Used>,
 }
 
 impl Recognizer for Listening {
@@ -181,7 +184,10 @@ impl Recognizer for Listening {
             Ok(texts)
         });
         match asked {
-            Some(texts) => together(&built_in, &texts),
+            Some((texts, used)) => {
+                self.used = Some(used);
+                together(&built_in, &texts)
+            }
             None => built_in,
         }
     }
@@ -224,33 +230,45 @@ fn together(built_in: &Answers, texts: &[Text]) -> Answers {
 }
 
 impl Shared {
-    /// Lets an answer be asked about. What the model kept of it is overwritten before it hears
-    /// another.
+    /// Lets an answer be asked about. What comes with the result is to be dropped once the caller
+    /// has been told.
     fn ask<T>(
-        &self,
+        self: &Arc<Shared>,
         sound: &[i16],
         about: impl FnOnce(&mut Asking<'_>) -> Result<T, whisper_rs::WhisperError>,
-    ) -> Option<T> {
+    ) -> Option<(T, Used)> {
         let kept = self.states.lock().ok().and_then(|mut states| states.pop());
-        let mut state = kept.or_else(|| self.context.create_state().ok())?;
+        let state = kept.or_else(|| self.context.create_state().ok())?;
         let places = places(sound.len());
-        let told = {
-            let mut wide = Zeroizing::new(vec![0.0; places * PLACE]);
-            upsample::double(sound, &mut wide);
-            hear(&mut state, &wide, places).ok().and_then(|()| {
-                let mut asking = Asking::new(self, &mut state);
-                about(&mut asking).ok()
-            })
-        };
-        let silence = vec![0.0; places * PLACE];
-        let wiped = hear(&mut state, &silence, places)
-            .and_then(|()| state.decode(&[self.context.token_sot(); TEXT_MAX], 0, THREADS));
+        let mut used = Used { state: Some(state), places, shared: self.clone() };
+        let mut wide = Zeroizing::new(vec![0.0; places * PLACE]);
+        upsample::double(sound, &mut wide);
+        let state = used.state.as_mut()?;
+        hear(state, &wide, places).ok()?;
+        let told = about(&mut Asking::new(self, state)).ok()?;
+        Some((told, used))
+    }
+}
+
+/// A state that knows what somebody said, until it is dropped: then silence takes the place of it.
+struct Used {
+    state: Option<WhisperState>,
+    places: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        let Used { state, places, shared } = self;
+        let Some(mut state) = state.take() else { return };
+        let silence = vec![0.0; *places * PLACE];
+        let wiped = hear(&mut state, &silence, *places)
+            .and_then(|()| state.decode(&[shared.context.token_sot(); TEXT_MAX], 0, THREADS));
         if wiped.is_ok()
-            && let Ok(mut states) = self.states.lock()
+            && let Ok(mut states) = shared.states.lock()
         {
             states.push(state);
         }
-        told
     }
 }
 

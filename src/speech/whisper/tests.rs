@@ -156,11 +156,35 @@ fn a_text_told_at_once_is_as_likely_as_one_told_token_by_token() {
         let earlier = asking.after(&text[..1])?.to_vec();
         Ok((at_once, last, earlier))
     });
-    let (at_once, last, earlier) = told.unwrap();
-    let apart =
-        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let ((at_once, last, earlier), _) = told.unwrap();
     assert!(apart(&at_once, &last) < 0.01, "{}", apart(&at_once, &last));
     assert!(apart(&earlier, &last) > 0.1, "{}", apart(&earlier, &last));
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_state_knows_nothing_once_it_is_given_back() {
+    let engine = Whisper::open(&model()).unwrap();
+    let first = |state: &mut WhisperState| {
+        state.decode(&engine.shared.start[..1], 0, THREADS).unwrap();
+        state.get_logits().unwrap().to_vec()
+    };
+    let sound: Vec<i16> =
+        WAVE.as_chunks::<2>().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect();
+    let ((), mut used) = engine.shared.ask(&sound, |_| Ok(())).unwrap();
+    let said = first(used.state.as_mut().unwrap());
+    drop(used);
+    let mut state = engine.shared.states.lock().unwrap().pop().unwrap();
+    let mut silent = engine.shared.context.create_state().unwrap();
+    let places = places(sound.len());
+    hear(&mut silent, &vec![0.0; places * PLACE], places).unwrap();
+    let silence = first(&mut silent);
+    assert_eq!(first(&mut state), silence);
+    // Noise for weights makes little of what is said, and still something.
+    assert!(apart(&said, &silence) > 1e-4, "{}", apart(&said, &silence));
 }
 
 #[test]
