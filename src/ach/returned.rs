@@ -129,23 +129,34 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// The records of a file: a line each, or one after the other without line ends.
-fn records(bytes: &[u8]) -> Result<Vec<Result<Fields<'_>, Wrong>>, Damage> {
-    let lines: Vec<&[u8]> = match bytes.contains(&b'\n') {
-        true => bytes.split(|b| *b == b'\n').collect(),
-        false => bytes.chunks(LEN).collect(),
-    };
-    let without_cr = |line: &'_ [u8]| line.len() - usize::from(line.ends_with(b"\r"));
-    let lines = lines.into_iter().map(|line| &line[..without_cr(line)]);
-    let lines: Vec<&[u8]> = lines.collect();
-    // Blank lines are nothing at the end of a file alone.
-    let last = lines.iter().rposition(|line| !line.trim_ascii().is_empty());
-    let Some(last) = last else {
+/// The records of a file, as they are asked for: a line each, or one after the other without line
+/// ends.
+fn records(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Fields<'_>, Wrong>>, Damage> {
+    let Some(last) = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()) else {
         let expected = "the file header, a record that begins with 1".into();
         return Err(Wrong { line: 1, column: 1, expected }.into());
     };
-    let numbered = lines[..=last].iter().enumerate();
-    Ok(numbered.map(|(index, line)| Fields::new(index + 1, line)).collect())
+    let in_lines = bytes.contains(&b'\n');
+    // Blank lines are nothing at the end of a file alone; a record may end in spaces.
+    let end = match in_lines {
+        true => {
+            bytes[last..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |n| last + n)
+        }
+        false => bytes.len().min((last + 1).next_multiple_of(LEN)),
+    };
+    let mut rest = Some(&bytes[..end]);
+    let lines = std::iter::from_fn(move || {
+        let bytes = rest?;
+        let (at, skip) = match in_lines {
+            true => (bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()), 1),
+            false => (bytes.len().min(LEN), 0),
+        };
+        let (line, next) = bytes.split_at(at);
+        let next = next.get(skip..).filter(|next| in_lines || !next.is_empty());
+        rest = next;
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    });
+    Ok(lines.enumerate().map(|(index, line)| Fields::new(index + 1, line)))
 }
 
 struct Reader<I> {

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::{AUTHORISATIONS_YEARS_MIN, Config, LOOPBACK, Listen, Problem, Sip, Speech};
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
+use crate::speech;
 
 mod gateways; // one gateway or several, and what they take
 mod trunks; // what trunks ask of the rest
@@ -365,22 +366,11 @@ impl<'t> Reader<'t> {
     }
 
     fn check_speech(&mut self, speech: &Speech) {
-        let (problem, remedy) = match speech.engine() {
-            None | Some(("digits", None)) => return,
-            Some(("digits", Some(_))) => {
-                ("the built-in engine has its own model", "write engine = \"digits\"")
-            }
-            Some(("whisper", None)) => {
-                ("whisper wants a ggml model", "write engine = \"whisper:/path/ggml-base.bin\"")
-            }
-            Some(("whisper", Some(_))) if cfg!(feature = "whisper") => return,
-            Some(("whisper", Some(_))) => (
-                "this program was built without whisper",
-                "build it with `--features whisper`, or use \"digits\"",
-            ),
-            Some(_) => ("no such engine", "use \"off\", \"digits\" or \"whisper:PATH\""),
-        };
-        self.note("speech", "engine", problem, remedy);
+        let Some((name, model)) = speech.engine() else { return };
+        if let Err(why) = speech::check(name, model.is_some()) {
+            let remedy = "use \"off\", \"digits\" or \"whisper:PATH\"";
+            self.note("speech", "engine", &why.to_string(), remedy);
+        }
     }
 
     fn check_payment(&mut self, config: &Config) {

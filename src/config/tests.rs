@@ -296,8 +296,8 @@ fn an_engine_that_cannot_hear_is_refused() {
         assert_eq!(told(engine), "", "{engine}");
     }
     for (engine, why) in [
-        ("digts", "no such engine"),
-        ("digits:own.bin", "the built-in engine has its own model"),
+        ("digts", "no engine is called `digts`"),
+        ("digits:own.bin", "`digits` has its own model"),
         ("whisper", "whisper wants a ggml model"),
         #[cfg(not(feature = "whisper"))]
         ("whisper:ggml-base.bin", "build it with `--features whisper`"),

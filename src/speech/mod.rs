@@ -92,19 +92,25 @@ pub trait Engine: Send + Sync {
 /// The engines there are.
 pub const NAMES: [&str; 2] = ["digits", "whisper"];
 
+/// Whether there is such an engine, and whether it wants a model as it is given one.
+pub fn check(name: &str, with_model: bool) -> Result<(), OpenError> {
+    match (name, with_model) {
+        ("digits", false) => Ok(()),
+        ("digits", true) => Err(OpenError::Unwanted),
+        ("whisper", false) => Err(OpenError::NoModel),
+        ("whisper", true) if cfg!(feature = "whisper") => Ok(()),
+        ("whisper", true) => Err(OpenError::NotBuilt),
+        (other, _) => Err(OpenError::UnknownName(other.to_string())),
+    }
+}
+
 /// Opens an engine by its name; `model` is the operator's file for those that need one.
 pub fn open(name: &str, model: Option<Vec<u8>>) -> Result<Arc<dyn Engine>, OpenError> {
-    match (name, model) {
-        ("digits", None) => Ok(Arc::new(digits::Digits::new().map_err(OpenError::BuiltIn)?)),
-        ("digits", Some(_)) => Err(OpenError::Unwanted),
-        ("whisper", None) => Err(OpenError::NoModel),
+    check(name, model.is_some())?;
+    match model {
         #[cfg(feature = "whisper")]
-        ("whisper", Some(model)) => {
-            Ok(Arc::new(whisper::Whisper::open(&model).map_err(OpenError::Whisper)?))
-        }
-        #[cfg(not(feature = "whisper"))]
-        ("whisper", Some(_)) => Err(OpenError::NotBuilt),
-        (other, _) => Err(OpenError::UnknownName(other.to_string())),
+        Some(model) => Ok(Arc::new(whisper::Whisper::open(&model).map_err(OpenError::Whisper)?)),
+        _ => Ok(Arc::new(digits::Digits::new().map_err(OpenError::BuiltIn)?)),
     }
 }
 
@@ -117,7 +123,6 @@ pub enum OpenError {
     /// No model was given.
     NoModel,
     /// Its feature was off when this program was built.
-    #[cfg(not(feature = "whisper"))]
     NotBuilt,
     /// The operator's file.
     #[cfg(feature = "whisper")]
@@ -136,7 +141,6 @@ impl std::fmt::Display for OpenError {
             OpenError::NoModel => f.write_str("whisper wants a ggml model: write whisper:PATH"),
             #[cfg(feature = "whisper")]
             OpenError::Whisper(fault) => write!(f, "the file of whisper {fault}"),
-            #[cfg(not(feature = "whisper"))]
             OpenError::NotBuilt => f.write_str(
                 "this program was built without whisper: build it with `--features whisper`, \
                  or use `digits`",

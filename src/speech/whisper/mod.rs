@@ -67,7 +67,7 @@ struct Shared {
     vocabulary: Vocabulary,
     /// What a text begins with; after an example of how answers are written, and without one.
     start: Vec<i32>,
-    /// Of those threads that have asked it something. One is some 200 MB.
+    /// Of those threads that have asked it something. One is some 100 MB.
     states: Mutex<Vec<WhisperState>>,
 }
 
