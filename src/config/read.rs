@@ -397,6 +397,14 @@ impl<'t> Reader<'t> {
                  written notice before it settles, written_notice = true to [payment.bank]",
             );
         }
+        if payment.later.is_some() && payment.saved.is_none() {
+            self.note(
+                "payment",
+                "later",
+                "a payment on a later date is charged to a kept card, and none is kept",
+                "add [payment.saved], or leave [payment.later] out",
+            );
+        }
         if payment.cards.is_empty() && payment.bank.is_none() {
             self.note(
                 "payment",

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::again::{self, Against, Told};
 use super::authorisation::{self, Authorisation, Evidence};
+use super::later::plan::Plan;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, saved};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::{
-    Approval, Charge, Exchange, Fixable, Lookup, Purpose, Route, Search, Verdict,
+    Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Brand, Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::masked;
@@ -33,6 +34,8 @@ pub(super) struct Order {
     pub(super) authorisation: Option<Authorisation>,
     /// The card is to be kept, as its holder agreed.
     pub(super) keep: Option<Consent>,
+    /// It is the first payment of a plan.
+    pub(super) plan: Option<Plan>,
 }
 
 impl Order {
@@ -43,9 +46,18 @@ impl Order {
         amount: Money,
         tender: &Tender,
     ) -> Option<Order> {
+        Order::of(desk, &account.id, amount, tender)
+    }
+
+    pub(super) fn of(
+        desk: &Desk,
+        account_id: &str,
+        amount: Money,
+        tender: &Tender,
+    ) -> Option<Order> {
         let fee = desk.settings.fee(tender.means(), amount)?;
         Some(Order {
-            account_id: account.id.clone(),
+            account_id: account_id.into(),
             amount,
             fee,
             total: amount.checked_add(fee)?,
@@ -55,29 +67,39 @@ impl Order {
             issuer: tender.issuer(desk),
             authorisation: None,
             keep: None,
+            plan: None,
         })
+    }
+
+    /// Only the first payment of the plan is made now.
+    pub(super) fn divided(&mut self, plan: Plan) -> Option<()> {
+        (self.amount, self.fee) = (plan.first, plan.fee);
+        self.total = plan.first.checked_add(plan.fee)?;
+        self.plan = Some(plan);
+        Some(())
     }
 }
 
 /// How a charge ended, as the caller is told.
 pub(super) enum Settled {
-    /// Whether the card is kept, if that was wanted.
-    Approved {
-        confirmation: String,
-        kept: Option<bool>,
-    },
+    Approved { confirmation: String, with: With },
     DeclinedHard,
     DeclinedSoft,
     Fixable(Fixable),
-    Held {
-        confirmation: String,
-    },
+    Held { confirmation: String },
     NotCharged,
     OpenPayment,
     PaidMeanwhile,
-    Pending {
-        confirmation: String,
-    },
+    Pending { confirmation: String },
+}
+
+/// What was wanted together with a payment, and what came of it.
+#[derive(Default)]
+pub(super) struct With {
+    /// The id of the card, if it was to be kept and is.
+    pub(super) kept: Option<Option<String>>,
+    /// The number of the plan, if there was to be one and there is.
+    pub(super) plan: Option<Option<String>>,
 }
 
 /// What is to be paid spoken in full, then accepted by a key that cannot be typed ahead.
@@ -229,11 +251,18 @@ async fn charge_at(
         _ => None,
     };
     let (mut settled, recorded) = conclude(line, &id, confirmation, verdict).await;
-    if let (Settled::Approved { kept, .. }, Some(approval), Some(_)) =
-        (&mut settled, approval, &order.keep)
-    {
-        let token = token(line, route, &sale, approval).await;
-        *kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+    if let (Settled::Approved { with, .. }, Some(approval)) = (&mut settled, approval) {
+        if order.keep.is_some() {
+            let token = token(line, route, &sale, approval).await;
+            with.kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+        }
+        if let Some(plan) = &order.plan {
+            let card = tender.kept().or(with.kept.as_ref().and_then(|kept| kept.as_deref()));
+            with.plan = Some(match card {
+                Some(card) => plan.begin(line, desk, &order.account_id, card).await,
+                None => None,
+            });
+        }
     }
     (settled, not_sent && recorded)
 }
@@ -315,6 +344,7 @@ fn sale<'a>(
         instrument: tender.instrument(),
         account_id: &order.account_id,
         save: order.keep.is_some() && route.takes.save,
+        initiator: Initiator::Customer,
         at_ms,
     }
 }
@@ -398,7 +428,7 @@ async fn conclude(
         Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
         Verdict::Approved(_) => {
             line.note(Note::Confirmation(confirmation.clone()));
-            Settled::Approved { confirmation, kept: None }
+            Settled::Approved { confirmation, with: With::default() }
         }
         Verdict::DeclinedHard => Settled::DeclinedHard,
         Verdict::DeclinedSoft => Settled::DeclinedSoft,
