@@ -157,6 +157,7 @@ fn intent(key: &FingerprintKey, n: u32) -> Intent {
         account_id: format!("account-{n}"),
         amount: Money::usd(10_000),
         fee: Money::usd(200),
+        split: Default::default(),
         means: Means::Card(card.pan.brand()),
         last4: card.pan.last4(),
         fingerprint: Some(key.card(&card.pan)),

@@ -15,7 +15,9 @@ use ringtill::gateway::Approval;
 use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means, luhn_check_digit};
 use ringtill::ledger::reconcile::{self, Row};
 use ringtill::ledger::velocity::Limits;
-use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State, Undo};
+use ringtill::ledger::{
+    Change, Entry, Intent, Origin, Progress, Recorded, Screening, Split, State, Undo,
+};
 use ringtill::money::Money;
 use ringtill::server::store::Store;
 use ringtill::server::store::ach::news::{Piece, Taken};
@@ -578,6 +580,7 @@ impl Bench {
             account_id: format!("A{}", rng.random_range(0..4)),
             amount: Money::usd(rng.random_range(1..3) * 1_000),
             fee: Money::usd(200),
+            split: Split::Total,
             means: means[rng.random_range(0..2)],
             last4: Last4::parse("1111").unwrap(),
             fingerprint: Fingerprint::parse(&letter),

@@ -12,6 +12,7 @@ use crate::sip::Transport;
 use crate::sip::profile::Profile;
 use crate::speech;
 
+mod fees; // where they are charged
 mod gateways; // one gateway or several, and what they take
 mod trunks; // what trunks ask of the rest
 
@@ -221,6 +222,7 @@ impl<'t> Reader<'t> {
         self.check_addresses(config);
         self.check_payment(config);
         self.check_gateways(config);
+        self.check_fees(config);
         self.problems.extend(trunks::problems(config));
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {

@@ -114,6 +114,10 @@ impl Gateway for Bogus {
         "bogus"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],

@@ -105,6 +105,10 @@ gateways! {
 pub trait Gateway: Send + Sync {
     fn name(&self) -> &'static str;
     fn capabilities(&self) -> Capabilities;
+    /// Whether, as it is set, it pays the fee of a charge out apart from the rest.
+    fn splits_fees(&self) -> bool {
+        false
+    }
     /// Verifies, sells or authorises.
     fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot>;
     fn verdict(&self, charge: &Charge<'_>, exchange: &Exchange) -> Verdict;
@@ -127,6 +131,9 @@ pub trait Gateway: Send + Sync {
 /// Gateways that keep cards, for people.
 pub const KEEP_CARDS: &str = "bogus, generic (tokens = true), authorize_net, nmi, stripe, adyen, \
                               worldpay_cnp, cybersource";
+
+/// Gateways that can split the fee off a charge, for people.
+pub const SPLIT_FEES: &str = "bogus, stripe (destination), worldpay_cnp";
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
@@ -260,6 +267,16 @@ mod conformance {
         for (name, gateway) in NAMES.iter().zip(every_gateway()) {
             let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
             assert_eq!(named, gateway.capabilities().tokens, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_split_fees_are_named() {
+        let listed: Vec<&str> = SPLIT_FEES.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            let named = listed.iter().find(|one| one.split(' ').next() == Some(name));
+            let whatever_is_set = named.is_some_and(|one| !one.contains(' '));
+            assert_eq!(gateway.splits_fees(), whatever_is_set, "{name}");
         }
     }
 

@@ -105,6 +105,10 @@ impl Gateway for Stripe {
         "stripe"
     }
 
+    fn splits_fees(&self) -> bool {
+        self.destination.is_some()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,

@@ -110,6 +110,10 @@ impl Gateway for WorldpayCnp {
         "worldpay_cnp"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,

@@ -25,15 +25,18 @@ mod bank;
 mod saved; // cards that are kept for the next call
 mod tender; // a card, keyed or kept, or a bank account
 pub mod authorisation; // of a debit by phone
+mod consent; // the total, accepted by a key
 mod charge;
+mod pair; // a bill and its fee, charged apart
 mod receipt;
 
 pub use authorisation::{Authorisation, Evidence};
 pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
+pub use pair::{WHO as VOIDED_BY, WHY as VOIDED_FOR};
 pub use saved::TERMS as CARD_TERMS;
-pub use settings::{BankSettings, DuplicateMatch, SavedSettings, Settings, Zone};
+pub use settings::{BankSettings, DuplicateMatch, FeeMode, SavedSettings, Settings, Zone};
 
 use again::Told;
 use amount::Choice;
@@ -288,7 +291,7 @@ async fn agreed(
     if before {
         return Ok(true);
     }
-    charge::consent(line, desk, order, tender).await
+    consent::consent(line, desk, order, tender).await
 }
 
 /// The caller has paid before, and once is enough.

@@ -1,6 +1,6 @@
 //! What the caller is told of the outcome, and what may follow.
 
-use super::charge::Settled;
+use super::charge::{FeeEnd, Settled};
 use super::{Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
@@ -30,10 +30,10 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
     line.note(Note::Step("receipt"));
     let bank = retry.method == Method::Bank;
     match settled {
-        Settled::Approved { confirmation, kept } => {
+        Settled::Approved { confirmation, kept, fee } => {
             // A bank may return a debit days later: nobody is told that it was paid.
             let phrase = if bank { "result.submitted" } else { "result.approved" };
-            approved(line, phrase, &confirmation, kept).await;
+            approved(line, phrase, &confirmation, (kept, fee)).await;
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
@@ -43,6 +43,15 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
         Settled::Held { confirmation } => {
             reference(line, "result.held", &confirmation).await;
             Ok(Next::End(Outcome::Pending { confirmation }))
+        }
+        Settled::GivingBack { confirmation } => {
+            reference(line, "result.giving_back", &confirmation).await;
+            Ok(Next::End(Outcome::Pending { confirmation }))
+        }
+        Settled::GivenBack { another: true } => another(line, "result.given_back", &retry).await,
+        Settled::GivenBack { another: false } => {
+            line.tell(phrases(["result.given_back"])).await;
+            Err(Leave::Failed)
         }
         Settled::OpenPayment => {
             line.tell(phrases(["result.open_payment"])).await;
@@ -76,9 +85,20 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
 }
 
 /// The confirmation number, as often as the caller wants to hear it.
-async fn approved(line: &mut Line, result: &'static str, confirmation: &str, kept: Option<bool>) {
+async fn approved(
+    line: &mut Line,
+    result: &'static str,
+    confirmation: &str,
+    (kept, fee): (Option<bool>, FeeEnd),
+) {
     const REPEATS_MAX: usize = 5;
     let mut said = read_out(result, "result.confirmation", confirmation);
+    said.extend(match fee {
+        FeeEnd::Together => None,
+        FeeEnd::Apart => Some(Prompt::Phrase("result.fee_apart")),
+        FeeEnd::Waived => Some(Prompt::Phrase("result.fee_waived")),
+        FeeEnd::Open => Some(Prompt::Phrase("result.fee_open")),
+    });
     let told = kept.map(|kept| if kept { "saved.kept" } else { "saved.not_kept" });
     said.extend(told.map(Prompt::Phrase));
     line.tell(said).await;

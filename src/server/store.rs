@@ -20,13 +20,14 @@ use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 pub mod ach; // debits on their way to the bank, and what it says of them
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
+pub mod pair; // bills and their fees, charged apart
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
 mod settle; // outcomes a person knows
 
 pub use list::Filter;
-use row::{add_step, columns, lookup_wait_ms, move_to, read};
+use row::{add_step, columns, lookup_wait_ms, move_to, read, split_columns};
 pub use settle::Decision;
 
 /// The ledger on disk. Clones share its connections.
@@ -134,6 +135,8 @@ impl Store {
         let result = match entry {
             Entry::Consent(intent) => self.consent(&intent, now_ms).await,
             Entry::Move { id, to } => self.step(&id, &kept(to), now_ms).await,
+            Entry::Undo(change) => return self.record_undo(*change).await,
+            Entry::Undone { change, to } => return self.record_undone(&change, &to, now_ms).await,
             Entry::Keep(card) => self.keep_card(&card, now_ms).await,
             Entry::Drop { card, who, why } => self.drop_card(&card, (&who, &why), now_ms).await,
         };
@@ -143,6 +146,7 @@ impl Store {
     async fn consent(&self, intent: &Intent, now_ms: i64) -> Result<Recorded, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         let (brand, account_kind) = columns(intent.means);
+        let (fee_of, apart, failure, kind, end) = split_columns(&intent.split);
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let inserted = sqlx::query(INSERT)
             .bind(&intent.id)
@@ -163,6 +167,11 @@ impl Store {
             .bind(letters(intent.origin.caller))
             .bind(letters(intent.origin.issuer))
             .bind(&intent.origin.trunk)
+            .bind(fee_of)
+            .bind(apart)
+            .bind(failure)
+            .bind(kind)
+            .bind(end)
             .execute(&mut *tx)
             .await;
         match inserted {
@@ -215,8 +224,8 @@ impl Store {
             "select {}, {}, {}, {}, {}, {}",
             count("caller = $1", false),
             count("caller = $1", true),
-            count("biller = $2 and account_id = $3", false),
-            count("biller = $2 and account_id = $3", true),
+            count("biller = $2 and account_id = $3 and fee_of = ''", false),
+            count("biller = $2 and account_id = $3 and fee_of = ''", true),
             count("issuer = $4", true),
             count("trunk = $5", true),
         );
@@ -252,7 +261,9 @@ impl Store {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let (column, value) = match counted {
             Counted::Caller => ("caller", letters(screening.origin.caller)),
-            Counted::Account => ("biller = $3 and account_id", screening.account_id.clone()),
+            Counted::Account => {
+                ("biller = $3 and fee_of = '' and account_id", screening.account_id.clone())
+            }
             Counted::Issuer => ("issuer", letters(screening.origin.issuer)),
             Counted::Trunk => ("trunk", screening.origin.trunk.clone()),
         };
@@ -324,7 +335,7 @@ impl Store {
         now_ms: i64,
     ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
-        // In the words of the index of open intents, so that no history is read.
+        // In the words of the index of unsettled intents, so that no history is read.
         let query = "select id, state from intent \
                      where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
                      and (select max(at_ms) from step where intent_id = id) < $1";
@@ -426,26 +437,27 @@ const INSERT: &str = "\
 insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
     last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
     unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
-    issuer, trunk, token, approved_minor) \
+    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end) \
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
-    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0)";
+    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23)";
 
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
 select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
-    and (state in ('consented', 'sending', 'unknown') \
+    and fee_of = '' and (state in ('consented', 'sending', 'unknown') \
         or ((state in ('held', 'manual') \
                 or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
             and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
     (4, "cards", include_str!("../../migrations/0004_cards.sql")),
     (5, "ach", include_str!("../../migrations/0005_ach.sql")),
+    (7, "fees", include_str!("../../migrations/0007_fees.sql")),
 ];
 
 fn migrations() -> Migrator {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
-use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, State};
+use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
 use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, SavedSettings, Settings};
 
@@ -214,6 +214,7 @@ pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
         account_id: scene.accounts[0].id.clone(),
         amount: scene.accounts[0].amount_due,
         fee: Money::usd(0),
+        split: Split::Total,
         means: Means::Card(Brand::Visa),
         last4: Last4::parse("1111").unwrap(),
         fingerprint: Some(key().card(&Pan::parse(card).unwrap())),
