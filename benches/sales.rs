@@ -128,6 +128,7 @@ async fn sale(desk: &Desk, n: u32) -> [Duration; 4] {
         reference: &id,
         total,
         fee,
+        surcharge: false,
         instrument: Instrument::Card(&card),
         account_id: &account_id,
         save: false,

@@ -24,6 +24,7 @@ use crate::instrument::{AccountKind, Debit, HolderKind, Instrument, Method, Save
 use crate::money::Money;
 use crate::secret::Secret;
 
+mod fee; // what is said of it
 pub mod simulator; // the processor
 
 pub struct AuthorizeNet {
@@ -125,6 +126,7 @@ impl Gateway for AuthorizeNet {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },
         }
     }
@@ -175,9 +177,7 @@ impl Gateway for AuthorizeNet {
                 all.object("retail", |retail| retail.text("marketType", "1"));
             }
             self.settings(all);
-            if charge.fee.is_positive() {
-                user_field(all, "convenienceFee", &charge.fee.decimal());
-            }
+            fee::fees(all, charge);
             if charge.save || token.is_some() {
                 let name =
                     if charge.save { "isFirstSubsequentAuth" } else { "isStoredCredentials" };
@@ -372,17 +372,6 @@ fn order(all: &mut Object<'_>, reference: &str, description: Option<&str>) {
     all.object("order", |order| {
         order.text("invoiceNumber", &short(reference));
         order.some("description", description.map(|text| first(text, 255)));
-    });
-}
-
-fn user_field(all: &mut Object<'_>, name: &str, value: &str) {
-    all.object("userFields", |fields| {
-        fields.list("userField", |list| {
-            list.object(|field| {
-                field.text("name", name);
-                field.text("value", value);
-            });
-        });
     });
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, save, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, surcharge (the fee is one), currency, account, channel, save, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
@@ -124,6 +124,7 @@ impl Gateway for Bogus {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -170,6 +171,7 @@ impl Gateway for Bogus {
             reference: sale.reference,
             amount: sale.total.minor,
             fee: sale.fee.minor,
+            surcharge: sale.surcharge,
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
@@ -279,6 +281,8 @@ struct SaleBody<'a> {
     reference: &'a str,
     amount: i64,
     fee: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    surcharge: bool,
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
@@ -381,7 +385,8 @@ impl SaleReply {
 }
 
 /// What may be logged of a body.
-const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel", "save"];
+const SHOWN: &[&str] =
+    &["reference", "amount", "fee", "surcharge", "currency", "account", "channel", "save"];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;
@@ -422,6 +427,7 @@ mod tests {
             reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "4471 \"B\"",
             save: false,

@@ -133,7 +133,11 @@ pub const KEEP_CARDS: &str = "bogus, generic (tokens = true), authorize_net, nmi
                               worldpay_cnp, cybersource";
 
 /// Gateways that can split the fee off a charge, for people.
-pub const SPLIT_FEES: &str = "bogus, stripe (destination), worldpay_cnp";
+pub const SPLIT_FEES: &str = "bogus, stripe (destination), adyen (split_account), worldpay_cnp, \
+                              cybersource (service_fee)";
+
+/// Gateways that are told which part of a charge is a surcharge, for people.
+pub const SURCHARGES: &str = "bogus, authorize_net, nmi, worldpay_cnp";
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
@@ -223,6 +227,7 @@ mod conformance {
             reference: "ref 1/ü",
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "A\"1",
             save: false,
@@ -277,6 +282,14 @@ mod conformance {
             let named = listed.iter().find(|one| one.split(' ').next() == Some(name));
             let whatever_is_set = named.is_some_and(|one| !one.contains(' '));
             assert_eq!(gateway.splits_fees(), whatever_is_set, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_are_told_of_surcharges_are_named() {
+        let listed: Vec<&str> = SURCHARGES.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            assert_eq!(gateway.capabilities().surcharge, listed.contains(name), "{name}");
         }
     }
 

@@ -97,6 +97,7 @@ const SHOWN: &[&str] = &[
     "orderId",
     "amount",
     "secondaryAmount",
+    "surchargeAmount",
     "orderSource",
     "type",
     "accType",
@@ -120,6 +121,7 @@ impl Gateway for WorldpayCnp {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -144,8 +146,11 @@ impl Gateway for WorldpayCnp {
         Ok(self.request(name, charge.reference, |all| {
             all.text("orderId", &short(charge.reference));
             all.text("amount", &charge.total.minor.to_string());
-            if charge.fee.is_positive() {
-                all.text("secondaryAmount", &charge.fee.minor.to_string());
+            if let Some(fee) = charge.convenience_fee() {
+                all.text("secondaryAmount", &fee.minor.to_string());
+            }
+            if let Some(surcharge) = charge.surcharge() {
+                all.text("surchargeAmount", &surcharge.minor.to_string());
             }
             all.text("orderSource", "telephone");
             match &charge.instrument {

@@ -272,13 +272,16 @@ impl Journal {
 
     fn progress(&mut self, change: &Change, to: Progress) -> Recorded {
         let found = self.changes.iter_mut().find(|(other, _)| other.id == change.id);
-        match found.filter(|(_, from)| to.predecessors().contains(&from.name())) {
-            Some((_, progress)) => *progress = to.clone(),
+        let id = match found.filter(|(_, from)| to.predecessors().contains(&from.name())) {
+            Some((change, progress)) => {
+                *progress = to.clone();
+                change.intent_id.clone()
+            }
             None => return Recorded::Illegal,
-        }
-        let held = matches!(self.intents.get(&change.intent_id), Some((_, State::Held(..))));
+        };
+        let held = matches!(self.intents.get(&id), Some((_, State::Held(..))));
         if to.took_effect() && held {
-            return self.step(&change.intent_id, State::Declined(GIVEN_BACK.into()));
+            return self.step(&id, State::Declined(GIVEN_BACK.into()));
         }
         Recorded::Stored
     }

@@ -17,9 +17,10 @@
 //! its money is received after all. A payment that was given back has rows of both, in this
 //! or different files, with the same intent; a refund's amount is what was paid back, fee and all.
 //! `declined` and `not_charged` rows tell how an attempt ended. `<brand>` of method `bank` is
-//! `checking` or `savings`. `<fee_kind>` is `surcharge` where `<fee>` is one, else empty. A fee that
-//! is a charge of its own has a row with amount 0.00, and `<fee_of>` is the intent of its bill, whose
-//! row has fee 0.00; if it is `declined` or `not_charged` the bill stands without it, or was voided.
+//! `checking` or `savings`. `<fee_kind>` is `surcharge` where `<fee>` is one, else empty. A fee
+//! that is a charge of its own has a row with amount 0.00, and `<fee_of>` is the intent of its bill,
+//! whose row has fee 0.00; if it is `declined` or `not_charged` the bill stands without it, or was
+//! voided.
 //! Version 1 knew no `voided` and `refunded`, version 2 no `returned` and `represented`, version 3
 //! no `<fee_kind>` and `<fee_of>`.
 

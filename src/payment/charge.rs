@@ -26,6 +26,8 @@ pub(super) struct Order {
     pub(super) total: Money,
     /// The fee is a charge of its own, and what becomes of the bill if it fails.
     pub(super) apart: Option<FeeFailure>,
+    /// The fee is a surcharge.
+    pub(super) surcharge: bool,
     pub(super) means: Means,
     pub(super) last4: Last4,
     pub(super) fingerprint: Fingerprint,
@@ -44,10 +46,16 @@ impl Order {
         amount: Money,
         tender: &Tender,
     ) -> Option<Order> {
-        let fee = desk.settings.fee(tender.means(), amount)?;
+        let surcharge = surcharge(desk, amount, tender)?;
+        let fee = match surcharge.is_positive() {
+            true => surcharge,
+            false => desk.settings.fee(tender.means(), amount)?,
+        };
+        let surcharge = surcharge.is_positive();
         let apart = desk.settings.fee_apart().filter(|_| fee.is_positive());
         Some(Order {
             apart,
+            surcharge,
             account_id: account.id.clone(),
             amount,
             fee,
@@ -59,6 +67,14 @@ impl Order {
             authorisation: None,
             keep: None,
         })
+    }
+}
+
+/// What is put on the payment for its being by credit card; `None` if it does not fit.
+fn surcharge(desk: &Desk, amount: Money, tender: &Tender) -> Option<Money> {
+    match (&desk.settings.surcharge, tender) {
+        (Some(settings), Tender::Card(card)) => settings.of(desk.bins.as_deref(), card, amount),
+        _ => Some(Money::new(0, amount.currency)),
     }
 }
 
@@ -174,8 +190,9 @@ pub(super) struct Leg {
 impl Leg {
     /// What is charged first.
     fn first(order: &Order) -> Leg {
-        let Order { amount, fee, total, apart, .. } = *order;
+        let Order { amount, fee, total, apart, surcharge, .. } = *order;
         match apart {
+            None if surcharge => Leg { amount, fee, total, split: Split::Surcharge },
             None => Leg { amount, fee, total, split: Split::Total },
             Some(failure) => {
                 let none = Money::new(0, fee.currency);
@@ -361,6 +378,7 @@ fn sale<'a>(
         total: leg.total,
         // Of a fee that is charged by itself nothing is split off.
         fee: if leg.split.bill().is_some() { Money::new(0, leg.fee.currency) } else { leg.fee },
+        surcharge: leg.split == Split::Surcharge,
         instrument: tender.instrument(),
         account_id: &order.account_id,
         save: order.keep.is_some() && route.takes.save && leg.split.bill().is_none(),

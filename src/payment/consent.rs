@@ -35,7 +35,7 @@ async fn accept(line: &mut Line, desk: &Desk, order: &Order) -> Result<bool, Lea
     let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
     if fee.is_positive() {
         notice.extend([
-            Prompt::Phrase("consent.fee"),
+            Prompt::Phrase(if order.surcharge { "consent.surcharge" } else { "consent.fee" }),
             Prompt::Amount(fee),
             Prompt::Phrase("consent.fee_added"),
         ]);

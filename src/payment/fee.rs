@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for Written {
 }
 
 /// `2.75` percent in hundredths of a percent.
-fn share<E: Error>(text: &str) -> Result<u16, E> {
+pub(super) fn share<E: Error>(text: &str) -> Result<u16, E> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let hundredths = match !whole.is_empty() && part.len() <= 2 && digits(whole) && digits(part) {

@@ -19,6 +19,7 @@ pub mod banks; // routing numbers and whose they are
 mod greet;
 mod authenticate;
 mod amount;
+pub mod surcharge; // for paying by credit card
 mod again;
 mod card;
 mod bank;
@@ -37,6 +38,7 @@ pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use pair::{WHO as VOIDED_BY, WHY as VOIDED_FOR};
 pub use saved::TERMS as CARD_TERMS;
 pub use settings::{BankSettings, DuplicateMatch, FeeMode, SavedSettings, Settings, Zone};
+pub use surcharge::{Bins, SurchargeSettings};
 
 use again::Told;
 use amount::Choice;
@@ -52,6 +54,8 @@ pub struct Desk {
     pub fingerprints: Arc<FingerprintKey>,
     /// Banks by routing number; `None`: any number with a right checksum is taken.
     pub banks: Option<Arc<Banks>>,
+    /// Whose cards are credit cards; `None`: nobody is surcharged.
+    pub bins: Option<Arc<Bins>>,
     /// Authorisations of debits are recorded; else a written notice follows.
     pub authorisations_recorded: bool,
     pub caller: Caller,

@@ -7,6 +7,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::fee::Fee;
+use super::surcharge::SurchargeSettings;
 use crate::gateway::Fixable;
 use crate::instrument::{Brand, Means};
 use crate::ledger::FeeFailure;
@@ -27,6 +28,8 @@ pub struct Settings {
     /// Another fee for cards of these brands.
     #[serde(deserialize_with = "by_brand")]
     pub card_fees: Vec<(Brand, Fee)>,
+    /// What paying by credit card costs besides. Unset: nothing.
+    pub surcharge: Option<SurchargeSettings>,
     /// How the fee is told from the payment.
     pub fee_mode: FeeMode,
     /// With `two_mid`: the id of the gateway that charges the fee, and nothing else.
@@ -104,6 +107,7 @@ impl Default for Settings {
             biller: "biller".into(),
             fee: Fee::flat(Money::usd(0)),
             card_fees: Vec::new(),
+            surcharge: None,
             fee_mode: FeeMode::Ledger,
             fee_gateway: None,
             fee_failure: FeeFailure::Void,
@@ -202,7 +206,7 @@ fn by_brand<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Brand, Fe
     fees.into_iter().map(|(name, fee)| Ok((brand(&name)?, fee))).collect()
 }
 
-fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
+pub(super) fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     names.iter().map(|name| brand(name)).collect()
 }

@@ -285,6 +285,7 @@ mod tests {
                 reference: &intent.id,
                 total: intent.total().unwrap(),
                 fee: intent.fee,
+                surcharge: false,
                 instrument: Instrument::Card(&card),
                 account_id: &intent.account_id,
                 save: false,

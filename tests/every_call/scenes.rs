@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
-use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, Split, State};
+use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
-use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, SavedSettings, Settings};
+use ringtill::payment::{
+    BankSettings, Banks, Bins, DuplicateMatch, Fee, FeeMode, SavedSettings, Settings,
+};
 
 use crate::NOW_MS;
 use crate::words::{TOKEN, approval};
@@ -24,6 +26,7 @@ pub struct Scene {
     /// Authorisations are recorded.
     pub recorded: bool,
     pub banks: Option<Arc<Banks>>,
+    pub bins: Option<Arc<Bins>>,
     pub caller_placed: bool,
     pub gateways: Gateways,
     /// The account has a card, kept by this gateway.
@@ -37,6 +40,8 @@ pub enum Gateways {
     Two,
     /// The first has failed too often of late.
     FirstRests,
+    /// The first, and one that charges fees alone.
+    Apart,
 }
 
 /// A payment of before this call.
@@ -77,6 +82,7 @@ pub fn scenes() -> Vec<Scene> {
         agent: true,
         recorded: true,
         banks: None,
+        bins: None,
         caller_placed: true,
         gateways: Gateways::One,
         kept_at: None,
@@ -104,6 +110,24 @@ pub fn scenes() -> Vec<Scene> {
         ..scene(name, &known, settings, vec![account("1001", 32_172)])
     };
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
+    let surcharge = toml::from_str("percent = \"3\"\nbins = \"bins.csv\"").unwrap();
+    let surcharged = Settings { surcharge: Some(surcharge), zip: true, ..brief.clone() };
+    let apart = Settings {
+        fee: Fee::flat(Money::usd(200)),
+        fee_mode: FeeMode::TwoMid,
+        fee_gateway: Some("fees".into()),
+        fee_failure: FeeFailure::Void,
+        payee: Some("Acme Water".into()),
+        declines_max: 1,
+        ..brief.clone()
+    };
+    let waived = Settings { fee_failure: FeeFailure::Waive, payee: None, ..apart.clone() };
+    let once_more = Settings { declines_max: 2, payee: None, ..apart.clone() };
+    let two_charges = |name, settings: &Settings| Scene {
+        gateways: Gateways::Apart,
+        agent: false,
+        ..scene(name, &passed_on, settings, vec![account("1001", 32_172)])
+    };
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
@@ -163,6 +187,15 @@ pub fn scenes() -> Vec<Scene> {
             earlier: Some(Earlier::Approved),
             ..kept("a card is kept and was charged before", &same_saved)
         },
+        Scene {
+            // The one card of these callers is a credit card, the other is not known.
+            bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),
+            agent: false,
+            ..scene("surcharged", &passed_on, &surcharged, vec![owing.clone()])
+        },
+        two_charges("the fee apart, or nothing", &apart),
+        two_charges("the fee apart, or waived", &waived),
+        two_charges("the fee apart, and another card", &once_more),
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),

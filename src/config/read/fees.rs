@@ -3,11 +3,14 @@
 use super::Reader;
 use crate::config::Config;
 use crate::gateway::nacha;
+use crate::instrument::Brand;
 use crate::payment::FeeMode;
+use crate::payment::surcharge::{MOST, MOST_VISA};
 
 impl Reader<'_> {
     pub(super) fn check_fees(&mut self, config: &Config) {
         let payment = &config.payment;
+        self.check_surcharge(config);
         if payment.fee_mode == FeeMode::TwoMid {
             return self.check_two_mid(config);
         }
@@ -21,6 +24,33 @@ impl Reader<'_> {
                 let instead = "leave it out, or write fee_mode = \"two_mid\"";
                 self.note("payment", key, &message, instead);
             }
+        }
+    }
+
+    fn check_surcharge(&mut self, config: &Config) {
+        let payment = &config.payment;
+        let Some(surcharge) = &payment.surcharge else { return };
+        let mut note = |message: &str, instead: &str| {
+            self.note("payment", "surcharge", message, instead);
+        };
+        let visa = surcharge.cards.contains(&Brand::Visa);
+        if surcharge.percent > if visa { MOST_VISA } else { MOST } {
+            let message = match visa {
+                true => "payment.surcharge.percent: Visa allows 3 percent at most",
+                false => "payment.surcharge.percent: card networks allow 4 percent at most",
+            };
+            note(message, "write less; without visa in `cards`, 4 at most");
+        }
+        if surcharge.percent == 0 {
+            note("payment.surcharge.percent: that is nothing", "remove [payment.surcharge]");
+        }
+        if payment.has_fees() {
+            let message = "a payment has a convenience fee or a surcharge, not both";
+            note(message, "remove [payment.surcharge], or `fee` and `card_fees`");
+        }
+        if !payment.zip {
+            let message = "whether a surcharge is allowed depends on the card's billing ZIP";
+            note(message, "write zip = true in [payment]");
         }
     }
 

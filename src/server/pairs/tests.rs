@@ -1,6 +1,6 @@
-//! Whole calls whose fee is a charge of its own, on the real ledger, against two simulated gateways:
-//! the server dies at every write and every request, answers get lost, the disk fails, callers hang
-//! up. In the end the gateways' books, the ledger and what the caller was told agree.
+//! Whole calls whose fee is a charge of its own, on the real ledger, against two simulated
+//! gateways: the server dies at every write and every request, answers get lost, the disk fails,
+//! callers hang up. In the end the gateways' books, the ledger and what the caller was told agree.
 
 use std::sync::Arc;
 
@@ -122,6 +122,7 @@ impl Bench {
             routes: self.routes.clone(),
             fingerprints: Arc::new(FingerprintKey::new(&[9; 32]).unwrap()),
             banks: None,
+            bins: None,
             authorisations_recorded: false,
             caller: Caller { number, trusted: true, ..Caller::default() },
             caller_placed: true,
@@ -225,7 +226,7 @@ impl Bench {
         let gone = std::mem::replace(&mut self.store, opened(&self.directory).await);
         gone.close().await;
         self.store.recover(self.now_ms).await.unwrap();
-        for _ in 0..40 {
+        for _ in 0..16 {
             self.now_ms += 180_000;
             self.round().await;
         }

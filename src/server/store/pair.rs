@@ -2,12 +2,13 @@
 
 use sqlx::{Any, Row as _, Transaction};
 
-use super::change::Begun;
+use super::change::{Begun, change};
 use super::row::{add_step, read};
 use super::{LOOKUP_FOR_MS, Store, StoreError};
 use crate::ledger::journal::masked;
 use crate::ledger::split::{Undone, may_give_back, pairing};
 use crate::ledger::{Change, Intent, Pairing, Progress, Recorded, Split, State};
+use crate::money::{Currency, Money};
 
 /// A bill that was charged, and its fee.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,14 +169,30 @@ impl Store {
         }
     }
 
+    async fn stored_change(&self, id: &str) -> Result<Option<Change>, StoreError> {
+        let query = "select change.*, intent.currency from change \
+                     join intent on intent.id = change.intent_id where change.id = $1";
+        let row = sqlx::query(query).bind(id).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let currency: String = row.try_get("currency")?;
+        let currency = Currency::from_code(&currency)
+            .ok_or_else(|| StoreError::Database(format!("change {id} has an unknown currency")))?;
+        Ok(Some(change(&row, Money::new(0, currency))?.0))
+    }
+
     /// [`crate::ledger::Entry::Undone`].
     pub(super) async fn record_undone(
         &self,
-        change: &Change,
+        undone: &Change,
         to: &Progress,
         now_ms: i64,
     ) -> Recorded {
-        match self.progress(change, to, now_ms).await {
+        let done = match self.stored_change(&undone.id).await {
+            Ok(Some(change)) => self.progress(&change, to, now_ms).await,
+            Ok(None) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match done {
             Ok(true) => Recorded::Stored,
             Ok(false) => Recorded::Illegal,
             Err(error) => Recorded::Failed(error.to_string()),
@@ -189,7 +206,7 @@ pub(super) async fn against(
     bill: &Intent,
     whole: bool,
 ) -> Result<Option<String>, StoreError> {
-    if !whole || !matches!(bill.split, Split::Bill { .. }) {
+    if !whole {
         return Ok(None);
     }
     let query = sqlx::query("select * from intent where fee_of = $1 and fee_of <> ''");
