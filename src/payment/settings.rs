@@ -152,9 +152,14 @@ impl Settings {
 
     /// Some payment has a fee, or may have.
     pub fn has_fees(&self) -> bool {
-        let bank = self.bank.iter().filter_map(|bank| bank.fee.as_ref());
+        let mut bank = self.bank.iter().filter_map(|bank| bank.fee.as_ref());
+        self.has_card_fees() || bank.any(Fee::may_be_due)
+    }
+
+    /// Some payment by card has a fee, or may have.
+    pub fn has_card_fees(&self) -> bool {
         let mut all = [&self.fee].into_iter().chain(self.card_fees.iter().map(|(_, fee)| fee));
-        all.any(Fee::may_be_due) || bank.into_iter().any(Fee::may_be_due)
+        all.any(Fee::may_be_due)
     }
 
     /// Whether callers are asked for this field of their card.

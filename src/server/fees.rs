@@ -79,7 +79,7 @@ mod tests {
         let settings = match main {
             "generic" => "url = \"https://b.example\"\ndialect = \"twilio\"\n".to_string(),
             "stripe" => format!("environment = \"sandbox\"\nsecret_key = {key}\n"),
-            "nmi" => format!("environment = \"sandbox\"\nsecurity_key = {key}\n"),
+            "nmi" => format!("base_url = \"https://n.example\"\nsecurity_key = {key}\n"),
             _ => "base_url = \"https://g.example\"\napi_key = \"k\"\n".to_string(),
         };
         let fees = "[[gateway]]\nname = \"bogus\"\nid = \"fees\"\n[gateway.settings]\n\

@@ -44,7 +44,7 @@ impl Reader<'_> {
         if surcharge.percent == 0 {
             note("payment.surcharge.percent: that is nothing", "remove [payment.surcharge]");
         }
-        if payment.has_fees() {
+        if payment.has_card_fees() {
             let message = "a payment has a convenience fee or a surcharge, not both";
             note(message, "remove [payment.surcharge], or `fee` and `card_fees`");
         }
