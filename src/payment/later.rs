@@ -3,7 +3,8 @@
 
 use jiff::civil::Date;
 
-use super::charge::{Order, brand_phrase};
+use super::charge::Order;
+use super::consent::brand_phrase;
 use super::saved::{self, Ways};
 use super::settings::LaterSettings;
 use super::tender::Tender;

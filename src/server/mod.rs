@@ -31,12 +31,14 @@ pub mod evidence; // authorisations of debits on disk
 pub mod explain; // which trunk takes a request, and why
 pub mod later; // what callers have arranged for later
 mod key_file; // keys of the operator's
+mod fees; // what the way fees are charged needs of gateways
 mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateways, opened
 pub mod http_client; // requests to gateways
 pub mod listen; // what is said in a recording
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
+pub mod pairs; // bills whose fee is a charge of its own
 pub mod payments; // `ringtill payments`
 pub mod recognizer; // what callers say, on threads of its own
 pub mod prompts; // the voice: bundled and own files, the synthesis command

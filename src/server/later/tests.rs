@@ -78,6 +78,7 @@ impl Bench {
             reference: &intent.id,
             total: intent.total().unwrap(),
             fee: intent.fee,
+            surcharge: false,
             instrument: Instrument::Card(&card),
             account_id: "A1",
             save: true,
