@@ -156,6 +156,13 @@ impl Journal {
     fn apply(&mut self, entry: Entry) -> Recorded {
         match entry {
             Entry::Consent(intent) => self.consent(*intent),
+            Entry::Sending(intent) => {
+                let id = intent.id.clone();
+                match self.consent(*intent) {
+                    Recorded::Stored => self.step(&id, State::Sending),
+                    refused => refused,
+                }
+            }
             Entry::Move { id, to } => self.step(&id, kept(to)),
             Entry::Keep(card) => self.keep(*card),
             Entry::Drop { card, why, .. } => self.drop_card(&card, &why),

@@ -7,7 +7,7 @@ use super::again::{self, Against, Told};
 use super::authorisation::{self, Authorisation, Evidence};
 use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Leave, Line, Note, saved};
+use super::{Desk, Leave, Line, Note, later, phrases, saved};
 use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
@@ -182,7 +182,7 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = spent(line, tender, settled).await;
+    let settled = spent(line, desk, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
@@ -190,15 +190,24 @@ pub(super) async fn charge(
     }
 }
 
-/// A card that is kept and will never be charged again is dropped: nobody can correct it.
-async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
+/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
+/// the gateway does not know may be known again once its keys or its merchant are the right ones.
+async fn spent(line: &mut Line, desk: &Desk, tender: &Tender, settled: Settled) -> Settled {
     let Tender::Saved(kept) = tender else { return settled };
     match settled {
-        Settled::DeclinedHard => {}
-        Settled::Fixable(field) if saved::is_spent(field) => {}
+        Settled::Fixable(Fixable::Number) => {
+            let gateway = kept.card.gateway.as_str().into();
+            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
+        }
+        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            let arranged = later::standing::with_card(line, desk, &kept.card).await;
+            saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+            if arranged {
+                line.tell(phrases(["later.stopped"])).await;
+            }
+        }
         settled => return settled,
     }
-    saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
     Settled::DeclinedHard
 }
 
@@ -221,11 +230,13 @@ async fn charge_at(
             return (not_charged(line, &id, "consent not journalled").await, false);
         }
     }
-    if !kept(line, desk, order, (&id, &confirmation)).await {
-        return (not_charged(line, &id, "the authorisation was not kept").await, false);
-    }
-    if move_to(line, &id, State::Sending).await != Recorded::Stored {
-        return (not_charged(line, &id, "sending not journalled").await, false);
+    if needs_evidence(order) {
+        if !kept(line, desk, order, (&id, &confirmation)).await {
+            return (not_charged(line, &id, "the authorisation was not kept").await, false);
+        }
+        if move_to(line, &id, State::Sending).await != Recorded::Stored {
+            return (not_charged(line, &id, "sending not journalled").await, false);
+        }
     }
     line.note(Note::Charging { reference: id.clone(), gateway: route.id.clone() });
     let started_ms = line.wall_ms();
@@ -281,8 +292,14 @@ async fn token(
     }
 }
 
-/// Writes the intent down; its reference, its confirmation number and what the ledger said. A
-/// conflict may be a confirmation number drawn before: another is drawn before it is believed.
+/// Whether something must be kept between consent and request: of a debit its authorisation.
+fn needs_evidence(order: &Order) -> bool {
+    matches!(order.means, Means::Bank(_))
+}
+
+/// Writes the intent down, as about to be sent if nothing comes before that; its reference, its
+/// confirmation number and what the ledger said. A conflict may be a confirmation number drawn
+/// before: another is drawn before it is believed.
 async fn journal(
     line: &mut Line,
     desk: &Desk,
@@ -294,7 +311,9 @@ async fn journal(
     for _ in 0..TRIES {
         let intent = intent(line, desk, route, order);
         let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
-        let recorded = line.record(Entry::Consent(Box::new(intent))).await;
+        let intent = Box::new(intent);
+        let entry = if needs_evidence(order) { Entry::Consent } else { Entry::Sending };
+        let recorded = line.record(entry(intent)).await;
         last = (id, confirmation, recorded);
         if last.2 != Recorded::Conflict {
             break;
@@ -303,22 +322,16 @@ async fn journal(
     last
 }
 
-/// Whether all is kept that must be before this order is carried out: of a debit its holder's
-/// authorisation, of a card nothing.
+/// Whether the holder's authorisation of a debit is kept; there is none without.
 async fn kept(line: &mut Line, desk: &Desk, order: &Order, (id, number): (&str, &str)) -> bool {
-    match (&order.authorisation, order.means) {
-        (None, Means::Card(_)) => true,
-        (None, Means::Bank(_)) => false,
-        (Some(authorisation), _) => {
-            let evidence = Evidence {
-                reference: id.into(),
-                confirmation: number.into(),
-                call_id: desk.call_id.clone(),
-                authorisation: authorisation.clone(),
-            };
-            line.keep(evidence).await
-        }
-    }
+    let Some(authorisation) = &order.authorisation else { return false };
+    let evidence = Evidence {
+        reference: id.into(),
+        confirmation: number.into(),
+        call_id: desk.call_id.clone(),
+        authorisation: authorisation.clone(),
+    };
+    line.keep(evidence).await
 }
 
 fn sale<'a>(

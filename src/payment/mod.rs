@@ -132,6 +132,12 @@ pub enum Note {
     Disarranged {
         number: String,
     },
+    /// The gateway that keeps a card does not know it: another merchant's keys, or it was deleted
+    /// there. It is not offered again on this call.
+    NotKnown {
+        last4: Last4,
+        gateway: Arc<str>,
+    },
     Charging {
         reference: String,
         gateway: Arc<str>,

@@ -331,6 +331,12 @@ impl Task {
             Note::Dropped { .. } => info!(call, "a kept card was refused for good: dropped"),
             Note::Arranged { kind, number } => info!(call, kind, number, "arranged for later"),
             Note::Disarranged { number } => info!(call, number, "cancelled by the caller"),
+            Note::NotKnown { gateway, .. } => tracing::warn!(
+                call,
+                gateway = &**gateway,
+                "the gateway does not know a kept card: are its keys of the same merchant as \
+                 before? If it was deleted there, `ringtill cards delete` it here"
+            ),
             Note::Charging { reference, gateway } => {
                 info!(call, reference, gateway = &**gateway, "charging");
             }

@@ -63,7 +63,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 6],
+    tasks: [JoinHandle<()>; 7],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -128,6 +128,7 @@ impl Server {
             tokio::spawn(debit_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
             tokio::spawn(charge_later(shared.clone())),
+            tokio::spawn(checkpoint_regularly(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
     }
@@ -357,6 +358,17 @@ async fn charge_later(shared: Arc<Shared>) {
                 let fault = "configuration";
                 error!(fault, arrangements, "they are not charged: [payment.later] is not set");
             }
+        }
+    }
+}
+
+async fn checkpoint_regularly(shared: Arc<Shared>) {
+    /// Twenty payments a second leave a megabyte.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(error) = shared.store.checkpoint().await {
+            warn!(%error, "the ledger's log is not brought into its file");
         }
     }
 }

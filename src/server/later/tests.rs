@@ -176,6 +176,7 @@ impl Bench {
             min_payment: None,
             max_payment: None,
             due_date: due,
+            may: crate::account::May::default(),
         };
         let mut builder = directory::Builder::new(crate::money::Currency::USD);
         assert!(builder.push(&account));
