@@ -378,6 +378,12 @@ impl Config {
         read::config(text, profile)
     }
 
+    /// Whether a gateway charges fees and nothing else.
+    pub fn is_fee_gateway(&self, gateway: &Gateway) -> bool {
+        let apart = self.payment.fee_mode == payment::FeeMode::TwoMid;
+        apart && self.payment.fee_gateway.as_deref() == Some(gateway.id())
+    }
+
     /// The longest that a charge may be without an answer.
     pub fn gateway_limit(&self) -> Duration {
         let own = self.gateways.iter().filter_map(|gateway| gateway.limit_ms);

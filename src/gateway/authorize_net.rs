@@ -26,6 +26,7 @@ use crate::money::Money;
 use crate::secret::Secret;
 
 mod stored; // what is said of a card that is kept
+mod fee; // what is said of it
 pub mod simulator; // the processor
 
 pub struct AuthorizeNet {
@@ -127,6 +128,7 @@ impl Gateway for AuthorizeNet {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },
         }
     }
@@ -177,9 +179,7 @@ impl Gateway for AuthorizeNet {
                 all.object("retail", |retail| retail.text("marketType", "1"));
             }
             stored::settings(all, self.duplicate_window_s, charge.initiator);
-            if charge.fee.is_positive() {
-                user_field(all, "convenienceFee", &charge.fee.decimal());
-            }
+            fee::fees(all, charge);
             stored::options(all, charge, token.is_some());
         }))
     }
@@ -359,17 +359,6 @@ fn order(all: &mut Object<'_>, reference: &str, description: Option<&str>) {
     all.object("order", |order| {
         order.text("invoiceNumber", &short(reference));
         order.some("description", description.map(|text| first(text, 255)));
-    });
-}
-
-fn user_field(all: &mut Object<'_>, name: &str, value: &str) {
-    all.object("userFields", |fields| {
-        fields.list("userField", |list| {
-            list.object(|field| {
-                field.text("name", name);
-                field.text("value", value);
-            });
-        });
     });
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, save, initiator, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, surcharge (the fee is one), currency, account, channel, save, initiator, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
@@ -116,12 +116,17 @@ impl Gateway for Bogus {
         "bogus"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -174,6 +179,7 @@ impl Gateway for Bogus {
             reference: sale.reference,
             amount: sale.total.minor,
             fee: sale.fee.minor,
+            surcharge: sale.surcharge,
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
@@ -284,6 +290,8 @@ struct SaleBody<'a> {
     reference: &'a str,
     amount: i64,
     fee: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    surcharge: bool,
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
@@ -388,7 +396,8 @@ impl SaleReply {
 }
 
 /// What may be logged of a body.
-const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel", "save"];
+const SHOWN: &[&str] =
+    &["reference", "amount", "fee", "surcharge", "currency", "account", "channel", "save"];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;
@@ -429,6 +438,7 @@ mod tests {
             reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "4471 \"B\"",
             save: false,

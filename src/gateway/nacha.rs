@@ -44,6 +44,7 @@ impl Gateway for Nacha {
             bank: true,
             tokens: false,
             token_cvv: false,
+            surcharge: false,
             repeat: Repeat::Replays,
         }
     }
@@ -168,6 +169,7 @@ mod tests {
             reference: "0196-a",
             total,
             fee: Money::usd(0),
+            surcharge: false,
             instrument: Instrument::Bank(debit),
             account_id: "1001",
             save: false,

@@ -108,6 +108,7 @@ impl Gateway for Nmi {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Refuses { window_s: self.dup_seconds },
         }
     }
@@ -129,6 +130,9 @@ impl Gateway for Nmi {
             );
             if charge.purpose != Purpose::Verify {
                 form.field("amount", &charge.total.decimal());
+            }
+            if let Some(surcharge) = charge.surcharge() {
+                form.field("surcharge", &surcharge.decimal());
             }
             form.field("currency", charge.total.currency.code());
             form.field("orderid", charge.reference);

@@ -98,6 +98,7 @@ const SHOWN: &[&str] = &[
     "orderId",
     "amount",
     "secondaryAmount",
+    "surchargeAmount",
     "orderSource",
     "type",
     "accType",
@@ -111,12 +112,17 @@ impl Gateway for WorldpayCnp {
         "worldpay_cnp"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -141,8 +147,11 @@ impl Gateway for WorldpayCnp {
         Ok(self.request(name, charge.reference, |all| {
             all.text("orderId", &short(charge.reference));
             all.text("amount", &charge.total.minor.to_string());
-            if charge.fee.is_positive() {
-                all.text("secondaryAmount", &charge.fee.minor.to_string());
+            if let Some(fee) = charge.convenience_fee() {
+                all.text("secondaryAmount", &fee.minor.to_string());
+            }
+            if let Some(surcharge) = charge.surcharge() {
+                all.text("surchargeAmount", &surcharge.minor.to_string());
             }
             all.text(
                 "orderSource",

@@ -7,6 +7,7 @@ use crate::money::Money;
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod change; // voids, refunds and returns
+pub mod split; // a bill and its fee, in one charge or in two
 pub mod card; // cards that callers have kept for their next payments
 pub mod arrangement; // payments by kept cards that are arranged for later
 pub mod velocity; // how fast cards are tried
@@ -17,6 +18,7 @@ pub use arrangement::{Arrangement, Instalment, Wallet};
 pub use card::{Consent, SavedCard};
 pub use change::{Change, Progress, Undo};
 pub use screen::{Earlier, Screened, Screening};
+pub use split::{FeeFailure, Pairing, Split};
 
 /// One payment, from consent to its end. No card data: what kind it was, the last four digits, and
 /// fingerprints that mean nothing without their key.
@@ -29,6 +31,7 @@ pub struct Intent {
     pub account_id: String,
     pub amount: Money,
     pub fee: Money,
+    pub split: Split,
     pub means: Means,
     pub last4: Last4,
     /// Of the card or account; `None` in payments of before there were any.
@@ -148,6 +151,13 @@ pub enum Entry {
     },
     /// A card is kept, as its holder agreed.
     Keep(Box<SavedCard>),
+    /// A payment is to be given back, all that is left of it.
+    Undo(Box<Change>),
+    /// How giving it back goes on.
+    Undone {
+        change: Box<Change>,
+        to: Progress,
+    },
     /// A card of this id is charged no more: who says so, and why.
     Drop {
         card: String,
@@ -196,7 +206,7 @@ mod tests {
 #[cfg(test)]
 pub(crate) mod sample {
     use super::arrangement::{Agreement, Kind};
-    use super::{Arrangement, Consent, Instalment, Intent, Origin, SavedCard, State};
+    use super::{Arrangement, Consent, Instalment, Intent, Origin, SavedCard, Split, State};
     use crate::gateway::Approval;
     use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token, luhn_check_digit};
     use crate::money::Money;
@@ -215,6 +225,7 @@ pub(crate) mod sample {
             account_id: account.into(),
             amount: Money::usd(32_172),
             fee: Money::usd(200),
+            split: Split::Total,
             means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
             fingerprint: fingerprint("a"),

@@ -161,6 +161,8 @@ mod tests {
             amount: Money::usd(32_172),
             fee: Money::usd(fee),
             total: Money::usd(32_172 + fee),
+            apart: None,
+            surcharge: false,
             means: Means::Bank(AccountKind::Checking),
             last4: account.last4(),
             fingerprint: crate::instrument::Fingerprint::parse(&"a".repeat(32)).unwrap(),

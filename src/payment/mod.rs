@@ -19,6 +19,7 @@ pub mod banks; // routing numbers and whose they are
 mod greet;
 mod authenticate;
 mod amount;
+pub mod surcharge; // for paying by credit card
 mod again;
 mod card;
 mod bank;
@@ -26,15 +27,21 @@ mod saved; // cards that are kept for the next call
 mod later; // on a date, in instalments, by AutoPay
 mod tender; // a card, keyed or kept, or a bank account
 pub mod authorisation; // of a debit by phone
+mod consent; // the total, accepted by a key
 mod charge;
+mod pair; // a bill and its fee, charged apart
 mod receipt;
 
 pub use authorisation::{Authorisation, Evidence};
 pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
+pub use pair::{WHO as VOIDED_BY, WHY as VOIDED_FOR};
 pub use saved::TERMS as CARD_TERMS;
-pub use settings::{BankSettings, DuplicateMatch, LaterSettings, SavedSettings, Settings, Zone};
+pub use settings::{
+    BankSettings, DuplicateMatch, FeeMode, LaterSettings, SavedSettings, Settings, Zone,
+};
+pub use surcharge::{Bins, SurchargeSettings};
 
 use again::Told;
 use amount::Choice;
@@ -51,6 +58,8 @@ pub struct Desk {
     pub fingerprints: Arc<FingerprintKey>,
     /// Banks by routing number; `None`: any number with a right checksum is taken.
     pub banks: Option<Arc<Banks>>,
+    /// Whose cards are credit cards; `None`: nobody is surcharged.
+    pub bins: Option<Arc<Bins>>,
     /// Authorisations of debits are recorded; else a written notice follows.
     pub authorisations_recorded: bool,
     pub caller: Caller,
@@ -123,6 +132,12 @@ pub enum Note {
     Dropped {
         last4: Last4,
     },
+    /// The gateway that keeps a card does not know it: another merchant's keys, or it was deleted
+    /// there. It is not offered again on this call.
+    NotKnown {
+        last4: Last4,
+        gateway: Arc<str>,
+    },
     /// A kept card is to be charged later: once, by AutoPay or a plan.
     Arranged {
         kind: &'static str,
@@ -131,12 +146,6 @@ pub enum Note {
     /// The caller has cancelled what was arranged.
     Disarranged {
         number: String,
-    },
-    /// The gateway that keeps a card does not know it: another merchant's keys, or it was deleted
-    /// there. It is not offered again on this call.
-    NotKnown {
-        last4: Last4,
-        gateway: Arc<str>,
     },
     Charging {
         reference: String,
@@ -317,7 +326,7 @@ async fn agreed(
         When::Ended(outcome) => return Ok(Some(outcome)),
         When::Plan(plan) => return order.divided(plan).map(|()| None).ok_or(Leave::Failed),
     }
-    if charge::consent(line, desk, order, tender).await? {
+    if consent::consent(line, desk, order, tender).await? {
         return Ok(None);
     }
     line.tell(phrases(["consent.cancelled", "bye.plain"])).await;

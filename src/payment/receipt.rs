@@ -1,6 +1,6 @@
 //! What the caller is told of the outcome, and what may follow.
 
-use super::charge::{Settled, With};
+use super::charge::{FeeEnd, Settled, With};
 use super::later::autopay::{self, Offer};
 use super::{Desk, Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
@@ -51,6 +51,15 @@ pub(super) async fn tell(
             reference(line, "result.held", &confirmation).await;
             Ok(Next::End(Outcome::Pending { confirmation }))
         }
+        Settled::GivingBack { confirmation } => {
+            reference(line, "result.giving_back", &confirmation).await;
+            Ok(Next::End(Outcome::Pending { confirmation }))
+        }
+        Settled::GivenBack { another: true } => another(line, "result.given_back", &retry).await,
+        Settled::GivenBack { another: false } => {
+            line.tell(phrases(["result.given_back"])).await;
+            Err(Leave::Failed)
+        }
         Settled::OpenPayment => {
             line.tell(phrases(["result.open_payment"])).await;
             Err(Leave::Failed)
@@ -90,6 +99,12 @@ async fn approved(
     (with, offer): (With, Option<Offer>),
 ) {
     let mut said = read_out(result, "result.confirmation", confirmation);
+    said.extend(match with.fee {
+        FeeEnd::Together => None,
+        FeeEnd::Apart => Some(Prompt::Phrase("result.fee_apart")),
+        FeeEnd::Waived => Some(Prompt::Phrase("result.fee_waived")),
+        FeeEnd::Open => Some(Prompt::Phrase("result.fee_open")),
+    });
     let told = |of: &Option<Option<String>>, [yes, no]: [&'static str; 2]| {
         of.as_ref().map(|of| Prompt::Phrase(if of.is_some() { yes } else { no }))
     };

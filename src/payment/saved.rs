@@ -1,7 +1,8 @@
 //! Cards that are kept for an account: offered on the next call, and kept if their holder agrees
 //! before the gateway is asked to.
 
-use super::charge::{Order, brand_phrase};
+use super::charge::Order;
+use super::consent::brand_phrase;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;

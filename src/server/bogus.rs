@@ -263,6 +263,7 @@ mod tests {
             reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "A1",
             save: false,

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::ach::{Account, Desk};
 use super::bank;
 use super::bogus::BogusHost;
+use super::fees;
 use super::http_client::{Connections, HttpClient};
 use super::store::Store;
 use crate::config::{self, Config};
@@ -160,6 +161,7 @@ fn route(
         ));
     }
     let save = keeps(config, settings, &*gateway)?;
+    fees::charged_at(config, settings, &*gateway)?;
     let limit_ms = settings.limit_ms.unwrap_or(config.payment.gateway_limit_ms);
     let patience = Patience {
         failures_max: settings.failures_max,
@@ -172,6 +174,11 @@ fn route(
         },
         bank: settings.bank.unwrap_or(able.bank),
         save,
+    };
+    // No bill goes to the gateway of the fees.
+    let takes = match config.is_fee_gateway(settings) {
+        true => Takes { cards: Vec::new(), bank: false, save: false },
+        false => takes,
     };
     let mut route = Route::new(settings.id(), gateway).patience(patience);
     route.takes = takes;

@@ -16,7 +16,7 @@ use crate::gateway::{Charge, Exchange, Initiator, Purpose, Request, Route, Route
 use crate::instrument::{Instrument, Means, Method, Saved};
 use crate::ledger::arrangement::{CARD_DROPPED, Kind, intent_id};
 use crate::ledger::{
-    Entry, FOR_GOOD, Instalment, Intent, Origin, Recorded, SavedCard, Screening, State,
+    Entry, FOR_GOOD, Instalment, Intent, Origin, Recorded, SavedCard, Screening, Split, State,
     confirmation,
 };
 use crate::money::Money;
@@ -239,6 +239,7 @@ impl Scheduler {
             reference: &intent.id,
             total: intent.total().unwrap_or(intent.amount),
             fee: intent.fee,
+            surcharge: false,
             instrument: Instrument::Token(&saved),
             account_id: &intent.account_id,
             save: false,
@@ -416,7 +417,8 @@ const SOFT: [&str; 4] = ["declined", "wrong cvv", "wrong zip", NOT_KNOWN];
 /// The gateway does not know the card: its keys may be another merchant's.
 const NOT_KNOWN: &str = "wrong number";
 
-/// Whether what the gateway did not like about a kept card is wrong with it for good.
+/// Whether what the gateway did not like about a kept card is wrong with it for good. One that it
+/// does not know may be known again, with the keys of the right merchant.
 fn is_for_good(why: &str) -> bool {
     [FOR_GOOD, "wrong expiry"].contains(&why)
 }
@@ -429,6 +431,7 @@ fn intent(due: &Due, amount: Money, card: &SavedCard, now_ms: i64) -> Intent {
         account_id: due.account_id.clone(),
         amount,
         fee: due.fee,
+        split: Split::Total,
         means: Means::Card(card.brand),
         last4: card.last4,
         fingerprint: Some(card.fingerprint),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::clock;
 use super::gateway::Gateways;
 use super::store::{Recovered, Store, StoreError, Unresolved};
+use super::{clock, pairs};
 use crate::gateway::{
     Act, Exchange, Found, Lookup, Modification, Purpose, Repeat, Request, Route, Routes, Search,
 };
@@ -85,13 +85,15 @@ impl Resolver {
         let routes = &self.gateways.routes;
         let mut all = round(&self.store, routes, now_ms, send).await?;
         all.add(changes(&self.store, routes, now_ms, send).await?);
+        let pairs = pairs::step(&self.store, routes, now_ms, send).await?;
+        all.resolved += pairs.ended + pairs.voided;
         Ok(all)
     }
 }
 
 /// Asks again for voids and refunds without a definitive answer: with the same reference, where
 /// the gateway knows it again. Elsewhere a second refund would be another one, so a person looks.
-async fn changes<F: Future<Output = Exchange>>(
+pub(super) async fn changes<F: Future<Output = Exchange>>(
     store: &Store,
     routes: &Routes,
     now_ms: i64,
@@ -283,6 +285,7 @@ mod tests {
                 reference: &intent.id,
                 total: intent.total().unwrap(),
                 fee: intent.fee,
+                surcharge: false,
                 instrument: Instrument::Card(&card),
                 account_id: &intent.account_id,
                 save: false,

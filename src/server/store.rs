@@ -21,6 +21,7 @@ pub mod ach; // debits on their way to the bank, and what it says of them
 pub mod arrangement; // what is to be charged later
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
+pub mod pair; // bills and their fees, charged apart
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
@@ -139,6 +140,8 @@ impl Store {
             Entry::Consent(intent) => self.consent(&intent, false, now_ms).await,
             Entry::Sending(intent) => self.consent(&intent, true, now_ms).await,
             Entry::Move { id, to } => self.step(&id, &kept(to), now_ms).await,
+            Entry::Undo(change) => return self.record_undo(*change).await,
+            Entry::Undone { change, to } => return self.record_undone(&change, &to, now_ms).await,
             Entry::Keep(card) => self.keep_card(&card, now_ms).await,
             Entry::Drop { card, who, why } => self.drop_card(&card, (&who, &why), now_ms).await,
             Entry::Arrange(new) => self.arrange(&new, now_ms).await,
@@ -187,8 +190,8 @@ impl Store {
              counted left join ({EARLIER}) earlier on true",
             count("caller = $7", false),
             count("caller = $7", true),
-            count("biller = $1 and account_id = $2", false),
-            count("biller = $1 and account_id = $2", true),
+            count("biller = $1 and account_id = $2 and fee_of = ''", false),
+            count("biller = $1 and account_id = $2 and fee_of = ''", true),
             count("issuer = $8", true),
             count("trunk = $9", true),
         );
@@ -237,7 +240,9 @@ impl Store {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let (column, value) = match counted {
             Counted::Caller => ("caller", letters(screening.origin.caller)),
-            Counted::Account => ("biller = $3 and account_id", screening.account_id.clone()),
+            Counted::Account => {
+                ("biller = $3 and fee_of = '' and account_id", screening.account_id.clone())
+            }
             Counted::Issuer => ("issuer", letters(screening.origin.issuer)),
             Counted::Trunk => ("trunk", screening.origin.trunk.clone()),
         };
@@ -309,7 +314,7 @@ impl Store {
         now_ms: i64,
     ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
-        // In the words of the index of open intents, so that no history is read.
+        // In the words of the index of unsettled intents, so that no history is read.
         let query = "select id, state from intent \
                      where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
                      and (select max(at_ms) from step where intent_id = id) < $1";
@@ -420,20 +425,21 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
 select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
-    and (state in ('consented', 'sending', 'unknown') \
+    and fee_of = '' and (state in ('consented', 'sending', 'unknown') \
         or ((state in ('held', 'manual') \
                 or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
             and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
     (4, "cards", include_str!("../../migrations/0004_cards.sql")),
     (5, "ach", include_str!("../../migrations/0005_ach.sql")),
     (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
+    (7, "fees", include_str!("../../migrations/0007_fees.sql")),
 ];
 
 fn migrations() -> Migrator {

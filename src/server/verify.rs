@@ -84,6 +84,7 @@ async fn test_one(
         reference: &reference,
         total: Money::new(0, config.payment.currency()),
         fee: Money::new(0, config.payment.currency()),
+        surcharge: false,
         instrument: Instrument::Card(&card),
         account_id: "test",
         save: false,

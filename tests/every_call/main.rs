@@ -24,12 +24,14 @@ use ringtill::secret::Keys;
 
 mod choices;
 mod later; // what is arranged for later
+mod pair; // fees that are charges of their own
 mod saved; // cards that are kept
 mod scenes;
 mod words;
 
 use choices::Choices;
 use later::{Arranging, standing};
+use pair::Pair;
 use saved::Keeping;
 use scenes::{
     EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes, wallet,
@@ -110,12 +112,14 @@ fn run(scene: &Scene, choices: &mut Choices) {
         keeping: Keeping::default(),
         arranging: Arranging::default(),
         asked: Vec::new(),
+        pair: Pair::default(),
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
         routes: Arc::new(routes(scene.gateways)),
         fingerprints: Arc::new(key()),
         banks: scene.banks.clone(),
+        bins: scene.bins.clone(),
         authorisations_recorded: scene.recorded,
         caller: scene.caller.clone(),
         caller_placed: scene.caller_placed,
@@ -200,6 +204,7 @@ struct World<'a> {
     arranging: Arranging,
     /// Names of the questions that were asked.
     asked: Vec<&'static str>,
+    pair: Pair,
 }
 
 impl World<'_> {
@@ -416,7 +421,10 @@ impl World<'_> {
                 assert_eq!(known, Some(route), "the ledger would ask another gateway");
                 let elsewhere = std::mem::take(&mut self.sold_at) != route;
                 let elsewhere = elsewhere && self.went_unprocessed;
-                self.check_new(reference, elsewhere);
+                match self.is_fee(reference) {
+                    true => assert_eq!(route, "fees"),
+                    false => self.check_new(reference, elsewhere),
+                }
                 self.check_way(route, &words[3..]);
                 let exchange =
                     self.sale(reference, words[2].parse().unwrap(), &words[3..5].join(" "));
@@ -432,15 +440,17 @@ impl World<'_> {
             }
             "keep" => self.keep_there(words[1]),
             "lookup" => self.look_up(words[1]),
+            "void" => self.void(route, words[1], words[2]),
             other => panic!("the script must not {other}"),
         }
     }
 
     fn sale(&mut self, reference: &str, minor: i64, card: &str) -> Exchange {
-        let durable = self.journal.intent(reference).map(|(_, state)| state);
-        assert_eq!(durable, Some(&State::Sending), "the request leaves before the ledger knows");
-        let consented = self.consented.clone();
-        assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
+        let Some((intent, state)) = self.journal.intent(reference).cloned() else {
+            panic!("the request leaves before the ledger knows")
+        };
+        assert_eq!(state, State::Sending, "the request leaves before the ledger knows");
+        self.check_agreed(&intent, minor, card);
         self.check_again(minor, card);
         let bank = card.starts_with("checking") || card.starts_with("savings");
         if bank {
@@ -536,10 +546,12 @@ impl World<'_> {
     /// The money rules.
     fn check(&self, outcome: &Outcome) {
         let path = format!("{}: {:?} -> {outcome:?}", self.scene.name, self.choices.path);
-        let charged = self.truth.approved();
+        let mut charged = self.truth.approved();
+        charged.retain(|(reference, _)| !self.is_fee(reference));
         assert!(charged.len() <= 1, "charged twice: {path}");
         let said = |id| self.said.contains(&id);
         let charges = self.noted.iter().filter(|note| matches!(note, Note::Charging { .. }));
+        // Two gateways may be tried, or two charges be made.
         let gateways = if self.scene.gateways == Gateways::One { 1 } else { 2 };
         let charges_max = gateways * usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
@@ -568,6 +580,7 @@ impl World<'_> {
         }
         self.check_keeping(paid, &path);
         self.check_arranging(outcome, &path);
+        self.check_pair(paid, pending, &path);
         self.check_ledger(paid, pending, &path);
         self.check_number(outcome, &path);
     }
@@ -585,7 +598,9 @@ impl World<'_> {
         let same = self.numbers_said.iter().all(|said| said == told || self.is_arranged(said));
         assert!(same && self.numbers_said.contains(told), "another number was said: {path}");
         let sent = self.noted.iter().rev().find_map(|note| match note {
-            Note::Charging { reference, .. } => self.journal.intent(reference),
+            Note::Charging { reference, .. } if !self.is_fee(reference) => {
+                self.journal.intent(reference)
+            }
             _ => None,
         });
         let number = sent.map(|(intent, _)| &intent.confirmation);
@@ -601,15 +616,23 @@ impl World<'_> {
             let truth = self.truth.processed.get(&intent.id);
             let approved = truth.is_some_and(|(word, _)| *word == "approved");
             match state {
+                State::Approved(_) if truth.is_some_and(|(word, _)| *word == "voided") => {
+                    let undone = self.journal.undone(&intent.id);
+                    assert!(undone.minor > 0 || undone.open, "given back unknown: {path}");
+                    let sure = undone.minor > 0 || self.store_failed || pending;
+                    assert!(sure, "nobody knows what became of the void: {path}");
+                }
                 State::Approved(_) => {
-                    assert!(approved && paid, "the ledger invents a payment: {path}");
+                    let told = paid || (pending && self.scene.gateways == Gateways::Apart);
+                    assert!(approved && told, "the ledger invents a payment: {path}");
                     assert_eq!(truth.map(|t| t.1), Some(intent.amount.minor + intent.fee.minor));
                 }
                 State::Declined(_) | State::NotCharged(_) => {
                     assert!(!approved, "the ledger lost a payment: {path}");
                 }
                 State::Held(..) | State::Unknown(_) => {
-                    assert!(pending || self.store_failed, "left open without a cause: {path}");
+                    let told = pending || self.said.contains(&"result.fee_open");
+                    assert!(told || self.store_failed, "left open without a cause: {path}");
                 }
                 State::Consented | State::Sending => {
                     assert!(self.store_failed, "left open without a cause: {path}");

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller, May};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
-use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, State};
+use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
-use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, SavedSettings, Settings};
+use ringtill::payment::{
+    BankSettings, Banks, Bins, DuplicateMatch, Fee, FeeMode, SavedSettings, Settings,
+};
 
 use crate::NOW_MS;
 use crate::words::{TOKEN, approval};
@@ -24,6 +26,7 @@ pub struct Scene {
     /// Authorisations are recorded.
     pub recorded: bool,
     pub banks: Option<Arc<Banks>>,
+    pub bins: Option<Arc<Bins>>,
     pub caller_placed: bool,
     pub gateways: Gateways,
     /// The account has a card, kept by this gateway.
@@ -39,6 +42,8 @@ pub enum Gateways {
     Two,
     /// The first has failed too often of late.
     FirstRests,
+    /// The first, and one that charges fees alone.
+    Apart,
 }
 
 /// A payment of before this call.
@@ -79,6 +84,7 @@ pub fn scenes() -> Vec<Scene> {
         agent: true,
         recorded: true,
         banks: None,
+        bins: None,
         caller_placed: true,
         gateways: Gateways::One,
         kept_at: None,
@@ -116,6 +122,24 @@ pub fn scenes() -> Vec<Scene> {
     let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
     let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
+    let surcharge = toml::from_str("percent = \"3\"\nbins = \"bins.csv\"").unwrap();
+    let surcharged = Settings { surcharge: Some(surcharge), zip: true, ..brief.clone() };
+    let apart = Settings {
+        fee: Fee::flat(Money::usd(200)),
+        fee_mode: FeeMode::TwoMid,
+        fee_gateway: Some("fees".into()),
+        fee_failure: FeeFailure::Void,
+        payee: Some("Acme Water".into()),
+        declines_max: 1,
+        ..brief.clone()
+    };
+    let waived = Settings { fee_failure: FeeFailure::Waive, payee: None, ..apart.clone() };
+    let once_more = Settings { declines_max: 2, payee: None, ..apart.clone() };
+    let two_charges = |name, settings: &Settings| Scene {
+        gateways: Gateways::Apart,
+        agent: false,
+        ..scene(name, &passed_on, settings, vec![account("1001", 32_172)])
+    };
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
@@ -189,6 +213,15 @@ pub fn scenes() -> Vec<Scene> {
             agent: false,
             ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
         },
+        Scene {
+            // The one card of these callers is a credit card, the other is not known.
+            bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),
+            agent: false,
+            ..scene("surcharged", &passed_on, &surcharged, vec![owing.clone()])
+        },
+        two_charges("the fee apart, or nothing", &apart),
+        two_charges("the fee apart, or waived", &waived),
+        two_charges("the fee apart, and another card", &once_more),
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),
@@ -247,6 +280,7 @@ pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
         account_id: scene.accounts[0].id.clone(),
         amount: scene.accounts[0].amount_due,
         fee: Money::usd(0),
+        split: Split::Total,
         means: Means::Card(Brand::Visa),
         last4: Last4::parse("1111").unwrap(),
         fingerprint: Some(key().card(&Pan::parse(card).unwrap())),

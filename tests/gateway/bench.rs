@@ -107,6 +107,7 @@ pub fn charge<'a>(purpose: Purpose, reference: &'a str, paid: &'a Paid) -> Charg
         reference,
         total: Money::usd(if verify { 0 } else { 20_200 }),
         fee: Money::usd(if verify { 0 } else { 200 }),
+        surcharge: false,
         instrument: paid.instrument(),
         account_id: "44-71 \"B\"",
         save: false,

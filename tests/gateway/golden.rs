@@ -96,6 +96,7 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     let mut ask = |case: &str, charge: Charge<'_>| {
         made.push((case.to_string(), gateway.charge(&charge)));
     };
+    ask("sale.surcharge", Charge { surcharge: true, ..charge(Purpose::Sale, REFERENCE, &saved) });
     let yen = Money::new(20_200, Currency::JPY);
     let fee = Money::new(0, Currency::JPY);
     ask("sale.yen", Charge { total: yen, fee, ..charge(Purpose::Sale, REFERENCE, &saved) });

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use ringtill::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token};
 use ringtill::ledger::arrangement::{Agreement, CARD_DROPPED, Kind, intent_id};
 use ringtill::ledger::{
-    Arrangement, Consent, Entry, Instalment, Intent, Origin, Recorded, SavedCard, State,
+    Arrangement, Consent, Entry, Instalment, Intent, Origin, Recorded, SavedCard, Split, State,
 };
 use ringtill::money::Money;
 use ringtill::server::store::arrangement::due::{Due, Next};
@@ -330,6 +330,7 @@ impl Bench {
             account_id: due.account_id.clone(),
             amount: due.amount,
             fee: due.fee,
+            split: Split::Total,
             means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
             fingerprint: Fingerprint::parse(&"a".repeat(32)),

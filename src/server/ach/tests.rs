@@ -97,6 +97,7 @@ impl Bench {
             reference: &intent.id,
             total: intent.total().unwrap(),
             fee: intent.fee,
+            surcharge: false,
             instrument: Instrument::Bank(&debit),
             account_id: &intent.account_id,
             save: false,

@@ -4,7 +4,7 @@
 use sqlx::{AnyConnection, Connection, Executor};
 
 use super::*;
-use crate::account::{Account, directory};
+use crate::account::{Account, May, directory};
 use crate::gateway::bogus::{Bogus, Outcome, Settings as BogusSettings, Simulator};
 use crate::gateway::simulator::Fault;
 use crate::gateway::{Dialect, Verdict};
@@ -78,6 +78,7 @@ impl Bench {
             reference: &intent.id,
             total: intent.total().unwrap(),
             fee: intent.fee,
+            surcharge: false,
             instrument: Instrument::Card(&card),
             account_id: "A1",
             save: true,
@@ -176,7 +177,7 @@ impl Bench {
             min_payment: None,
             max_payment: None,
             due_date: due,
-            may: crate::account::May::default(),
+            may: May::default(),
         };
         let mut builder = directory::Builder::new(crate::money::Currency::USD);
         assert!(builder.push(&account));

@@ -33,6 +33,7 @@ fn asked<'a>(reference: &'a str, card: &'a Card, total: i64) -> Asked<'a> {
         reference,
         total: Money::usd(total),
         fee: Money::usd(200),
+        surcharge: false,
         instrument: Instrument::Card(card),
         account_id: "A1",
         save: false,
