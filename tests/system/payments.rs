@@ -352,7 +352,7 @@ fn a_payment_is_put_off_charged_and_cancelled() {
 
     // The day has come.
     let runtime = Runtime::new().unwrap();
-    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ringtill.db").display());
+    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ledger.db").display());
     let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
     runtime.block_on(async {
         sqlx::any::install_default_drivers();
