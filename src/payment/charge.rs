@@ -7,7 +7,7 @@ use super::again::{self, Against, Told};
 use super::authorisation::{Authorisation, Evidence};
 use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Line, Note, pair, saved};
+use super::{Desk, Line, Note, later, pair, phrases, saved};
 use crate::account::Account;
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
@@ -84,7 +84,7 @@ impl Order {
 
     /// Only the first payment of the plan is made now.
     pub(super) fn divided(&mut self, plan: Plan) -> Option<()> {
-        (self.amount, self.fee) = (plan.first, plan.fee);
+        (self.amount, self.fee, self.surcharge) = (plan.first, plan.fee, plan.surcharge);
         self.total = plan.first.checked_add(plan.fee)?;
         self.plan = Some(plan);
         Some(())
@@ -189,7 +189,7 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = spent(line, tender, settled).await;
+    let settled = spent(line, desk, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
@@ -199,7 +199,7 @@ pub(super) async fn charge(
 
 /// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
 /// the gateway does not know may be known again once its keys or its merchant are the right ones.
-async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
+async fn spent(line: &mut Line, desk: &Desk, tender: &Tender, settled: Settled) -> Settled {
     let Tender::Saved(kept) = tender else { return settled };
     match settled {
         Settled::Fixable(Fixable::Number) => {
@@ -207,7 +207,11 @@ async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
             line.note(Note::NotKnown { last4: kept.card.last4, gateway });
         }
         Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            let arranged = later::standing::with_card(line, desk, &kept.card).await;
             saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+            if arranged {
+                line.tell(phrases(["later.stopped"])).await;
+            }
         }
         settled => return settled,
     }

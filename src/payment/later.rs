@@ -51,6 +51,10 @@ pub(super) async fn when(
     (tender, order): (&Tender, &Order),
 ) -> Result<When, Leave> {
     let Some(settings) = settings(desk) else { return Ok(When::Today) };
+    // A fee that is a charge of its own is charged on a call, together with its bill.
+    if order.apart.is_some() {
+        return Ok(When::Today);
+    }
     // A card that was never charged is first charged on a call.
     let date = matches!(tender, Tender::Saved(_))
         && settings.days_max > 0
@@ -195,13 +199,7 @@ const TOO_LATE: &str = "later.too_late";
 fn spoken_total(order: &Order) -> Option<Vec<Prompt>> {
     let Means::Card(brand) = order.means else { return None };
     let mut said = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(order.amount)];
-    if order.fee.is_positive() {
-        said.extend([
-            Prompt::Phrase("consent.fee"),
-            Prompt::Amount(order.fee),
-            Prompt::Phrase("consent.fee_added"),
-        ]);
-    }
+    said.extend(spoken_fee(order));
     said.extend([
         Prompt::Phrase("consent.total"),
         Prompt::Phrase(brand_phrase(brand)),
@@ -211,6 +209,14 @@ fn spoken_total(order: &Order) -> Option<Vec<Prompt>> {
         Prompt::Amount(order.total),
     ]);
     Some(said)
+}
+
+fn spoken_fee(order: &Order) -> Vec<Prompt> {
+    if !order.fee.is_positive() {
+        return Vec::new();
+    }
+    let fee = if order.surcharge { "consent.surcharge" } else { "consent.fee" };
+    vec![Prompt::Phrase(fee), Prompt::Amount(order.fee), Prompt::Phrase("consent.fee_added")]
 }
 
 /// By a key that cannot be typed ahead, after all of it was heard.

@@ -161,6 +161,10 @@ impl Scheduler {
     /// What is charged; else why nothing is.
     async fn amount(&self, due: &Due) -> Result<Result<Money, String>, StoreError> {
         let account = self.directory.load().by_id(&due.account_id);
+        let barred = account.as_ref().is_some_and(|account| !account.may.pay_by_card);
+        if barred {
+            return Ok(Err("cards are not taken for this account".into()));
+        }
         Ok(match due.kind {
             Kind::Once => Ok(due.amount),
             // It has been paid otherwise.
@@ -280,7 +284,11 @@ impl Scheduler {
             State::Declined(why) if !SOFT.contains(&why.as_str()) => {
                 Next::Stopped(format!("its payment was ended: {why}"))
             }
-            State::Declined(_) => {
+            State::Declined(why) => {
+                if why == NOT_KNOWN {
+                    let number = &due.number;
+                    error!(number, "the gateway does not know the card: are its keys right?");
+                }
                 let days = usize::try_from(due.declines).ok();
                 let days = days.and_then(|nth| self.later.retries.get(nth));
                 match days.and_then(|days| self.later.days_after(now_ms, *days)) {
@@ -405,7 +413,9 @@ fn balance(due: &Due, account: Option<Account>) -> Result<Money, String> {
 const REFUSED: &str = "its card was refused for good";
 
 /// What a gateway declines that may go through another day.
-const SOFT: [&str; 4] = ["declined", "wrong cvv", "wrong zip", "wrong number"];
+const SOFT: [&str; 4] = ["declined", "wrong cvv", "wrong zip", NOT_KNOWN];
+/// The gateway does not know the card: its keys may be another merchant's.
+const NOT_KNOWN: &str = "wrong number";
 
 /// Whether what the gateway did not like about a kept card is wrong with it for good. One that it
 /// does not know may be known again, with the keys of the right merchant.

@@ -67,7 +67,10 @@ impl World<'_> {
         match self.choices.pick(2) {
             0 => self.journal.wallet(&self.scene.settings.biller, account),
             // Nothing is lost by it: the caller keys a card.
-            _ => None,
+            _ => {
+                self.arranging.blind = true;
+                None
+            }
         }
     }
 

@@ -11,7 +11,9 @@ use ringtill::gateway::bogus::{Fault, Outcome, Simulator};
 use ringtill::server::bogus::BogusHost;
 use tokio::runtime::Runtime;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, now};
+use crate::binary::{
+    ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, in_days, now,
+};
 use crate::caller::{JAMES, Line};
 
 const KEY: &str = "sk_bogus_payments";
@@ -334,8 +336,7 @@ fn a_payment_is_put_off_charged_and_cancelled() {
          hear-start consent.accept 60, key 1, hear saved.kept 60, hangup",
         expiry()
     ));
-    let today = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap();
-    let date = today.to_zoned(jiff::tz::TimeZone::UTC).date() + jiff::Span::new().days(3);
+    let date = in_days(3);
     let keys = format!("{:02}{:02}", date.month(), date.day());
     let put_off = format!(
         "hear-start again.ask 60, key 1, hear-start saved.pay_with, key 1,
@@ -351,11 +352,12 @@ fn a_payment_is_put_off_charged_and_cancelled() {
 
     // The day has come.
     let runtime = Runtime::new().unwrap();
-    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ringtill.db").display());
+    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ledger.db").display());
     let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
     runtime.block_on(async {
         sqlx::any::install_default_drivers();
-        let mut ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await.unwrap();
+        let ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await;
+        let mut ledger = ledger.unwrap();
         sqlx::query("pragma busy_timeout = 5000").execute(&mut ledger).await.unwrap();
         sqlx::query(due).execute(&mut ledger).await.unwrap();
     });

@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-use super::{Made, When, agreed, arrange, settings};
+use super::{Made, When, agreed, arrange, settings, spoken_fee};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::ledger::Instalment;
@@ -20,6 +20,8 @@ pub(in crate::payment) struct Plan {
     /// Today's, and its fee.
     pub(in crate::payment) first: Money,
     pub(in crate::payment) fee: Money,
+    /// The fee is a surcharge.
+    pub(in crate::payment) surcharge: bool,
     /// Those that follow.
     rest: Vec<(Date, Money)>,
 }
@@ -40,7 +42,8 @@ pub(super) async fn agree(
         let mut all = plan.divide(order.amount, payments, today).ok_or(Leave::Failed)?.into_iter();
         let (_, first) = all.next().ok_or(Leave::Failed)?;
         let one = Order::of(desk, &order.account_id, first, tender).ok_or(Leave::Failed)?;
-        let plan = Plan { first, fee: one.fee, rest: all.collect() };
+        let (fee, surcharge) = (one.fee, one.surcharge);
+        let plan = Plan { first, fee, surcharge, rest: all.collect() };
         match agreed(line, plan.spoken(&one).ok_or(Leave::Failed)?).await {
             Ok(true) => {
                 let Order { amount, fee, total, means, last4, .. } = one;
@@ -75,13 +78,7 @@ impl Plan {
     fn spoken(&self, one: &Order) -> Option<Vec<Prompt>> {
         let crate::instrument::Means::Card(brand) = one.means else { return None };
         let mut said = vec![Prompt::Phrase("later.plan_today"), Prompt::Amount(self.first)];
-        if self.fee.is_positive() {
-            said.extend([
-                Prompt::Phrase("consent.fee"),
-                Prompt::Amount(self.fee),
-                Prompt::Phrase("consent.fee_added"),
-            ]);
-        }
+        said.extend(spoken_fee(one));
         for (date, amount) in &self.rest {
             said.extend([
                 Prompt::Phrase("later.plan_then"),

@@ -5,7 +5,7 @@ use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::ledger::arrangement::Kind;
-use crate::ledger::{Arrangement, Entry, Recorded};
+use crate::ledger::{Arrangement, Entry, Recorded, SavedCard};
 use crate::payment::{Desk, Leave, Line, Note, phrases};
 use crate::prompt::Prompt;
 
@@ -36,6 +36,15 @@ pub(in crate::payment) async fn tell(
         }
     }
     Ok(())
+}
+
+/// Whether something is arranged with this card: it ends with the card.
+pub(in crate::payment) async fn with_card(line: &mut Line, desk: &Desk, card: &SavedCard) -> bool {
+    if settings(desk).is_none() {
+        return false;
+    }
+    let wallet = line.wallet(&card.biller, &card.account_id).await.unwrap_or_default();
+    wallet.arrangements.iter().any(|one| one.card == card.id)
 }
 
 fn spoken(arrangement: &Arrangement) -> Option<Vec<Prompt>> {
