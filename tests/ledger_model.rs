@@ -637,8 +637,20 @@ impl Bench {
             }
             _ => intent,
         };
-        let told = self.store.record(Entry::Consent(Box::new(intent.clone())), self.now_ms).await;
-        self.told(told, |model, now_ms| model.consent(&intent, now_ms));
+        let sending = rng.random_ratio(1, 2);
+        let entry = if sending { Entry::Sending } else { Entry::Consent };
+        let told = self.store.record(entry(Box::new(intent.clone())), self.now_ms).await;
+        self.told(told, |model, now_ms| match model.consent(&intent, now_ms) {
+            Recorded::Stored if sending => {
+                let told = model.step(&intent.id, &State::Sending, now_ms);
+                if told != Recorded::Stored {
+                    // Both or neither.
+                    model.payments.remove(&intent.id);
+                }
+                told
+            }
+            told => told,
+        });
     }
 
     async fn step(&mut self, rng: &mut StdRng) {

@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-use super::{Account, Query};
+use super::{Account, May, Query};
 use crate::money::{Currency, Money};
 
 /// One biller's accounts, immutable: a new file makes a new directory.
@@ -163,6 +163,9 @@ const HAS_PAST_DUE: u8 = 2;
 const HAS_MIN: u8 = 4;
 const HAS_MAX: u8 = 8;
 const HAS_DATE: u8 = 16;
+const NO_CARD: u8 = 32;
+const NO_BANK: u8 = 64;
+const BE_CALLED: u8 = 128;
 
 /// key length, flags, number of phones, lengths of id, first and last name (0xFF: none), then:
 /// key, phones, id, names, ZIP, amounts, date.
@@ -176,6 +179,9 @@ fn pack(out: &mut Vec<u8>, account: &Account) {
         (account.min_payment.is_some(), HAS_MIN),
         (account.max_payment.is_some(), HAS_MAX),
         (account.due_date.is_some(), HAS_DATE),
+        (!account.may.pay_by_card, NO_CARD),
+        (!account.may.pay_by_bank, NO_BANK),
+        (account.may.be_called, BE_CALLED),
     ] {
         flags |= if present { flag } else { 0 };
     }
@@ -255,6 +261,11 @@ impl<'a> Packed<'a> {
             min_payment,
             max_payment,
             due_date,
+            may: May {
+                pay_by_card: flags & NO_CARD == 0,
+                pay_by_bank: flags & NO_BANK == 0,
+                be_called: flags & BE_CALLED != 0,
+            },
         }
     }
 }
@@ -296,6 +307,7 @@ mod tests {
             min_payment: None,
             max_payment: Some(Money::usd(i64::MAX)),
             due_date: Some(jiff::civil::date(2026, 6, 5)),
+            may: May { pay_by_card: false, pay_by_bank: true, be_called: true },
         }
     }
 
@@ -311,6 +323,7 @@ mod tests {
             min_payment: None,
             max_payment: None,
             due_date: None,
+            may: May { pay_by_bank: false, ..May::default() },
         }
     }
 

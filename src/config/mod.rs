@@ -154,11 +154,14 @@ pub struct Media {
     pub ports: [u16; 2],
     /// Unset: one for each 2,500 of `calls_max`.
     pub threads: Option<usize>,
+    /// New calls are refused with 503 while turns are later than so many milliseconds; 0: only
+    /// while the threads themselves have too much to do.
+    pub late_ms: u64,
 }
 
 impl Default for Media {
     fn default() -> Media {
-        Media { address: None, ports: [20_000, 29_999], threads: None }
+        Media { address: None, ports: [20_000, 29_999], threads: None, late_ms: 10 }
     }
 }
 

@@ -261,6 +261,7 @@ impl<'t> Reader<'t> {
             ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
             ("speech", "threads", whole(config.speech.threads), 1..=64),
             ("media", "threads", whole(media.threads.unwrap_or(1)), 1..=64),
+            ("media", "late_ms", media.late_ms, 0..=1_000),
             (
                 "recording",
                 "authorisations_years",

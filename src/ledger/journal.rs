@@ -164,6 +164,19 @@ impl Journal {
     fn apply(&mut self, entry: Entry) -> Recorded {
         match entry {
             Entry::Consent(intent) => self.consent(*intent),
+            Entry::Sending(intent) => {
+                let id = intent.id.clone();
+                match self.consent(*intent) {
+                    Recorded::Stored => {
+                        let told = self.step(&id, State::Sending);
+                        if told != Recorded::Stored {
+                            self.forget(&id);
+                        }
+                        told
+                    }
+                    refused => refused,
+                }
+            }
             Entry::Move { id, to } => self.step(&id, kept(to)),
             Entry::Undo(change) => self.undo(*change),
             Entry::Undone { change, to } => self.progress(&change, to),
@@ -226,6 +239,16 @@ impl Journal {
         self.history.push((intent.id.clone(), State::Consented));
         self.intents.insert(intent.id.clone(), (intent, State::Consented));
         Recorded::Stored
+    }
+
+    /// What was consented to last is not in the ledger after all.
+    fn forget(&mut self, id: &str) {
+        let Some((intent, _)) = self.intents.remove(id) else { return };
+        self.confirmations.remove(&intent.confirmation);
+        if let Some(open) = open(&intent) {
+            self.open.remove(&open);
+        }
+        self.history.pop();
     }
 
     fn step(&mut self, id: &str, to: State) -> Recorded {

@@ -137,6 +137,9 @@ impl Intent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Consent(Box<Intent>),
+    /// Consent to what needs nothing else before its request leaves: [`Entry::Consent`] and the
+    /// move to [`State::Sending`] in one, for the caller waits for each.
+    Sending(Box<Intent>),
     Move {
         id: String,
         to: State,

@@ -167,15 +167,20 @@ pub(super) async fn charge(
     }
 }
 
-/// A card that is kept and will never be charged again is dropped: nobody can correct it.
+/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
+/// the gateway does not know may be known again once its keys or its merchant are the right ones.
 async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
     let Tender::Saved(kept) = tender else { return settled };
     match settled {
-        Settled::DeclinedHard => {}
-        Settled::Fixable(field) if saved::is_spent(field) => {}
+        Settled::Fixable(Fixable::Number) => {
+            let gateway = kept.card.gateway.as_str().into();
+            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
+        }
+        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+        }
         settled => return settled,
     }
-    saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
     Settled::DeclinedHard
 }
 
@@ -240,7 +245,7 @@ async fn charge_at(
             return (Settled::NotCharged, false);
         }
     }
-    if !kept(line, desk, order, (&id, &confirmation)).await {
+    if needs_evidence(order) && !kept(line, desk, order, (&id, &confirmation)).await {
         not_charged(line, &id, "the authorisation was not kept").await;
         return (Settled::NotCharged, false);
     }
@@ -281,7 +286,7 @@ pub(super) async fn run(
     (order, leg, tender): (&Order, &Leg, &Tender),
     (id, confirmation): (&str, &str),
 ) -> Ran {
-    if move_to(line, id, State::Sending).await != Recorded::Stored {
+    if !at_once(order) && move_to(line, id, State::Sending).await != Recorded::Stored {
         not_charged(line, id, "sending not journalled").await;
         return Ran::not_charged();
     }
@@ -326,8 +331,20 @@ async fn token(
     }
 }
 
-/// Writes the intent down; its reference, its confirmation number and what the ledger said. A
-/// conflict may be a confirmation number drawn before: another is drawn before it is believed.
+/// Whether something must be kept between consent and request: of a debit its authorisation.
+fn needs_evidence(order: &Order) -> bool {
+    matches!(order.means, Means::Bank(_))
+}
+
+/// Whether a charge is sent as soon as it is in the ledger: a bill waits for its fee to be there
+/// too, and the fee for the bill.
+fn at_once(order: &Order) -> bool {
+    !needs_evidence(order) && order.apart.is_none()
+}
+
+/// Writes the intent down, as about to be sent if nothing comes before that; its reference, its
+/// confirmation number and what the ledger said. A conflict may be a confirmation number drawn
+/// before: another is drawn before it is believed.
 pub(super) async fn journal(
     line: &mut Line,
     desk: &Desk,
@@ -339,7 +356,9 @@ pub(super) async fn journal(
     for _ in 0..TRIES {
         let intent = intent(line, desk, route, (order, leg));
         let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
-        let recorded = line.record(Entry::Consent(Box::new(intent))).await;
+        let intent = Box::new(intent);
+        let entry = if at_once(order) { Entry::Sending } else { Entry::Consent };
+        let recorded = line.record(entry(intent)).await;
         last = (id, confirmation, recorded);
         if last.2 != Recorded::Conflict {
             break;
@@ -348,22 +367,16 @@ pub(super) async fn journal(
     last
 }
 
-/// Whether all is kept that must be before this order is carried out: of a debit its holder's
-/// authorisation, of a card nothing.
+/// Whether the holder's authorisation of a debit is kept; there is none without.
 async fn kept(line: &mut Line, desk: &Desk, order: &Order, (id, number): (&str, &str)) -> bool {
-    match (&order.authorisation, order.means) {
-        (None, Means::Card(_)) => true,
-        (None, Means::Bank(_)) => false,
-        (Some(authorisation), _) => {
-            let evidence = Evidence {
-                reference: id.into(),
-                confirmation: number.into(),
-                call_id: desk.call_id.clone(),
-                authorisation: authorisation.clone(),
-            };
-            line.keep(evidence).await
-        }
-    }
+    let Some(authorisation) = &order.authorisation else { return false };
+    let evidence = Evidence {
+        reference: id.into(),
+        confirmation: number.into(),
+        call_id: desk.call_id.clone(),
+        authorisation: authorisation.clone(),
+    };
+    line.keep(evidence).await
 }
 
 fn sale<'a>(

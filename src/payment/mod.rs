@@ -124,6 +124,12 @@ pub enum Note {
     Dropped {
         last4: Last4,
     },
+    /// The gateway that keeps a card does not know it: another merchant's keys, or it was deleted
+    /// there. It is not offered again on this call.
+    NotKnown {
+        last4: Last4,
+        gateway: Arc<str>,
+    },
     Charging {
         reference: String,
         gateway: Arc<str>,

@@ -8,7 +8,7 @@ use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;
 use crate::dialogue::grammar::{Menu, SecurityCode};
 use crate::dialogue::{Field, ReadBack, Voice};
-use crate::gateway::{Fixable, Route};
+use crate::gateway::Route;
 use crate::instrument::{Cvv, Fingerprint, Means, Method};
 use crate::ledger::{Consent, Entry, Recorded, SavedCard};
 use crate::prompt::Prompt;
@@ -50,8 +50,9 @@ const CARDS_MAX: usize = 2;
 
 impl Ways {
     pub(super) async fn of(line: &mut Line, desk: &Desk, account: &Account) -> Ways {
-        let (card, bank) = (!desk.settings.cards.is_empty(), bank::is_offered(desk, account));
-        let Some(settings) = settings(desk) else {
+        let card = !desk.settings.cards.is_empty() && account.may.pay_by_card;
+        let bank = bank::is_offered(desk, account);
+        let Some(settings) = settings(desk).filter(|_| account.may.pay_by_card) else {
             return Ways { cards: Vec::new(), card, bank };
         };
         // A ledger that cannot be read has no cards, and the caller keys one.
@@ -254,14 +255,9 @@ pub(super) async fn keep(
     line.record(Entry::Keep(Box::new(card))).await == Recorded::Stored
 }
 
-/// A kept card that will never be charged again, or that the gateway does not know any more.
+/// A kept card that will never be charged again.
 pub(super) async fn drop_card(line: &mut Line, card: &SavedCard, why: &str) {
     let (id, who) = (card.id.clone(), String::new());
     line.note(Note::Dropped { last4: card.last4 });
     line.record(Entry::Drop { card: id, who, why: why.into() }).await;
-}
-
-/// Whether what the gateway did not like about a kept card is wrong with it for good.
-pub(super) fn is_spent(field: Fixable) -> bool {
-    matches!(field, Fixable::Number | Fixable::Expiry)
 }

@@ -88,6 +88,10 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
         Note::Dropped { last4 } => {
             (Who::Note, format!("the kept card ending {} is dropped", last4.as_str()))
         }
+        Note::NotKnown { last4, gateway } => {
+            let ending = last4.as_str();
+            (Who::Note, format!("{gateway} does not know the kept card ending {ending}"))
+        }
         Note::Again { confirmation, again } => {
             let again = if *again { "paid again" } else { "not paid again" };
             (Who::Note, format!("like payment {confirmation}: {again}"))

@@ -9,7 +9,7 @@ use super::ach::{Account, Desk};
 use super::bank;
 use super::bogus::BogusHost;
 use super::fees;
-use super::http_client::HttpClient;
+use super::http_client::{Connections, HttpClient};
 use super::store::Store;
 use crate::config::{self, Config};
 use crate::gateway::bogus::Simulator;
@@ -141,7 +141,8 @@ fn configured(settings: &config::Gateway, store: Option<&Store>) -> Result<Confi
             .map_err(|error| of(&format!("ca_file {}: {error}", file.display())))?;
         roots.push(pem);
     }
-    let http = HttpClient::new(&roots).map_err(|error| of(&format!("ca_file: {error}")))?;
+    let http = HttpClient::new(&roots, Connections::to(&*gateway))
+        .map_err(|error| of(&format!("ca_file: {error}")))?;
     Ok((gateway, Client::Https(http)))
 }
 
@@ -231,8 +232,8 @@ async fn simulated() -> Result<(BogusHost, Arc<dyn Gateway>, HttpClient), String
     table.insert("base_url".into(), Value::String(host.base_url()));
     table.insert("api_key".into(), Value::String(KEY.into()));
     let gateway = gateway::open("bogus", table).map_err(|error| error.to_string())?;
-    let http =
-        HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
+    let roots = [host.certificate_pem.clone().into_bytes()];
+    let http = HttpClient::new(&roots, Connections::to(&*gateway)).map_err(|e| e.to_string())?;
     Ok((host, gateway, http))
 }
 

@@ -64,7 +64,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 6],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -128,6 +128,7 @@ impl Server {
             tokio::spawn(sweep_regularly(shared.clone())),
             tokio::spawn(debit_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
+            tokio::spawn(checkpoint_regularly(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
     }
@@ -344,6 +345,17 @@ async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
 
 async fn resolve(shared: Arc<Shared>) {
     resolver::Resolver::new(shared.store.clone(), shared.gateways.clone()).run().await;
+}
+
+async fn checkpoint_regularly(shared: Arc<Shared>) {
+    /// Twenty payments a second leave a megabyte.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(error) = shared.store.checkpoint().await {
+            warn!(%error, "the ledger's log is not brought into its file");
+        }
+    }
 }
 
 async fn post_regularly(shared: Arc<Shared>) {

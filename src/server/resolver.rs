@@ -237,7 +237,7 @@ mod tests {
     use crate::ledger::sample;
     use crate::secret::Secret;
     use crate::server::bogus::BogusHost;
-    use crate::server::http_client::HttpClient;
+    use crate::server::http_client::{Connections, HttpClient};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn client(roots: &[Vec<u8>]) -> HttpClient {
-        HttpClient::new(roots).unwrap()
+        HttpClient::new(roots, Connections::Kept).unwrap()
     }
 
     fn card(number: &str) -> Card {

@@ -437,7 +437,13 @@ impl World<'_> {
         if bank {
             let kept = self.kept.iter().any(|kept| kept == reference);
             assert!(kept, "debited without a kept authorisation");
-            assert!(self.scene.caller_placed, "debited on a call of ours");
+            let may = self.scene.accounts[0].may;
+            let asked_for = self.scene.caller_placed || may.be_called;
+            assert!(asked_for, "debited on a call of ours");
+            assert!(may.pay_by_bank, "debited against the biller's will");
+        } else {
+            let may = self.scene.accounts.iter().any(|account| account.may.pay_by_card);
+            assert!(may, "a card was charged against the biller's will");
         }
         const CARD: [&str; 8] =
             ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];

@@ -24,6 +24,8 @@ pub struct Keeping {
     there: bool,
     /// It is to be dropped: refused for good.
     spent: bool,
+    /// The gateway says that it does not know the kept card.
+    not_known: bool,
     recorded: bool,
     dropped: bool,
 }
@@ -78,7 +80,8 @@ impl World<'_> {
             assert_eq!(self.scene.kept_at, Some(route), "a token for another gateway");
             let code = self.scene.settings.saved.as_ref().is_some_and(|saved| saved.cvv);
             assert_eq!(how == "token+cvv", code);
-            assert!(!self.keeping.spent, "charged again after it was refused for good");
+            let refused = self.keeping.spent || self.keeping.not_known;
+            assert!(!refused, "charged again after it was refused for good");
         }
         let saves = !(self.scene.gateways != Gateways::One && route == "second");
         assert_eq!(how == "save", self.keeping.is_agreed() && saves, "kept unasked: {how}");
@@ -124,7 +127,8 @@ impl World<'_> {
 
     /// What the gateway decided of the sale at hand.
     pub fn decided(&mut self, decision: &str) {
-        self.keeping.spent |= self.keeping.chosen && matches!(decision, "hard" | "number");
+        self.keeping.spent |= self.keeping.chosen && decision == "hard";
+        self.keeping.not_known |= self.keeping.chosen && decision == "number";
     }
 
     pub fn check_keeping(&self, paid: bool, path: &str) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringtill::account::{Account, Caller};
+use ringtill::account::{Account, Caller, May};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
 use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
@@ -88,6 +88,7 @@ pub fn scenes() -> Vec<Scene> {
         kept_at: None,
     };
     let owing = account("1001", 32_172);
+    let customer = Account { may: May { be_called: true, ..May::default() }, ..owing.clone() };
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
     let paid = |name, settings: &Settings, earlier| Scene {
         earlier: Some(earlier),
@@ -153,6 +154,12 @@ pub fn scenes() -> Vec<Scene> {
             caller_placed: false,
             ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
         },
+        Scene {
+            caller_placed: false,
+            ..scene("a customer pays on a call of ours", &known, &bank, vec![customer])
+        },
+        scene("no card is allowed", &known, &saving, vec![barred(true)]),
+        scene("no bank account is allowed", &known, &bank, vec![barred(false)]),
         scene("bank accounts alone", &known, &alone, vec![owing.clone()]),
         Scene {
             caller_placed: false,
@@ -219,7 +226,14 @@ fn account(id: &str, due: i64) -> Account {
         min_payment: None,
         max_payment: None,
         due_date: None,
+        may: May::default(),
     }
+}
+
+/// Whose biller takes no card from them, or nothing from their bank.
+fn barred(card: bool) -> Account {
+    let may = May { pay_by_card: !card, pay_by_bank: card, ..May::default() };
+    Account { may, ..account("1001", 32_172) }
 }
 
 pub const EARLIER: &str = "earlier";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use ringtill::account::{Account, Caller};
+use ringtill::account::{Account, Caller, May};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::simulator::{Case, Fault, LATE_MS, Trigger};
 use ringtill::gateway::{
@@ -96,6 +96,7 @@ fn run(name: &str, seed: u64, tally: &mut Tally) -> Result<(), String> {
         min_payment: None,
         max_payment: None,
         due_date: None,
+        may: May::default(),
     };
     let mut journal = Journal::new();
     if rng.random_range(0..5) == 0 {

@@ -11,7 +11,7 @@ use ringtill::gateway::bogus::{Fault, Outcome, Simulator};
 use ringtill::server::bogus::BogusHost;
 use tokio::runtime::Runtime;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, deadline, expiry, now, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, now};
 use crate::caller::{JAMES, Line};
 
 const KEY: &str = "sk_bogus_payments";
@@ -97,7 +97,7 @@ impl Bench {
 
 #[test]
 fn payments_are_undone_and_reconciled() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("");
     let pays = bench.pays();
     bench.call(&pays);
@@ -177,7 +177,7 @@ fn payments_are_undone_and_reconciled() {
 
 #[test]
 fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::with("", |settings| {
         let down = "id = \"down\"\nname = \"bogus\"\nfailures_max = 1\nrest_s = 3600\n";
         let nowhere = "[gateway.settings]\nbase_url = \"https://127.0.0.1:1\"\napi_key = \"k\"\n";
@@ -222,7 +222,7 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
 /// A card is kept at the first call and pays at the second with three keys; deleted, it is gone.
 #[test]
 fn a_card_that_is_kept_pays_the_next_time() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::with("", |settings| {
         format!("[payment.saved]\n[gateway]\nname = \"bogus\"\n{settings}")
     });
@@ -274,7 +274,7 @@ fn a_card_that_is_kept_pays_the_next_time() {
 
 #[test]
 fn a_caller_who_has_paid_is_asked_before_paying_again() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("");
     let pays = bench.pays();
     bench.call(&pays);
@@ -296,7 +296,7 @@ fn a_caller_who_has_paid_is_asked_before_paying_again() {
 
 #[test]
 fn who_tries_cards_is_told_nothing_and_then_locked_out() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("caller_declines = 2, quiet_after = 1");
     let card = |number: &str| {
         let expiry = expiry();

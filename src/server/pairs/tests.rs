@@ -279,6 +279,7 @@ fn account() -> Account {
         min_payment: None,
         max_payment: None,
         due_date: None,
+        may: crate::account::May::default(),
     }
 }
 

@@ -132,7 +132,9 @@ async fn it_finds_the_payments_that_the_journal_finds() {
             intent.fingerprint = sample::fingerprint(["a", "b", "c"][rng.random_range(0..3)]);
             intent.origin.caller = sample::fingerprint(["b", "d"][rng.random_range(0..2)]);
             intent.origin.issuer = sample::fingerprint(["c", "e"][rng.random_range(0..2)]);
-            let mut entries = vec![Entry::Consent(Box::new(intent.clone()))];
+            let sending = rng.random_ratio(1, 2);
+            let entry = if sending { Entry::Sending } else { Entry::Consent };
+            let mut entries = vec![entry(Box::new(intent.clone()))];
             let states = sample::states();
             let to = states[rng.random_range(0..states.len())].clone();
             entries.extend(
