@@ -386,6 +386,15 @@ impl<'t> Reader<'t> {
                 "make min_payment the smaller one",
             );
         }
+        let least = payment.partial.min.map_or(0, |min| min.minor);
+        if least > payment.max_payment.minor {
+            self.note(
+                "payment",
+                "partial",
+                "payment.partial.min is above max_payment",
+                "make it the smaller one",
+            );
+        }
         if payment.max_payment.minor == 0 {
             self.note("payment", "max_payment", "nothing could be paid", "write \"5000.00\"");
         }

@@ -111,6 +111,8 @@ pub fn scenes() -> Vec<Scene> {
         ..scene(name, &known, settings, vec![account("1001", 32_172)])
     };
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
+    let whole = toml::from_str("allow = \"none\"\nover = \"none\"").unwrap();
+    let whole = Settings { partial: whole, declines_max: 1, ..brief.clone() };
     let surcharge = toml::from_str("percent = \"3\"\nbins = \"bins.csv\"").unwrap();
     let surcharged = Settings { surcharge: Some(surcharge), zip: true, ..brief.clone() };
     let apart = Settings {
@@ -194,6 +196,7 @@ pub fn scenes() -> Vec<Scene> {
             earlier: Some(Earlier::Approved),
             ..kept("a card is kept and was charged before", &same_saved)
         },
+        scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene {
             // The one card of these callers is a credit card, the other is not known.
             bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),
