@@ -658,11 +658,18 @@ impl Bench {
             }
             _ => intent,
         };
-        let sending = !matches!(intent.split, Split::FeeOf(_)) && rng.random_ratio(1, 2);
+        let sending = rng.random_ratio(1, 2);
         let entry = if sending { Entry::Sending } else { Entry::Consent };
         let told = self.store.record(entry(Box::new(intent.clone())), self.now_ms).await;
         self.told(told, |model, now_ms| match model.consent(&intent, now_ms) {
-            Recorded::Stored if sending => model.step(&intent.id, &State::Sending, now_ms),
+            Recorded::Stored if sending => {
+                let told = model.step(&intent.id, &State::Sending, now_ms);
+                if told != Recorded::Stored {
+                    // Both or neither.
+                    model.payments.remove(&intent.id);
+                }
+                told
+            }
             told => told,
         });
     }

@@ -386,6 +386,15 @@ impl<'t> Reader<'t> {
                 "make min_payment the smaller one",
             );
         }
+        let least = payment.partial.min.map_or(0, |min| min.minor);
+        if least > payment.max_payment.minor {
+            self.note(
+                "payment",
+                "partial",
+                "payment.partial.min is above max_payment",
+                "make it the smaller one",
+            );
+        }
         if payment.max_payment.minor == 0 {
             self.note("payment", "max_payment", "nothing could be paid", "write \"5000.00\"");
         }
@@ -405,15 +414,6 @@ impl<'t> Reader<'t> {
                 "later",
                 "a payment on a later date is charged to a kept card, and none is kept",
                 "add [payment.saved], or leave [payment.later] out",
-            );
-        }
-        let apart = payment.fee_mode == crate::payment::FeeMode::TwoMid && payment.has_fees();
-        if payment.later.is_some() && (apart || payment.surcharge.is_some()) {
-            self.note(
-                "payment",
-                "later",
-                "nobody is there to hear of a second charge, or of a surcharge",
-                "leave [payment.later] out, or fee_mode = \"two_mid\" and [payment.surcharge]",
             );
         }
         if payment.cards.is_empty() && payment.bank.is_none() {

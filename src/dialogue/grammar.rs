@@ -200,6 +200,9 @@ impl Grammar for AccountNumber {
 pub struct Amount {
     pub min: Money,
     pub max: Money,
+    /// Why less, or more, is not taken; the bound is said after it.
+    pub low: Reject,
+    pub high: Reject,
 }
 
 impl Grammar for Amount {
@@ -217,18 +220,18 @@ impl Grammar for Amount {
         let minor = keys.parse().map_err(|_| Reject("error.invalid"))?;
         let amount = Money::new(minor, self.currency());
         if amount.minor < self.least().minor {
-            return Err(TOO_LOW);
+            return Err(self.low);
         }
         if amount.minor > self.max.minor {
-            return Err(TOO_HIGH);
+            return Err(self.high);
         }
         Ok(amount)
     }
 
     fn explain(&self, reject: Reject) -> Vec<Prompt> {
         let bound = match reject {
-            TOO_LOW => Some(self.least()),
-            TOO_HIGH => Some(self.max),
+            low if low == self.low => Some(self.least()),
+            high if high == self.high => Some(self.max),
             _ => None,
         };
         let phrase = Prompt::Phrase(reject.0);
@@ -240,6 +243,11 @@ pub const TOO_LOW: Reject = Reject("amount.too_low");
 pub const TOO_HIGH: Reject = Reject("amount.too_high");
 
 impl Amount {
+    /// Within the least and most of any payment.
+    pub fn within(min: Money, max: Money) -> Amount {
+        Amount { min, max, low: TOO_LOW, high: TOO_HIGH }
+    }
+
     fn currency(&self) -> Currency {
         self.min.currency
     }
@@ -281,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_amount_is_keyed_in_cents_within_bounds() {
-        let grammar = Amount { min: Money::usd(100), max: Money::usd(50_000) };
+        let grammar = Amount::within(Money::usd(100), Money::usd(50_000));
         assert_eq!(grammar.parse("2000"), Ok(Money::usd(2000)));
         assert_eq!(grammar.parse("99"), Err(Reject("amount.too_low")));
         assert_eq!(grammar.parse("50001"), Err(Reject("amount.too_high")));
@@ -290,7 +298,7 @@ mod tests {
         let (least, most) = (Prompt::Amount(Money::usd(100)), Prompt::Amount(Money::usd(50_000)));
         assert_eq!(told("99"), [Prompt::Phrase("amount.too_low"), least]);
         assert_eq!(told("50001"), [Prompt::Phrase("amount.too_high"), most]);
-        let free = Amount { min: Money::usd(0), max: Money::usd(50_000) };
+        let free = Amount::within(Money::usd(0), Money::usd(50_000));
         assert_eq!(free.parse("0"), Err(Reject("amount.too_low")));
     }
 

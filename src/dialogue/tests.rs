@@ -233,7 +233,7 @@ fn a_key_cuts_an_announcement_and_counts_for_the_question_after_it() {
 fn a_card_number_keyed_at_the_wrong_question_is_never_shown() {
     let mut c = Conversation::new();
     let (min, max) = (Money::usd(100), Money::usd(50_000));
-    c.ask(Field::number("amount", "amount.ask", Amount { min, max }));
+    c.ask(Field::number("amount", "amount.ask", Amount::within(min, max)));
     let shown: Vec<Out> = c.key("4111111111111111#");
     let dots_only = |out: &Out| match out {
         Out::Entered(shown, _) => shown.chars().all(|c| c == '•'),

@@ -169,7 +169,13 @@ impl Journal {
             Entry::Sending(intent) => {
                 let id = intent.id.clone();
                 match self.consent(*intent) {
-                    Recorded::Stored => self.step(&id, State::Sending),
+                    Recorded::Stored => {
+                        let told = self.step(&id, State::Sending);
+                        if told != Recorded::Stored {
+                            self.forget(&id);
+                        }
+                        told
+                    }
                     refused => refused,
                 }
             }
@@ -257,6 +263,16 @@ impl Journal {
         self.history.push((intent.id.clone(), State::Consented));
         self.intents.insert(intent.id.clone(), (intent, State::Consented));
         Recorded::Stored
+    }
+
+    /// What was consented to last is not in the ledger after all.
+    fn forget(&mut self, id: &str) {
+        let Some((intent, _)) = self.intents.remove(id) else { return };
+        self.confirmations.remove(&intent.confirmation);
+        if let Some(open) = open(&intent) {
+            self.open.remove(&open);
+        }
+        self.history.pop();
     }
 
     fn step(&mut self, id: &str, to: State) -> Recorded {

@@ -15,7 +15,8 @@
 //! given back: the sum is of the one less the other. A `returned` row has the reason of the
 //! holder's bank (`R01`) as its code; if that debit is made again, a row `represented` tells that
 //! its money is received after all. A payment that was given back has rows of both, in this
-//! or different files, with the same intent; a refund's amount is what was paid back, fee and all.
+//! or different files, with the same intent; a refund's amount is what was paid back, fee and all,
+//! but of a surcharge its share is told apart.
 //! `declined` and `not_charged` rows tell how an attempt ended. `<brand>` of method `bank` is
 //! `checking` or `savings`. `<fee_kind>` is `surcharge` where `<fee>` is one, else empty. A fee
 //! that is a charge of its own has a row with amount 0.00, and `<fee_of>` is the intent of its bill,
@@ -113,11 +114,16 @@ impl Row {
 
     /// The row of a change that took effect. What a bank says of a return is its reason and then
     /// the trace number of the debit.
-    pub fn of_change(intent: &Intent, change: &Change, progress: &Progress) -> Option<Row> {
+    pub fn of_change(
+        intent: &Intent,
+        change: &Change,
+        progress: &Progress,
+        before: Money,
+    ) -> Option<Row> {
         let (Progress::Done(reference) | Progress::Accepted(reference)) = progress else {
             return None;
         };
-        let part = (change.amount, Money::new(0, change.amount.currency));
+        let part = refunded(intent, change.amount, before)?;
         // Of what went back or came whole, fee and all, each part is told.
         let whole = match intent.total() == Some(change.amount) {
             true => (intent.amount, intent.fee),
@@ -150,6 +156,21 @@ impl Row {
             Status::Declined | Status::NotCharged => None,
         }
     }
+}
+
+/// Amount and fee of what is refunded after `before` was: of a surcharge its share goes back, so
+/// that all of it has once all of the payment has; of a fee nothing is told apart.
+fn refunded(intent: &Intent, back: Money, before: Money) -> Option<(Money, Money)> {
+    let none = Money::new(0, back.currency);
+    let total = i128::from(intent.total()?.minor);
+    if intent.split != Split::Surcharge || total <= 0 {
+        return Some((back, none));
+    }
+    let share = |of: i128| (of * i128::from(intent.fee.minor) * 2 + total).div_euclid(total * 2);
+    let before = i128::from(before.minor);
+    let fee = share(before + i128::from(back.minor)) - share(before);
+    let fee = i64::try_from(fee).ok()?;
+    Some((Money::new(back.minor - fee, back.currency), Money::new(fee, back.currency)))
 }
 
 /// What the biller is told of an intent.
@@ -437,7 +458,7 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z,,
         };
         let done = Progress::Done("void_1".into());
         let row = |act, minor, progress: &Progress| {
-            Row::of_change(&intent, &change(act, minor), progress)
+            Row::of_change(&intent, &change(act, minor), progress, Money::usd(0))
         };
         let void = row(Undo::Void, 32_372, &done).unwrap();
         let refund = row(Undo::Refund, 1_000, &Progress::Accepted("ref_1".into())).unwrap();
@@ -460,6 +481,23 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z,,
         let want = ",321.72,2.00,323.72,USD,card,visa,1111,returned,R01,bogus,091000010000001,";
         assert!(text.contains(want) && text.contains("TRL,2,0.00,"), "{text}");
         assert_eq!(read(&file), Ok(posting));
+    }
+
+    #[test]
+    fn a_surcharge_goes_back_by_its_share_and_in_the_end_whole() {
+        let intent = Intent { split: Split::Surcharge, ..sample::intent(1, "A1") };
+        // 321.72 and 2.00 of 323.72.
+        let (mut before, mut fees) = (0, 0);
+        for (back, want) in [(10_000, 62), (10_000, 62), (1, 0), (12_371, 76)] {
+            let (amount, fee) = refunded(&intent, Money::usd(back), Money::usd(before)).unwrap();
+            assert_eq!((fee.minor, amount.minor), (want, back - want));
+            before += back;
+            fees += fee.minor;
+        }
+        assert_eq!((before, fees), (32_372, 200));
+        let plain = sample::intent(1, "A1");
+        let told = refunded(&plain, Money::usd(100), Money::usd(0));
+        assert_eq!(told, Some((Money::usd(100), Money::usd(0))));
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub(super) async fn choose(
 ) -> Result<Choice, Leave> {
     let bounds = bounds(desk, account);
     if !account.amount_due.is_positive() {
+        if !desk.settings.partial.takes_in_advance() {
+            line.say(phrases(["greet.nothing_due", "amount.not_in_advance"])).await;
+            return Ok(Choice::OtherAccount);
+        }
         line.say(phrases(["greet.nothing_due"])).await;
         return other(line, bounds).await.map(Choice::Amount);
     }
@@ -50,6 +54,11 @@ pub(super) async fn choose(
                 return Ok(Choice::Amount(account.amount_due));
             }
             Wish::Full => line.tell(bounds.explain(grammar::TOO_HIGH)).await,
+            // There is no other amount: why not, and what can be paid.
+            Wish::Other if bounds.min == bounds.max => {
+                line.tell(bounds.explain(bounds.low)).await;
+                continue;
+            }
             Wish::Other => {}
         }
         match other(line, bounds.clone()).await {
@@ -61,10 +70,10 @@ pub(super) async fn choose(
 
 /// What may be paid at once; the balance may be less than the least that is keyed.
 fn bounds(desk: &Desk, account: &Account) -> Amount {
-    Amount {
-        min: account.min_payment.unwrap_or(desk.settings.min_payment),
-        max: account.max_payment.unwrap_or(desk.settings.max_payment),
-    }
+    let settings = &desk.settings;
+    let least = account.min_payment.unwrap_or(settings.min_payment);
+    let most = account.max_payment.unwrap_or(settings.max_payment);
+    settings.partial.bounds(account, [least, most])
 }
 
 async fn other(line: &mut Line, bounds: Amount) -> Result<Money, Leave> {

@@ -379,7 +379,8 @@ fn needs_evidence(order: &Order) -> bool {
     matches!(order.means, Means::Bank(_))
 }
 
-/// Whether nothing is written down between consent and request.
+/// Whether a charge is sent as soon as it is in the ledger: a bill waits for its fee to be there
+/// too, and the fee for the bill.
 fn at_once(order: &Order) -> bool {
     !needs_evidence(order) && order.apart.is_none()
 }

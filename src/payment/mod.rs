@@ -18,6 +18,7 @@ pub mod settings; // what the biller accepts and charges
 pub mod banks; // routing numbers and whose they are
 mod greet;
 mod authenticate;
+pub mod partial; // less or more than what is due
 mod amount;
 pub mod surcharge; // for paying by credit card
 mod again;
@@ -37,6 +38,7 @@ pub use banks::Banks;
 pub use fee::Fee;
 pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use pair::{WHO as VOIDED_BY, WHY as VOIDED_FOR};
+pub use partial::PartialSettings;
 pub use saved::TERMS as CARD_TERMS;
 pub use settings::{
     BankSettings, DuplicateMatch, FeeMode, LaterSettings, SavedSettings, Settings, Zone,

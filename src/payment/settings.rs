@@ -7,6 +7,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::fee::Fee;
+use super::partial::PartialSettings;
 use super::surcharge::SurchargeSettings;
 use crate::gateway::Fixable;
 use crate::instrument::{Brand, Means};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub min_payment: Money,
     #[serde(deserialize_with = "amount")]
     pub max_payment: Money,
+    /// Less or more than what is due.
+    pub partial: PartialSettings,
     #[serde(deserialize_with = "brands")]
     pub cards: Vec<Brand>,
     /// Ask for the security code.
@@ -119,6 +122,7 @@ impl Default for Settings {
             fee_payee: None,
             min_payment: Money::usd(100),
             max_payment: Money::usd(500_000),
+            partial: PartialSettings::default(),
             cards: Brand::ALL.to_vec(),
             cvv: true,
             zip: true,

@@ -17,7 +17,8 @@ use ringtill::ledger::journal::Journal;
 use ringtill::ledger::{Entry, Recorded, State};
 use ringtill::money::Money;
 use ringtill::payment::{
-    Desk, DuplicateMatch, Evidence, Flow, Note, Outcome, Reply, Request, Step, script,
+    Desk, DuplicateMatch, Evidence, Flow, Note, Outcome, PartialSettings, Reply, Request, Step,
+    script,
 };
 use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
@@ -451,6 +452,10 @@ impl World<'_> {
         };
         assert_eq!(state, State::Sending, "the request leaves before the ledger knows");
         self.check_agreed(&intent, minor, card);
+        if self.scene.settings.partial != PartialSettings::default() {
+            let due = self.scene.accounts.iter().find(|one| one.id == intent.account_id);
+            assert_eq!(due.map(|one| one.amount_due), Some(intent.amount), "not what is due");
+        }
         self.check_again(minor, card);
         let bank = card.starts_with("checking") || card.starts_with("savings");
         if bank {

@@ -122,6 +122,8 @@ pub fn scenes() -> Vec<Scene> {
     let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
     let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
+    let whole = toml::from_str("allow = \"none\"\nover = \"none\"").unwrap();
+    let whole = Settings { partial: whole, declines_max: 1, ..brief.clone() };
     let surcharge = toml::from_str("percent = \"3\"\nbins = \"bins.csv\"").unwrap();
     let surcharged = Settings { surcharge: Some(surcharge), zip: true, ..brief.clone() };
     let apart = Settings {
@@ -213,6 +215,7 @@ pub fn scenes() -> Vec<Scene> {
             agent: false,
             ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
         },
+        scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene {
             // The one card of these callers is a credit card, the other is not known.
             bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),

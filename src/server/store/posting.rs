@@ -12,6 +12,7 @@ use super::row::{add_step, read};
 use super::{Store, StoreError};
 use crate::ledger::State;
 use crate::ledger::reconcile::{self, Posting, Row, Status};
+use crate::money::Money;
 
 /// More rows than this go into the next file.
 const ROWS_MAX: i64 = 50_000;
@@ -78,7 +79,13 @@ impl Store {
             let query = sqlx::query("select * from intent where id = $1").bind(id);
             let (intent, _) = read(&query.fetch_one(&mut *tx).await?)?;
             let (change, progress) = change(&row, intent.amount)?;
-            rows.extend(Row::of_change(&intent, &change, &progress));
+            let query = "select coalesce(sum(amount_minor), 0) from change \
+                         where intent_id = $1 and state in ('done', 'accepted') \
+                         and (created_ms < $2 or (created_ms = $2 and id < $3))";
+            let query = sqlx::query_scalar(query).bind(&intent.id).bind(change.created_ms);
+            let before: i64 = query.bind(&change.id).fetch_one(&mut *tx).await?;
+            let before = Money::new(before, intent.amount.currency);
+            rows.extend(Row::of_change(&intent, &change, &progress, before));
         }
         tx.commit().await?;
         let sequence = sequence.unsigned_abs();
@@ -205,7 +212,6 @@ mod tests {
     use super::*;
     use crate::ledger::sample;
     use crate::ledger::{Change, Progress, Undo};
-    use crate::money::Money;
 
     /// 2026-06-01T00:00:00Z
     const NOW: i64 = 1_780_272_000_000;
