@@ -128,6 +128,7 @@ async fn ledger(payments: u32) {
             account_id: format!("account-{n}"),
             amount: Money::usd(10_000),
             fee: Money::usd(200),
+            split: Default::default(),
             means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
             fingerprint: None,

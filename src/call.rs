@@ -11,9 +11,11 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange};
 use crate::instrument::FingerprintKey;
-use crate::ledger::{Entry, Recorded, SavedCard, Screened, Screening};
+use crate::ledger::{Entry, Recorded, Screened, Screening, Wallet};
 use crate::media::{self, Clip, ListenId, PlayId, SegmentId};
-use crate::payment::{self, Banks, Desk, Evidence, Flow, Note, Outcome, Reply, Request, Step};
+use crate::payment::{
+    self, Banks, Bins, Desk, Evidence, Flow, Note, Outcome, Reply, Request, Step,
+};
 use crate::prompt::Library;
 use crate::secret::Keys;
 use crate::sip::offer::Local;
@@ -51,6 +53,7 @@ pub struct Policy {
     pub fingerprints: Arc<FingerprintKey>,
     /// Banks by routing number, if they are known.
     pub banks: Option<Arc<Banks>>,
+    pub bins: Option<Arc<Bins>>,
     /// Authorisations of debits are recorded.
     pub authorisations_recorded: bool,
     /// SIP URI callers are transferred to; `None`: nobody is there.
@@ -72,7 +75,7 @@ pub enum Input {
     Told(ListenId, Told),
     Found(Serial, Vec<Account>),
     Screened(Serial, Option<Screened>),
-    Wallet(Serial, Option<Vec<SavedCard>>),
+    Wallet(Serial, Option<Wallet>),
     Recorded(Serial, Recorded),
     /// Whether evidence is durable.
     Kept(Serial, bool),
@@ -256,6 +259,7 @@ impl Call {
             routes,
             fingerprints: policy.fingerprints.clone(),
             banks: policy.banks.clone(),
+            bins: policy.bins.clone(),
             authorisations_recorded: policy.authorisations_recorded,
             caller: caller.clone(),
             caller_placed: true,

@@ -15,7 +15,9 @@ use ringtill::gateway::Approval;
 use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means, luhn_check_digit};
 use ringtill::ledger::reconcile::{self, Row};
 use ringtill::ledger::velocity::Limits;
-use ringtill::ledger::{Change, Entry, Intent, Origin, Progress, Recorded, Screening, State, Undo};
+use ringtill::ledger::{
+    Change, Entry, FeeFailure, Intent, Origin, Progress, Recorded, Screening, Split, State, Undo,
+};
 use ringtill::money::Money;
 use ringtill::server::store::Store;
 use ringtill::server::store::ach::news::{Piece, Taken};
@@ -23,7 +25,10 @@ use ringtill::server::store::ach::{Debited, Wanted};
 use ringtill::server::store::change::Begun;
 use sqlx::{AnyConnection, Connection, Executor};
 
-const COMMANDS: usize = 400;
+#[path = "ledger_model/later.rs"]
+mod later; // what is arranged with kept cards
+
+const COMMANDS: usize = 500;
 const BILLER: &str = "acme";
 
 #[test]
@@ -49,9 +54,10 @@ fn the_ledger_is_what_the_model_says() {
     // Otherwise nothing was tried.
     if std::env::var_os("RINGTILL_SEED").is_none() {
         let Tally { applied, refused, failed, reopened, posted, undone, .. } = sum;
-        let Tally { debited, returned, again, .. } = sum;
-        for count in [applied, refused, failed, reopened, posted, undone, debited, returned, again]
-        {
+        let Tally { debited, returned, again, charged, fees, kept_back, .. } = sum;
+        let ledger = [applied, refused, failed, reopened, posted, undone];
+        let rest = [debited, returned, again, charged, fees, kept_back];
+        for count in ledger.into_iter().chain(rest) {
             assert!(count > 10, "{sum:?}");
         }
     }
@@ -70,6 +76,11 @@ struct Tally {
     debited: usize,
     returned: usize,
     again: usize,
+    /// Payments that were arranged before.
+    charged: usize,
+    /// Fees that were sent apart from their bills, and what was refused for there being two.
+    fees: usize,
+    kept_back: usize,
 }
 
 impl Tally {
@@ -83,6 +94,9 @@ impl Tally {
         self.debited += other.debited;
         self.returned += other.returned;
         self.again += other.again;
+        self.charged += other.charged;
+        self.fees += other.fees;
+        self.kept_back += other.kept_back;
     }
 }
 
@@ -90,7 +104,11 @@ impl Tally {
 #[derive(Default)]
 struct Model {
     payments: BTreeMap<String, Payment>,
+    book: later::Book,
     files: u64,
+    /// As in [`Tally`].
+    fees: usize,
+    kept_back: usize,
 }
 
 struct Payment {
@@ -225,7 +243,9 @@ impl Model {
             ours.id == intent.id
                 || ours.confirmation == intent.confirmation
                 || (OPEN.contains(&one.state.name())
+                    && [ours, intent].iter().all(|one| one.split.bill().is_none())
                     && place == (&intent.biller, &intent.account_id, intent.fingerprint))
+                || (intent.split.bill().is_some() && ours.split == intent.split)
         };
         if self.payments.values().any(same) {
             return Recorded::Conflict;
@@ -246,6 +266,20 @@ impl Model {
     }
 
     fn step(&mut self, id: &str, to: &State, now_ms: i64) -> Recorded {
+        let bill = self.payments.get(id).and_then(|one| one.intent.split.bill());
+        if let (Some(bill), State::Sending) = (bill, to) {
+            let bill = self.payments.get(bill).filter(|bill| {
+                let open = ["sending", "unknown", "manual"];
+                bill.state.approval().is_some()
+                    && bill.undone == 0
+                    && !bill.changes.iter().any(|one| open.contains(&one.progress.name()))
+            });
+            if bill.is_none() {
+                self.kept_back += 1;
+                return Recorded::Illegal;
+            }
+            self.fees += usize::from(self.payments[id].state == State::Consented);
+        }
         let Some(payment) = self.payments.get_mut(id) else { return Recorded::Illegal };
         let way = (payment.state.name(), to.name());
         let other = way == ("approved", "posted") && payment.state.approval() != to.approval();
@@ -306,6 +340,11 @@ impl Model {
 
     /// The amount of a change that may begin.
     fn begin(&mut self, change: &Change, amount: Option<i64>) -> Option<i64> {
+        let fee_stands = self.payments.values().any(|one| {
+            let settled = ["consented", "declined", "not_charged"].contains(&one.state.name());
+            let back = one.state.approval().is_some() && one.undone >= 200;
+            one.intent.split.bill() == Some(&change.intent_id) && !settled && !back
+        });
         let payment = self.payments.get_mut(&change.intent_id)?;
         let taken = payment.taken()?;
         let open = ["sending", "unknown", "manual"];
@@ -316,6 +355,10 @@ impl Model {
         let amount = amount.unwrap_or(left);
         let whole = amount == taken && payment.undone == 0;
         if amount < 1 || amount > left || (change.act == Undo::Void && !whole) {
+            return None;
+        }
+        if fee_stands && amount == left {
+            self.kept_back += 1;
             return None;
         }
         let change = Change { amount: Money::usd(amount), ..change.clone() };
@@ -458,6 +501,7 @@ impl Model {
             let near = intent.created_ms >= wanted.since_ms && intent.amount == wanted.amount;
             let kept = one.taken().is_none_or(|taken| one.undone < taken);
             alike
+                && intent.split.bill().is_none()
                 && intent.account_id == wanted.account_id
                 && match one.state.name() {
                     "held" | "manual" => near,
@@ -501,7 +545,7 @@ async fn sequence(seed: u64) -> Tally {
     };
     for turn in 0..COMMANDS {
         bench.now_ms += rng.random_range(1..60_000);
-        match rng.random_range(0..51) {
+        match rng.random_range(0..65) {
             0 => bench.reopen().await,
             // The disk fails after so many more writes, or is well again.
             1 | 2 => bench.sabotage(rng.random_range(0..6)).await,
@@ -515,10 +559,14 @@ async fn sequence(seed: u64) -> Tally {
             45..=50 => bench.begin(&mut rng).await,
             18..=22 => bench.progress(&mut rng).await,
             23..=29 => bench.consent(&mut rng).await,
+            51..=64 => bench.later(&mut rng).await,
             _ => bench.step(&mut rng).await,
         }
         bench.compare(&mut rng, &format!("seed {seed} turn {turn}")).await;
+        bench.compare_later(&format!("seed {seed} turn {turn}")).await;
     }
+    bench.tally.fees = bench.model.fees;
+    bench.tally.kept_back = bench.model.kept_back;
     bench.tally
 }
 
@@ -534,7 +582,21 @@ async fn saboteur(folder: &Path) -> AnyConnection {
     saboteur.execute("pragma busy_timeout = 5000").await.unwrap();
     saboteur.execute("create table fault (writes_left bigint not null)").await.unwrap();
     saboteur.execute("insert into fault values (-1)").await.unwrap();
-    for table in ["intent", "step", "posting", "change", "ach_entry", "ach_file", "ach_block"] {
+    const TABLES: [&str; 12] = [
+        "intent",
+        "step",
+        "posting",
+        "change",
+        "ach_entry",
+        "ach_file",
+        "ach_block",
+        "card",
+        "card_event",
+        "arrangement",
+        "arrangement_event",
+        "instalment",
+    ];
+    for table in TABLES {
         for write in ["insert", "update"] {
             let sql = format!(
                 "create trigger fail_{table}_{write} before {write} on {table} begin \
@@ -578,6 +640,7 @@ impl Bench {
             account_id: format!("A{}", rng.random_range(0..4)),
             amount: Money::usd(rng.random_range(1..3) * 1_000),
             fee: Money::usd(200),
+            split: Split::Total,
             means: means[rng.random_range(0..2)],
             last4: Last4::parse("1111").unwrap(),
             fingerprint: Fingerprint::parse(&letter),
@@ -586,8 +649,22 @@ impl Bench {
             origin: Origin::default(),
             created_ms: self.now_ms,
         };
-        let told = self.store.record(Entry::Consent(Box::new(intent.clone())), self.now_ms).await;
-        self.told(told, |model, now_ms| model.consent(&intent, now_ms));
+        let (fee, failure) = (Money::usd(200), FeeFailure::Void);
+        let intent = match rng.random_range(0..4) {
+            0 => Intent { split: Split::Bill { fee, failure }, ..intent },
+            1 => {
+                let split = Split::FeeOf(self.some_payment(rng));
+                Intent { amount: Money::usd(0), split, ..intent }
+            }
+            _ => intent,
+        };
+        let sending = !matches!(intent.split, Split::FeeOf(_)) && rng.random_ratio(1, 2);
+        let entry = if sending { Entry::Sending } else { Entry::Consent };
+        let told = self.store.record(entry(Box::new(intent.clone())), self.now_ms).await;
+        self.told(told, |model, now_ms| match model.consent(&intent, now_ms) {
+            Recorded::Stored if sending => model.step(&intent.id, &State::Sending, now_ms),
+            told => told,
+        });
     }
 
     async fn step(&mut self, rng: &mut StdRng) {

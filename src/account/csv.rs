@@ -235,6 +235,7 @@ fn delimiter(bytes: &[u8]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::May;
     use crate::money::Money;
 
     const HEADER: &str = "account_id,name_first,phone1,phone2,verify_zip,amount_due,past_due,\
@@ -278,6 +279,27 @@ mod tests {
             let import = read(&text.replace(',', delimiter)).unwrap();
             assert_eq!((import.directory.len(), import.rejected_rows), (1, 0));
         }
+    }
+
+    #[test]
+    fn what_a_biller_allows_is_read() {
+        let text = "account_id,amount_due,phone1,allow_card,allow_ach,existing_relationship\n\
+                    1,1.00,+13175550141,,,\n2,1.00,+13175550142,no,Yes,1\n\
+                    3,1.00,+13175550143,TRUE,f,no\n4,1.00,+13175550144,perhaps,,\n";
+        let import = read(text).unwrap();
+        let may = |phone: &str| import.directory.answer(&Query::Phone(phone.into()))[0].may;
+        assert_eq!(may("+13175550141"), May::default());
+        assert_eq!(
+            may("+13175550142"),
+            May { pay_by_card: false, pay_by_bank: true, be_called: true }
+        );
+        assert_eq!(
+            may("+13175550143"),
+            May { pay_by_card: true, pay_by_bank: false, be_called: false }
+        );
+        let rejected: Vec<String> = import.rejected.iter().map(ToString::to_string).collect();
+        assert_eq!(rejected.len(), 1, "{rejected:?}");
+        assert!(rejected[0].contains("allow_card: it is neither yes nor no"), "{rejected:?}");
     }
 
     #[test]

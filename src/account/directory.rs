@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-use super::{Account, Query};
+use super::{Account, May, Query};
 use crate::money::{Currency, Money};
 
 /// One biller's accounts, immutable: a new file makes a new directory.
@@ -56,17 +56,22 @@ impl Directory {
                 same.take(ANSWERS_MAX).map(|(_, at)| self.account(*at as usize)).collect()
             }
             Query::Verified { account, zip } => {
-                let wanted = key(account);
-                let at = self.starts.binary_search_by(|start| {
-                    Packed::at(&self.bytes, *start).key().cmp(wanted.as_slice())
-                });
                 // A wrong account costs the same look at a ZIP code as a right one.
-                let found = at.ok().map(|at| self.account(at));
+                let found = self.by_id(account);
                 let on_file = found.as_ref().and_then(|account| account.verify_zip.as_deref());
                 let right = same_text(on_file.unwrap_or("-----"), zip) && on_file.is_some();
                 found.filter(|_| right).into_iter().collect()
             }
         }
+    }
+
+    /// The account of this number, for what needs no factor: a payment its holder has arranged.
+    pub fn by_id(&self, id: &str) -> Option<Account> {
+        let wanted = key(id);
+        let at = self
+            .starts
+            .binary_search_by(|start| Packed::at(&self.bytes, *start).key().cmp(wanted.as_slice()));
+        at.ok().map(|at| self.account(at))
     }
 
     fn account(&self, at: usize) -> Account {
@@ -163,6 +168,9 @@ const HAS_PAST_DUE: u8 = 2;
 const HAS_MIN: u8 = 4;
 const HAS_MAX: u8 = 8;
 const HAS_DATE: u8 = 16;
+const NO_CARD: u8 = 32;
+const NO_BANK: u8 = 64;
+const BE_CALLED: u8 = 128;
 
 /// key length, flags, number of phones, lengths of id, first and last name (0xFF: none), then:
 /// key, phones, id, names, ZIP, amounts, date.
@@ -176,6 +184,9 @@ fn pack(out: &mut Vec<u8>, account: &Account) {
         (account.min_payment.is_some(), HAS_MIN),
         (account.max_payment.is_some(), HAS_MAX),
         (account.due_date.is_some(), HAS_DATE),
+        (!account.may.pay_by_card, NO_CARD),
+        (!account.may.pay_by_bank, NO_BANK),
+        (account.may.be_called, BE_CALLED),
     ] {
         flags |= if present { flag } else { 0 };
     }
@@ -255,6 +266,11 @@ impl<'a> Packed<'a> {
             min_payment,
             max_payment,
             due_date,
+            may: May {
+                pay_by_card: flags & NO_CARD == 0,
+                pay_by_bank: flags & NO_BANK == 0,
+                be_called: flags & BE_CALLED != 0,
+            },
         }
     }
 }
@@ -296,6 +312,7 @@ mod tests {
             min_payment: None,
             max_payment: Some(Money::usd(i64::MAX)),
             due_date: Some(jiff::civil::date(2026, 6, 5)),
+            may: May { pay_by_card: false, pay_by_bank: true, be_called: true },
         }
     }
 
@@ -311,6 +328,7 @@ mod tests {
             min_payment: None,
             max_payment: None,
             due_date: None,
+            may: May { pay_by_bank: false, ..May::default() },
         }
     }
 

@@ -26,6 +26,23 @@ pub struct Account {
     pub min_payment: Option<Money>,
     pub max_payment: Option<Money>,
     pub due_date: Option<Date>,
+    pub may: May,
+}
+
+/// What the biller lets the holder of an account do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct May {
+    pub pay_by_card: bool,
+    pub pay_by_bank: bool,
+    /// There is a written agreement with them, or they bought something within two years: they may
+    /// be called and pay from a bank account (Nacha's rules for TEL).
+    pub be_called: bool,
+}
+
+impl Default for May {
+    fn default() -> May {
+        May { pay_by_card: true, pay_by_bank: true, be_called: false }
+    }
 }
 
 /// A question to the biller's records. A wrong account and a wrong factor get the same answer.

@@ -88,7 +88,8 @@ impl Summary {
             }
             Note::Consent { means, .. } => self.debit = means.method() == Method::Bank,
             Note::Step(_) | Note::Again { .. } | Note::Locked { .. } | Note::Resting { .. } => {}
-            Note::Keep { .. } | Note::Dropped { .. } => {}
+            Note::Keep { .. } | Note::Dropped { .. } | Note::NotKnown { .. } => {}
+            Note::Arranged { .. } | Note::Disarranged { .. } => {}
         }
     }
 

@@ -154,11 +154,14 @@ pub struct Media {
     pub ports: [u16; 2],
     /// Unset: one for each 2,500 of `calls_max`.
     pub threads: Option<usize>,
+    /// New calls are refused with 503 while turns are later than so many milliseconds; 0: only
+    /// while the threads themselves have too much to do.
+    pub late_ms: u64,
 }
 
 impl Default for Media {
     fn default() -> Media {
-        Media { address: None, ports: [20_000, 29_999], threads: None }
+        Media { address: None, ports: [20_000, 29_999], threads: None, late_ms: 10 }
     }
 }
 
@@ -373,6 +376,12 @@ impl Config {
         profile: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, Vec<Problem>> {
         read::config(text, profile)
+    }
+
+    /// Whether a gateway charges fees and nothing else.
+    pub fn is_fee_gateway(&self, gateway: &Gateway) -> bool {
+        let apart = self.payment.fee_mode == payment::FeeMode::TwoMid;
+        apart && self.payment.fee_gateway.as_deref() == Some(gateway.id())
     }
 
     /// The longest that a charge may be without an answer.

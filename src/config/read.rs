@@ -12,6 +12,7 @@ use crate::sip::Transport;
 use crate::sip::profile::Profile;
 use crate::speech;
 
+mod fees; // where they are charged
 mod gateways; // one gateway or several, and what they take
 mod trunks; // what trunks ask of the rest
 
@@ -221,6 +222,7 @@ impl<'t> Reader<'t> {
         self.check_addresses(config);
         self.check_payment(config);
         self.check_gateways(config);
+        self.check_fees(config);
         self.problems.extend(trunks::problems(config));
         let synthesis = config.prompts.synthesis.iter().flat_map(|synthesis| synthesis.problems());
         for (key, what) in synthesis {
@@ -259,6 +261,7 @@ impl<'t> Reader<'t> {
             ("sip", "idle_minutes", sip.idle_minutes, 1..=DAY_MINUTES),
             ("speech", "threads", whole(config.speech.threads), 1..=64),
             ("media", "threads", whole(media.threads.unwrap_or(1)), 1..=64),
+            ("media", "late_ms", media.late_ms, 0..=1_000),
             (
                 "recording",
                 "authorisations_years",
@@ -394,6 +397,23 @@ impl<'t> Reader<'t> {
                 "nothing would show that callers authorised a debit",
                 "add authorisations = \"FOLDER\" to [recording], or, if you send each of them a \
                  written notice before it settles, written_notice = true to [payment.bank]",
+            );
+        }
+        if payment.later.is_some() && payment.saved.is_none() {
+            self.note(
+                "payment",
+                "later",
+                "a payment on a later date is charged to a kept card, and none is kept",
+                "add [payment.saved], or leave [payment.later] out",
+            );
+        }
+        let apart = payment.fee_mode == crate::payment::FeeMode::TwoMid && payment.has_fees();
+        if payment.later.is_some() && (apart || payment.surcharge.is_some()) {
+            self.note(
+                "payment",
+                "later",
+                "nobody is there to hear of a second charge, or of a surcharge",
+                "leave [payment.later] out, or fee_mode = \"two_mid\" and [payment.surcharge]",
             );
         }
         if payment.cards.is_empty() && payment.bank.is_none() {

@@ -105,6 +105,13 @@ fn what_no_single_key_can_say_is_checked_too() {
         ("[dialogue]\nattempts = 0\n", "1 to 10"),
         ("[payment]\ngateway_limit_ms = 600000\n", "1000 to 60000"),
         ("[payment]\ndeclines_max = 0\n", "1 to 10"),
+        ("[payment.later]\ntime_zone = \"eastern\"\n", "add [payment.saved]"),
+        ("[payment.saved]\n[payment.later]\n", "write time_zone = \"eastern\""),
+        (
+            "[payment.saved]\n[payment.later]\ntime_zone = \"eastern\"\n\
+             [payment.surcharge]\npercent = \"3\"\nbins = \"bins.csv\"\n",
+            "to hear of a second charge, or of a surcharge",
+        ),
         ("[payment]\naccount_len_max = 0\n", "1 to 32"),
         ("[payment]\nmin_payment = \"0\"\nmax_payment = \"0\"\n", "nothing could be paid"),
         ("[posting]\ninterval_s = 0\n", "1 to 86400"),
@@ -306,4 +313,78 @@ fn an_engine_that_cannot_hear_is_refused() {
     }
     #[cfg(feature = "whisper")]
     assert_eq!(told("whisper:ggml-base.bin"), "");
+}
+
+#[test]
+fn fees_charged_by_themselves_need_a_gateway_of_their_own() {
+    let gateway = |id: &str, more: &str| {
+        format!(
+            "[[gateway]]\nname = \"bogus\"\nid = \"{id}\"\n{more}[gateway.settings]\n\
+             base_url = \"https://g.example\"\napi_key = \"k\"\n"
+        )
+    };
+    let (main, fees) = (gateway("main", ""), gateway("fees", ""));
+    let two = "[payment]\nfee = \"2.00\"\nfee_mode = \"two_mid\"\n";
+    let named = format!("{two}fee_gateway = \"fees\"\n");
+    let good = format!("{named}fee_failure = \"waive\"\npayee = \"Acme\"\nfee_payee = \"Till\"\n");
+    assert_eq!(problems(&format!("{good}{main}{fees}")), [""; 0]);
+    let config = parse(&format!("{good}{main}{fees}")).unwrap();
+    assert!(
+        config.is_fee_gateway(&config.gateways[1]) && !config.is_fee_gateway(&config.gateways[0])
+    );
+    let amex = gateway("fees", "cards = [\"visa\"]\n");
+    let bank = "[payment.bank]\ncompany = \"A\"\nphone = \"8005550100\"\ntime_zone = \"eastern\"\n\
+                written_notice = true\n";
+    for (text, wants) in [
+        (format!("{two}{main}{fees}"), ["which gateway charges the fee", "fee_gateway = \"ID\""]),
+        (format!("{named}{main}"), ["no gateway has the id `fees`", "there are main"]),
+        (format!("{named}{fees}"), ["no gateway takes visa", "add it to the `cards`"]),
+        (format!("{named}{main}{amex}"), ["`fees` takes no mastercard", "`cards` of that gateway"]),
+        (
+            format!("[payment]\nfee_mode = \"two_mid\"\nfee_gateway = \"fees\"\n{main}{fees}"),
+            ["and there is none", "add fee = \"2.00\""],
+        ),
+        (
+            format!("{named}[payment.saved]\n{main}{fees}"),
+            ["a kept card is one gateway's", "remove [payment.saved]"],
+        ),
+        (
+            format!("{named}{bank}{main}{fees}"),
+            ["an authorisation is of one debit", "add fee = \"0.00\" to [payment.bank]"],
+        ),
+        (
+            "[payment]\nfee_gateway = \"fees\"\n".into(),
+            ["the fee is no charge of its own", "fee_mode = \"two_mid\""],
+        ),
+        (
+            "[payment]\nfee_failure = \"keep\"\n".into(),
+            ["payment.fee_failure: `keep`", "\"void\" or \"waive\""],
+        ),
+        ("[payment]\nfee_mode = \"split\"\n".into(), ["unknown variant `split`", "two_mid"]),
+    ] {
+        let told = problems(&text).join("\n");
+        assert!(wants.iter().all(|want| told.contains(want)), "{text}\n{told}");
+    }
+    let free = format!("{named}{bank}fee = \"0.00\"\n{main}{fees}");
+    assert_eq!(problems(&free), [""; 0]);
+}
+
+#[test]
+fn a_surcharge_keeps_to_the_rules_of_the_networks() {
+    let surcharge = |percent: &str, more: &str| {
+        format!("[payment.surcharge]\npercent = \"{percent}\"\nbins = \"bins.csv\"\n{more}")
+    };
+    assert_eq!(problems(&surcharge("3", "")), [""; 0]);
+    assert_eq!(problems(&surcharge("4", "cards = [\"mastercard\"]\n")), [""; 0]);
+    for (text, want) in [
+        (surcharge("3.01", ""), "Visa allows 3 percent at most"),
+        (surcharge("4.01", "cards = [\"mastercard\"]\n"), "networks allow 4 percent at most"),
+        (surcharge("0", ""), "that is nothing"),
+        (format!("[payment]\nfee = \"1\"\n{}", surcharge("3", "")), "not both"),
+        (format!("[payment]\nzip = false\n{}", surcharge("3", "")), "write zip = true"),
+        ("[payment.surcharge]\npercent = \"3\"\n".into(), "missing field `bins`"),
+    ] {
+        let told = problems(&text).join("\n");
+        assert!(told.contains(want), "{text}\n{told}");
+    }
 }

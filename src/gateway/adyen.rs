@@ -11,11 +11,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::body::{self, Object, encoded};
+use super::body::{self, List, Object, encoded};
 use super::settings::{Environment, address, credential, secret, sensitive};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series,
+    Simulator, Verdict, reply,
 };
 use crate::instrument::{Instrument, Method, Token};
 use crate::money::Money;
@@ -28,6 +29,8 @@ pub struct Adyen {
     base_url: String,
     api_key: HeaderValue,
     merchant_account: String,
+    /// Balance account that gets the payment, our fee kept back.
+    split_account: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +42,7 @@ pub struct Settings {
     #[serde(deserialize_with = "secret")]
     api_key: Secret<String>,
     merchant_account: String,
+    split_account: Option<String>,
 }
 
 impl Dialect for Adyen {
@@ -46,10 +50,14 @@ impl Dialect for Adyen {
 
     const SECRETS: &'static [&'static str] = &["api_key"];
 
+    const VARIANTS: &'static [(&'static str, &'static str)] =
+        &[("", ""), ("split", "split_account = \"BA00000000000000000000001\"")];
+
     const EXAMPLE: &'static str = "\
 environment = \"sandbox\"         # or \"live\", with base_url = \"https://<prefix>-checkout-live.adyenpayments.com\"
 api_key = { file = \"/etc/ringtill/adyen.key\" }
 merchant_account = \"AcmeWaterUS\"
+# split_account = \"BA00000000000000000000001\"   # a balance account: it gets the payment less the fee
 ";
 
     fn open(settings: Settings) -> Result<Adyen, String> {
@@ -69,6 +77,7 @@ merchant_account = \"AcmeWaterUS\"
             base_url: format!("{base}/v71"),
             api_key: sensitive("api_key", settings.api_key.expose())?,
             merchant_account: settings.merchant_account,
+            split_account: settings.split_account,
         })
     }
 
@@ -94,6 +103,10 @@ impl Gateway for Adyen {
         "adyen"
     }
 
+    fn splits_fees(&self) -> bool {
+        self.split_account.is_some()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &[
@@ -108,6 +121,7 @@ impl Gateway for Adyen {
             bank: false,
             tokens: true,
             token_cvv: true,
+            surcharge: false,
             repeat: Repeat::Replays,
         }
     }
@@ -117,6 +131,7 @@ impl Gateway for Adyen {
         if charge.instrument.method() == Method::Bank {
             return Err(Cannot("this gateway debits no bank accounts"));
         }
+        let verify = charge.purpose == Purpose::Verify;
         let body = body::json(|all| {
             all.text("merchantAccount", &self.merchant_account);
             amount(all, charge.total);
@@ -138,13 +153,23 @@ impl Gateway for Adyen {
             }
             if charge.save || kept {
                 all.text("shopperReference", charge.account_id);
-                all.text("recurringProcessingModel", "CardOnFile");
+                all.text(
+                    "recurringProcessingModel",
+                    match charge.initiator {
+                        Initiator::Customer => "CardOnFile",
+                        Initiator::Merchant { series: Series::Once, .. } => "UnscheduledCardOnFile",
+                        Initiator::Merchant { .. } => "Subscription",
+                    },
+                );
             }
             if charge.save {
                 all.flag("storePaymentMethod", true);
             }
             if charge.purpose == Purpose::Sale {
                 all.number("captureDelayHours", 0);
+            }
+            if let Some(account) = self.split_account.as_deref().filter(|_| !verify) {
+                all.list("splits", |list| splits(list, charge, account));
             }
             if charge.purpose == Purpose::Authorize {
                 all.object("additionalData", |data| data.text("manualCapture", "true"));
@@ -224,6 +249,25 @@ fn amount(all: &mut Object<'_>, money: Money) {
         amount.text("currency", money.currency.code());
         amount.number("value", money.minor);
     });
+}
+
+/// The payment to its account, the fee to the platform: together the whole amount.
+fn splits(list: &mut List<'_>, charge: &Charge<'_>, account: &str) {
+    let fee = charge.convenience_fee().map_or(0, |fee| fee.minor);
+    let rest = charge.total.minor - fee;
+    list.object(|split| {
+        split.text("type", "BalanceAccount");
+        split.text("account", account);
+        split.object("amount", |amount| amount.number("value", rest));
+        split.text("reference", charge.reference);
+    });
+    if fee > 0 {
+        list.object(|split| {
+            split.text("type", "Commission");
+            split.object("amount", |amount| amount.number("value", fee));
+            split.text("reference", &format!("{}-fee", charge.reference));
+        });
+    }
 }
 
 fn payment_method(all: &mut Object<'_>, instrument: &Instrument<'_>) {

@@ -18,12 +18,15 @@ use super::body::{self, Object};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{AccountKind, Debit, HolderKind, Instrument, Method, Saved, Token};
 use crate::money::Money;
 use crate::secret::Secret;
 
+mod stored; // what is said of a card that is kept
+mod fee; // what is said of it
 pub mod simulator; // the processor
 
 pub struct AuthorizeNet {
@@ -125,6 +128,7 @@ impl Gateway for AuthorizeNet {
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },
         }
     }
@@ -174,15 +178,9 @@ impl Gateway for AuthorizeNet {
             if !bank {
                 all.object("retail", |retail| retail.text("marketType", "1"));
             }
-            self.settings(all);
-            if charge.fee.is_positive() {
-                user_field(all, "convenienceFee", &charge.fee.decimal());
-            }
-            if charge.save || token.is_some() {
-                let name =
-                    if charge.save { "isFirstSubsequentAuth" } else { "isStoredCredentials" };
-                all.object("processingOptions", |options| options.flag(name, true));
-            }
+            stored::settings(all, self.duplicate_window_s, charge.initiator);
+            fee::fees(all, charge);
+            stored::options(all, charge, token.is_some());
         }))
     }
 
@@ -219,7 +217,7 @@ impl Gateway for AuthorizeNet {
             all.text("refTransId", change.original);
             if change.act == Act::Refund {
                 order(all, change.reference, None);
-                self.settings(all);
+                stored::settings(all, self.duplicate_window_s, Initiator::Customer);
             }
         }))
     }
@@ -309,17 +307,6 @@ impl AuthorizeNet {
             });
         })
     }
-
-    fn settings(&self, all: &mut Object<'_>) {
-        all.object("transactionSettings", |settings| {
-            settings.list("setting", |list| {
-                list.object(|setting| {
-                    setting.text("settingName", "duplicateWindow");
-                    setting.text("settingValue", &self.duplicate_window_s.to_string());
-                });
-            });
-        });
-    }
 }
 
 /// Invoice numbers and request ids have twenty characters: a hundred bits of the reference's hash.
@@ -372,17 +359,6 @@ fn order(all: &mut Object<'_>, reference: &str, description: Option<&str>) {
     all.object("order", |order| {
         order.text("invoiceNumber", &short(reference));
         order.some("description", description.map(|text| first(text, 255)));
-    });
-}
-
-fn user_field(all: &mut Object<'_>, name: &str, value: &str) {
-    all.object("userFields", |fields| {
-        fields.list("userField", |list| {
-            list.object(|field| {
-                field.text("name", name);
-                field.text("value", value);
-            });
-        });
     });
 }
 

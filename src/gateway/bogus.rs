@@ -5,13 +5,14 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, currency, account, channel, save, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, surcharge (the fee is one), currency, account, channel, save, initiator, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
 //!
 //! With `"save": true` an approved sale has a `token`, which is charged as `saved` (token, cvv); one
-//! that was deleted is declined with code `no_such_token` and retry `never`.
+//! that was deleted is declined with code `no_such_token` and retry `never`. With `initiator`
+//! (`once`, `recurring` or `instalment`) the merchant charges it, and nobody is on the phone.
 //!
 //! Void and refund have an `Idempotency-Key` too: what took effect is answered as it was.
 //!
@@ -30,7 +31,8 @@ use zeroize::Zeroizing;
 use super::body::encoded;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
-    Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
+    Gateway, Initiator, Lookup, Modification, Modified, Operation, Repeat, Request, Series,
+    Verdict,
 };
 use crate::instrument::{HolderKind, Instrument, Method as Paid, Token};
 use crate::secret::Secret;
@@ -114,12 +116,17 @@ impl Gateway for Bogus {
         "bogus"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -162,14 +169,22 @@ impl Gateway for Bogus {
             return Err(Cannot("this gateway keeps cards alone"));
         }
         let variable = sale.reference.len() + sale.account_id.len() + length;
+        let initiator = match sale.initiator {
+            Initiator::Customer => None,
+            Initiator::Merchant { series: Series::Once, .. } => Some("once"),
+            Initiator::Merchant { series: Series::Recurring, .. } => Some("recurring"),
+            Initiator::Merchant { series: Series::Instalment, .. } => Some("instalment"),
+        };
         let body = SaleBody {
             reference: sale.reference,
             amount: sale.total.minor,
             fee: sale.fee.minor,
+            surcharge: sale.surcharge,
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
             save: sale.save,
+            initiator,
             with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
@@ -275,11 +290,15 @@ struct SaleBody<'a> {
     reference: &'a str,
     amount: i64,
     fee: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    surcharge: bool,
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     save: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initiator: Option<&'a str>,
     #[serde(flatten)]
     with: With<'a>,
 }
@@ -377,7 +396,8 @@ impl SaleReply {
 }
 
 /// What may be logged of a body.
-const SHOWN: &[&str] = &["reference", "amount", "fee", "currency", "account", "channel", "save"];
+const SHOWN: &[&str] =
+    &["reference", "amount", "fee", "surcharge", "currency", "account", "channel", "save"];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;
@@ -418,9 +438,11 @@ mod tests {
             reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "4471 \"B\"",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

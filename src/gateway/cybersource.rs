@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 use super::body::{self, Object, encoded};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
-    Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Found, Gateway, Lookup,
-    Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Found, Gateway, Initiator,
+    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{AccountKind, Debit, HolderKind, Instrument, Method, Token};
 use crate::money::Money;
@@ -31,6 +32,7 @@ use signature::Signer;
 pub struct CyberSource {
     base_url: String,
     signer: Signer,
+    service_fee: bool,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +44,9 @@ pub struct Settings {
     key_id: String,
     #[serde(deserialize_with = "secret")]
     shared_secret: Secret<String>,
+    /// The account is set up for service fees: ours is told apart and paid out so.
+    #[serde(default)]
+    service_fee: bool,
 }
 
 impl Dialect for CyberSource {
@@ -49,11 +54,15 @@ impl Dialect for CyberSource {
 
     const SECRETS: &'static [&'static str] = &["shared_secret"];
 
+    const VARIANTS: &'static [(&'static str, &'static str)] =
+        &[("", ""), ("split", "service_fee = true")];
+
     const EXAMPLE: &'static str = "\
 environment = \"sandbox\"         # or \"live\"
 merchant_id = \"acmewater_1\"
 key_id = \"08c94330-f618-42a3-b09d-e1e43be5efda\"   # of a REST shared secret key (Business Center, Key Management)
 shared_secret = { file = \"/etc/ringtill/cybersource.key\" }
+# service_fee = true              # the account is set up for service fees: [payment] fee is one
 ";
 
     fn open(settings: Settings) -> Result<CyberSource, String> {
@@ -66,7 +75,7 @@ shared_secret = { file = \"/etc/ringtill/cybersource.key\" }
         let host = base_url.trim_start_matches("https://").to_string();
         let signer =
             Signer::new(host, settings.merchant_id, settings.key_id, &settings.shared_secret)?;
-        Ok(CyberSource { base_url, signer })
+        Ok(CyberSource { base_url, signer, service_fee: settings.service_fee })
     }
 
     fn simulator(seed: u64) -> Simulator {
@@ -81,6 +90,7 @@ const SHOWN: &[&str] = &[
     "capture",
     "secCode",
     "totalAmount",
+    "serviceFeeAmount",
     "currency",
     "query",
     "limit",
@@ -98,12 +108,17 @@ impl Gateway for CyberSource {
         "cybersource"
     }
 
+    fn splits_fees(&self) -> bool {
+        self.service_fee
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: false,
             repeat: Repeat::Charges,
         }
     }
@@ -121,7 +136,8 @@ impl Gateway for CyberSource {
             all.object("processingInformation", |how| processing(how, charge));
             all.object("paymentInformation", |with| payment(with, &charge.instrument));
             all.object("orderInformation", |order| {
-                amount(order, charge.total);
+                let fee = charge.convenience_fee().filter(|_| self.service_fee);
+                amount(order, charge.total, fee);
                 bill_to(order, &charge.instrument);
             });
         });
@@ -150,9 +166,9 @@ impl Gateway for CyberSource {
             match path {
                 "voids" => {}
                 "reversals" => all.object("reversalInformation", |reversal| {
-                    amount(reversal, change.amount);
+                    amount(reversal, change.amount, None);
                 }),
-                _ => all.object("orderInformation", |order| amount(order, change.amount)),
+                _ => all.object("orderInformation", |order| amount(order, change.amount, None)),
             }
         });
         let path = format!("/pts/v2/payments/{}/{path}", encoded(change.original));
@@ -248,7 +264,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
         }
         Instrument::Card(_) | Instrument::Token(_) => {
             how.flag("capture", charge.purpose == Purpose::Sale);
-            how.text("commerceIndicator", "moto");
+            how.text(
+                "commerceIndicator",
+                match charge.initiator {
+                    Initiator::Merchant { series: Series::Recurring, .. } => "recurring",
+                    Initiator::Merchant { series: Series::Instalment, .. } => "install",
+                    _ => "moto",
+                },
+            );
         }
     }
     if charge.save {
@@ -258,12 +281,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
             list.text("instrumentIdentifier");
         });
     }
-    // The caller is there and chose it: both times it is the customer who begins.
+    // A caller who is there and chose it begins; the network's id of the first payment is with the
+    // token.
     let kept = matches!(charge.instrument, Instrument::Token(_));
     if charge.save || kept {
         how.object("authorizationOptions", |options| {
             options.object("initiator", |initiator| {
-                initiator.text("type", "customer");
+                let customer = charge.initiator == Initiator::Customer;
+                initiator.text("type", if customer { "customer" } else { "merchant" });
                 let name = if kept { "storedCredentialUsed" } else { "credentialStoredOnFile" };
                 initiator.flag(name, true);
             });
@@ -309,10 +334,13 @@ fn kind(debit: &Debit) -> &'static str {
     }
 }
 
-fn amount(all: &mut Object<'_>, money: Money) {
+fn amount(all: &mut Object<'_>, money: Money, service_fee: Option<Money>) {
     all.object("amountDetails", |amount| {
         amount.text("totalAmount", &money.decimal());
         amount.text("currency", money.currency.code());
+        if let Some(fee) = service_fee {
+            amount.text("serviceFeeAmount", &fee.decimal());
+        }
     });
 }
 

@@ -183,6 +183,7 @@ impl Gateway for Generic {
             bank: matches!(self.speaks, Speaks::Twilio | Speaks::Telnyx),
             tokens: self.tokens,
             token_cvv: self.tokens,
+            surcharge: false,
             // Nothing in the contract says otherwise.
             repeat: Repeat::Charges,
         }

@@ -80,8 +80,8 @@ pub mod cybersource; // CyberSource, Visa's own
 pub mod nacha; // no processor: files to the operator's own bank
 
 pub use request::{
-    Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
-    Request, Silence,
+    Act, Cannot, Capabilities, Charge, Exchange, Initiator, Lookup, Modification, Operation,
+    Purpose, Repeat, Request, Series, Silence,
 };
 pub use route::{Route, Routes};
 pub use search::Search;
@@ -105,6 +105,10 @@ gateways! {
 pub trait Gateway: Send + Sync {
     fn name(&self) -> &'static str;
     fn capabilities(&self) -> Capabilities;
+    /// Whether, as it is set, it pays the fee of a charge out apart from the rest.
+    fn splits_fees(&self) -> bool {
+        false
+    }
     /// Verifies, sells or authorises.
     fn charge(&self, charge: &Charge<'_>) -> Result<Request, Cannot>;
     fn verdict(&self, charge: &Charge<'_>, exchange: &Exchange) -> Verdict;
@@ -127,6 +131,13 @@ pub trait Gateway: Send + Sync {
 /// Gateways that keep cards, for people.
 pub const KEEP_CARDS: &str = "bogus, generic (tokens = true), authorize_net, nmi, stripe, adyen, \
                               worldpay_cnp, cybersource";
+
+/// Gateways that can split the fee off a charge, for people.
+pub const SPLIT_FEES: &str = "bogus, stripe (destination), adyen (split_account), worldpay_cnp, \
+                              cybersource (service_fee)";
+
+/// Gateways that are told which part of a charge is a surcharge, for people.
+pub const SURCHARGES: &str = "bogus, authorize_net, nmi, worldpay_cnp";
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
@@ -216,9 +227,11 @@ mod conformance {
             reference: "ref 1/ü",
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "A\"1",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: NOW,
         }
     }
@@ -260,6 +273,24 @@ mod conformance {
         for (name, gateway) in NAMES.iter().zip(every_gateway()) {
             let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
             assert_eq!(named, gateway.capabilities().tokens, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_split_fees_are_named() {
+        let listed: Vec<&str> = SPLIT_FEES.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            let named = listed.iter().find(|one| one.split(' ').next() == Some(name));
+            let whatever_is_set = named.is_some_and(|one| !one.contains(' '));
+            assert_eq!(gateway.splits_fees(), whatever_is_set, "{name}");
+        }
+    }
+
+    #[test]
+    fn those_that_are_told_of_surcharges_are_named() {
+        let listed: Vec<&str> = SURCHARGES.split(", ").collect();
+        for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            assert_eq!(gateway.capabilities().surcharge, listed.contains(name), "{name}");
         }
     }
 

@@ -44,6 +44,7 @@ impl Gateway for Nacha {
             bank: true,
             tokens: false,
             token_cvv: false,
+            surcharge: false,
             repeat: Repeat::Replays,
         }
     }
@@ -151,7 +152,7 @@ fn request(method: Method, reference: &str, body: Zeroizing<Vec<u8>>) -> Request
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Purpose;
+    use crate::gateway::{Initiator, Purpose};
     use crate::instrument::{AccountKind, Debit, HolderKind, Last4, Method as Paid};
     use crate::money::Money;
 
@@ -168,9 +169,11 @@ mod tests {
             reference: "0196-a",
             total,
             fee: Money::usd(0),
+            surcharge: false,
             instrument: Instrument::Bank(debit),
             account_id: "1001",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

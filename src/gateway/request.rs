@@ -83,14 +83,51 @@ pub struct Charge<'a> {
     pub reference: &'a str,
     /// What is charged, fee included; zero to verify.
     pub total: Money,
-    /// How much of `total` is the convenience fee.
+    /// How much of `total` is the convenience fee, or the surcharge.
     pub fee: Money,
+    /// `fee` is a surcharge.
+    pub surcharge: bool,
     pub instrument: Instrument<'a>,
     pub account_id: &'a str,
     /// Ask for a token that can be charged later: the card's holder has agreed to be kept.
     pub save: bool,
+    /// Who begins it: a card that is kept may be charged without its holder.
+    pub initiator: Initiator<'a>,
     /// When it is sent, Unix milliseconds: some dialects sign it.
     pub at_ms: i64,
+}
+
+/// Who begins a charge. Card networks want to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator<'a> {
+    /// The customer, on the phone.
+    Customer,
+    /// The merchant, with a card that its holder has had kept for this. `first`: the gateway's
+    /// reference for the payment it was kept with; empty if there is none.
+    Merchant { series: Series, first: &'a str },
+}
+
+/// What a charge by the merchant is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// One payment on a date that the customer named.
+    Once,
+    /// Payments without an end.
+    Recurring,
+    /// Payments of a plan.
+    Instalment,
+}
+
+impl Charge<'_> {
+    /// The convenience fee, if there is one.
+    pub fn convenience_fee(&self) -> Option<Money> {
+        Some(self.fee).filter(|fee| fee.is_positive() && !self.surcharge)
+    }
+
+    /// The surcharge, if there is one.
+    pub fn surcharge(&self) -> Option<Money> {
+        Some(self.fee).filter(|fee| fee.is_positive() && self.surcharge)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -176,6 +213,8 @@ pub struct Capabilities {
     pub tokens: bool,
     /// A token can be charged together with the card's security code.
     pub token_cvv: bool,
+    /// Is told which part of a charge is a surcharge.
+    pub surcharge: bool,
     pub repeat: Repeat,
 }
 
@@ -209,6 +248,9 @@ impl Capabilities {
             Instrument::Token(_) if !self.tokens => Err(Cannot("this gateway keeps no cards")),
             Instrument::Token(saved) if saved.cvv.is_some() && !self.token_cvv => {
                 Err(Cannot("this gateway takes no security code with a card it keeps"))
+            }
+            _ if charge.surcharge().is_some() && !self.surcharge => {
+                Err(Cannot("this gateway cannot be told of a surcharge"))
             }
             _ if charge.save && !self.tokens => Err(Cannot("this gateway keeps no cards")),
             _ => Ok(()),

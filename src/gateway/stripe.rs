@@ -17,7 +17,8 @@ use super::body::{Form, encoded};
 use super::settings::{Environment, base_url, credential, secret, sensitive};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{Instrument, Method, Token};
 use crate::money::Money;
@@ -30,6 +31,8 @@ pub struct Stripe {
     authorization: HeaderValue,
     /// Connected account that gets the payment, our fee kept back.
     destination: Option<String>,
+    /// In whose name the payment is settled, too.
+    on_behalf_of: bool,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +43,9 @@ pub struct Settings {
     #[serde(deserialize_with = "secret")]
     secret_key: Secret<String>,
     destination: Option<String>,
+    /// With `destination`: the payment is settled in its name and country.
+    #[serde(default)]
+    on_behalf_of: bool,
 }
 
 /// The version of the API these forms and answers are of.
@@ -50,10 +56,14 @@ impl Dialect for Stripe {
 
     const SECRETS: &'static [&'static str] = &["secret_key"];
 
+    const VARIANTS: &'static [(&'static str, &'static str)] =
+        &[("", ""), ("split", "destination = \"acct_1Acme\"\non_behalf_of = true")];
+
     const EXAMPLE: &'static str = "\
 environment = \"sandbox\"         # or \"live\"
 secret_key = { file = \"/etc/ringtill/stripe.key\" }
 # destination = \"acct_1Acme\"    # a connected account: it gets the payment less the fee
+# on_behalf_of = true             # and is whom the customer pays, by their statement
 ";
 
     fn open(settings: Settings) -> Result<Stripe, String> {
@@ -73,7 +83,11 @@ secret_key = { file = \"/etc/ringtill/stripe.key\" }
         }
         let bearer = Zeroizing::new(format!("Bearer {key}"));
         let authorization = sensitive("secret_key", &bearer)?;
-        Ok(Stripe { base_url: base, authorization, destination: settings.destination })
+        let Settings { destination, on_behalf_of, .. } = settings;
+        if on_behalf_of && destination.is_none() {
+            return Err("on_behalf_of: of nobody; add destination = \"acct_...\"".into());
+        }
+        Ok(Stripe { base_url: base, authorization, destination, on_behalf_of })
     }
 
     fn simulator(seed: u64) -> Simulator {
@@ -94,6 +108,9 @@ const SHOWN: &[&str] = &[
     "description",
     "application_fee_amount",
     "transfer_data[destination]",
+    "on_behalf_of",
+    "reverse_transfer",
+    "refund_application_fee",
     "expand[0]",
     "amount_to_capture",
     "payment_intent",
@@ -105,6 +122,10 @@ impl Gateway for Stripe {
         "stripe"
     }
 
+    fn splits_fees(&self) -> bool {
+        self.destination.is_some()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,
@@ -112,6 +133,7 @@ impl Gateway for Stripe {
             tokens: true,
             // It would have to be made a token of its own first, by another request.
             token_cvv: false,
+            surcharge: false,
             repeat: Repeat::Replays,
         }
     }
@@ -133,15 +155,23 @@ impl Gateway for Stripe {
         }
         form.field("payment_method_types[0]", "card");
         method(&mut form, &charge.instrument)?;
-        form.field("payment_method_options[card][moto]", "true");
+        match charge.initiator {
+            Initiator::Customer => form.field("payment_method_options[card][moto]", "true"),
+            // Nobody is there to confirm it.
+            Initiator::Merchant { .. } => form.field("off_session", "true"),
+        };
         if charge.save {
             form.field("setup_future_usage", "off_session");
         }
         form.field("description", charge.account_id);
         form.field("metadata[ref]", charge.reference);
         if let Some(destination) = self.destination.as_deref().filter(|_| !verify) {
-            form.field("application_fee_amount", &charge.fee.minor.to_string());
+            let fee = charge.convenience_fee().map_or(0, |fee| fee.minor);
+            form.field("application_fee_amount", &fee.to_string());
             form.field("transfer_data[destination]", destination);
+            if self.on_behalf_of {
+                form.field("on_behalf_of", destination);
+            }
         }
         let path = if verify { "/v1/setup_intents" } else { "/v1/payment_intents" };
         form.field("expand[0]", if verify { "latest_attempt" } else { "latest_charge" });
@@ -196,12 +226,14 @@ impl Gateway for Stripe {
             }
             (Act::Void, Purpose::Sale) => {
                 form.field("payment_intent", change.original);
+                self.split_back(&mut form);
                 "/v1/refunds".into()
             }
             (Act::Void, _) => format!("/v1/payment_intents/{original}/cancel"),
             (Act::Refund, _) => {
                 form.field("payment_intent", change.original);
                 form.field("amount", &change.amount.minor.to_string());
+                self.split_back(&mut form);
                 "/v1/refunds".into()
             }
         };
@@ -278,6 +310,14 @@ const BEFORE_S: i64 = 600;
 const AFTER_S: i64 = 3_600;
 
 impl Stripe {
+    /// What goes back comes from those who got it.
+    fn split_back(&self, form: &mut Form) {
+        if self.destination.is_some() {
+            form.field("reverse_transfer", "true");
+            form.field("refund_application_fee", "true");
+        }
+    }
+
     fn post(&self, path: &str, key: &str, form: Form) -> Request {
         let mut request = self.request(Verb::POST, path, form.into_bytes());
         if let Ok(key) = HeaderValue::from_str(&encoded(key)) {

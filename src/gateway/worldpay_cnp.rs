@@ -15,7 +15,8 @@ use super::reply::{self, Element};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series,
+    Simulator, Verdict,
 };
 use crate::instrument::{
     AccountKind, Brand, Card, Debit, Expiry, HolderKind, Instrument, Method, Token,
@@ -97,6 +98,7 @@ const SHOWN: &[&str] = &[
     "orderId",
     "amount",
     "secondaryAmount",
+    "surchargeAmount",
     "orderSource",
     "type",
     "accType",
@@ -110,12 +112,17 @@ impl Gateway for WorldpayCnp {
         "worldpay_cnp"
     }
 
+    fn splits_fees(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -140,10 +147,20 @@ impl Gateway for WorldpayCnp {
         Ok(self.request(name, charge.reference, |all| {
             all.text("orderId", &short(charge.reference));
             all.text("amount", &charge.total.minor.to_string());
-            if charge.fee.is_positive() {
-                all.text("secondaryAmount", &charge.fee.minor.to_string());
+            if let Some(fee) = charge.convenience_fee() {
+                all.text("secondaryAmount", &fee.minor.to_string());
             }
-            all.text("orderSource", "telephone");
+            if let Some(surcharge) = charge.surcharge() {
+                all.text("surchargeAmount", &surcharge.minor.to_string());
+            }
+            all.text(
+                "orderSource",
+                match charge.initiator {
+                    Initiator::Merchant { series: Series::Recurring, .. } => "recurring",
+                    Initiator::Merchant { series: Series::Instalment, .. } => "installment",
+                    _ => "telephone",
+                },
+            );
             match &charge.instrument {
                 Instrument::Card(card) => card_elements(all, card),
                 Instrument::Bank(debit) => account_elements(all, debit),
@@ -158,8 +175,15 @@ impl Gateway for WorldpayCnp {
                     }
                 }),
             }
-            // Credentials on file: kept now, or used by their holder, who is on the phone.
+            // Credentials on file: kept now, used by their holder, who is on the phone, or by us. A
+            // series says so by its source.
             match charge.instrument {
+                Instrument::Token(_) if charge.initiator != Initiator::Customer => {
+                    if matches!(charge.initiator, Initiator::Merchant { series: Series::Once, .. })
+                    {
+                        all.text("processingType", "merchantInitiatedCOF");
+                    }
+                }
                 Instrument::Token(_) => all.text("processingType", "cardholderInitiatedCOF"),
                 _ if charge.save && !bank => all.text("processingType", "initialCOF"),
                 _ => {}

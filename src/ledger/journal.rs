@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::arrangement::{Arrangement, Arrangements, Wallet};
 use super::card::KEPT_ANEW;
+use super::change::may_change;
+use super::split::{Undone, may_charge_fee, may_give_back};
 use super::velocity::Counted;
-use super::{Entry, Intent, Recorded, SavedCard, Screened, Screening, State};
+use super::{Change, Entry, Intent, Progress, Recorded, SavedCard, Screened, Screening, State};
 use crate::gateway::Approval;
 use crate::instrument::Fingerprint;
+use crate::money::Money;
 
 /// Names of the states `to` may follow; a new intent follows nothing and must be `Consented`.
 ///
@@ -90,6 +94,9 @@ pub const STOPPED_BEFORE_SENDING: &str = "the server stopped before anything was
 /// Why an intent found `Sending` at start is unknown.
 pub const STOPPED_WHILE_SENDING: &str = "the server stopped while the request was on its way";
 
+/// Why a payment that was held for a person is declined, once it was given back.
+pub const GIVEN_BACK: &str = "given back";
+
 /// Why an intent whose call died is unknown, or was not charged.
 pub const CALL_LOST: &str = "the call was lost before an outcome was recorded";
 
@@ -101,16 +108,21 @@ pub struct Journal {
     open: BTreeSet<Open>,
     confirmations: BTreeSet<String>,
     history: Vec<(String, State)>,
+    /// Oldest first.
+    changes: Vec<(Change, Progress)>,
     /// Each with why it is charged no more, if so.
     cards: Vec<(SavedCard, Option<String>)>,
+    arrangements: Arrangements,
     fault: Option<Fault>,
 }
 
 /// Biller, account and what is paid with: one payment at a time.
 type Open = (String, String, Option<Fingerprint>);
 
-fn open(intent: &Intent) -> Open {
-    (intent.biller.clone(), intent.account_id.clone(), intent.fingerprint)
+/// `None`: a fee is as open as its bill.
+fn open(intent: &Intent) -> Option<Open> {
+    let open = (intent.biller.clone(), intent.account_id.clone(), intent.fingerprint);
+    intent.split.bill().is_none().then_some(open)
 }
 
 #[derive(Clone, Copy)]
@@ -154,9 +166,37 @@ impl Journal {
     fn apply(&mut self, entry: Entry) -> Recorded {
         match entry {
             Entry::Consent(intent) => self.consent(*intent),
+            Entry::Sending(intent) => {
+                let id = intent.id.clone();
+                match self.consent(*intent) {
+                    Recorded::Stored => self.step(&id, State::Sending),
+                    refused => refused,
+                }
+            }
             Entry::Move { id, to } => self.step(&id, kept(to)),
+            Entry::Undo(change) => self.undo(*change),
+            Entry::Undone { change, to } => self.progress(&change, to),
             Entry::Keep(card) => self.keep(*card),
             Entry::Drop { card, why, .. } => self.drop_card(&card, &why),
+            Entry::Arrange(arrangement) => self.arrange(*arrangement),
+            Entry::Cancel { arrangement, .. } => match self.arrangements.end(&arrangement) {
+                true => Recorded::Stored,
+                false => Recorded::Illegal,
+            },
+        }
+    }
+
+    /// Only with a card that is kept for the account.
+    fn arrange(&mut self, new: Arrangement) -> Recorded {
+        let kept = self.cards.iter().any(|(card, dropped)| {
+            dropped.is_none()
+                && (&card.id, &card.biller, &card.account_id)
+                    == (&new.card, &new.biller, &new.account_id)
+        });
+        match kept {
+            false => Recorded::Illegal,
+            true if self.arrangements.add(new) => Recorded::Stored,
+            true => Recorded::Conflict,
         }
     }
 
@@ -170,6 +210,7 @@ impl Journal {
         for (other, dropped) in &mut self.cards {
             if dropped.is_none() && card.replaces(other) {
                 *dropped = Some(KEPT_ANEW.into());
+                self.arrangements.without_card(&other.id, Some(&card.id));
             }
         }
         self.cards.push((card, None));
@@ -180,35 +221,38 @@ impl Journal {
         match self.cards.iter_mut().find(|(card, dropped)| card.id == id && dropped.is_none()) {
             Some((_, dropped)) => {
                 *dropped = Some(masked(why));
+                self.arrangements.without_card(id, None);
                 Recorded::Stored
             }
             None => Recorded::Illegal,
         }
     }
 
-    /// Cards that are kept for an account, newest first; `None` while the disk fails.
-    pub fn wallet(&self, biller: &str, account_id: &str) -> Option<Vec<SavedCard>> {
+    /// What is kept for an account; `None` while the disk fails.
+    pub fn wallet(&self, biller: &str, account_id: &str) -> Option<Wallet> {
         if self.fault.is_some_and(|fault| fault.writes_left == 0) {
             return None;
         }
         let kept = self.cards.iter().rev().filter(|(card, dropped)| {
             dropped.is_none() && card.biller == biller && card.account_id == account_id
         });
-        Some(kept.map(|(card, _)| card.clone()).collect())
+        let cards = kept.map(|(card, _)| card.clone()).collect();
+        Some(Wallet { cards, arrangements: self.arrangements.of(biller, account_id) })
     }
 
     fn consent(&mut self, intent: Intent) -> Recorded {
         let open = open(&intent);
         if self.intents.contains_key(&intent.id)
             || self.confirmations.contains(&intent.confirmation)
-            || self.open.contains(&open)
+            || open.as_ref().is_some_and(|open| self.open.contains(open))
+            || intent.split.bill().is_some_and(|bill| self.fee_of(bill).is_some())
         {
             return Recorded::Conflict;
         }
         if self.intents.len() >= INTENTS_MAX {
             return Recorded::Failed("the journal is full".into());
         }
-        self.open.insert(open);
+        self.open.extend(open);
         self.confirmations.insert(intent.confirmation.clone());
         self.history.push((intent.id.clone(), State::Consented));
         self.intents.insert(intent.id.clone(), (intent, State::Consented));
@@ -216,6 +260,13 @@ impl Journal {
     }
 
     fn step(&mut self, id: &str, to: State) -> Recorded {
+        let bill = self.intents.get(id).and_then(|(intent, _)| intent.split.bill());
+        if let (State::Sending, Some(bill)) = (&to, bill) {
+            let charged = self.intents.get(bill).map(|(_, state)| state);
+            if !charged.is_some_and(|state| may_charge_fee(state, self.undone(bill))) {
+                return Recorded::Illegal;
+            }
+        }
         let Some((intent, state)) = self.intents.get_mut(id) else { return Recorded::Illegal };
         if !may_follow(Some(state), &to) {
             return Recorded::Illegal;
@@ -224,12 +275,68 @@ impl Journal {
         if matches!(to, State::Posted(_)) && state.approval() != to.approval() {
             return Recorded::Illegal;
         }
-        if state.is_open() && !to.is_open() {
-            self.open.remove(&open(intent));
+        if let Some(open) = open(intent).filter(|_| state.is_open() && !to.is_open()) {
+            self.open.remove(&open);
         }
         *state = to.clone();
         self.history.push((id.to_string(), to));
         Recorded::Stored
+    }
+
+    /// Gives a payment back, all that is left of it.
+    fn undo(&mut self, change: Change) -> Recorded {
+        let known = self.changes.iter().any(|(other, _)| other.id == change.id);
+        let Some(paid) = self.intents.get(&change.intent_id) else { return Recorded::Illegal };
+        let undone = self.undone(&change.intent_id);
+        let gone = Money::new(undone.minor, paid.0.amount.currency);
+        let Ok(amount) = may_change((&paid.0, &paid.1), gone, change.act, None) else {
+            return Recorded::Illegal;
+        };
+        let fee = self.fee_of(&change.intent_id);
+        let fee = fee.map(|fee| may_give_back((&fee.0, &fee.1), self.undone(&fee.0.id)));
+        if known || undone.open || fee.is_some_and(|may| may.is_err()) {
+            return Recorded::Illegal;
+        }
+        self.changes.push((Change { amount, ..change }, Progress::Sending));
+        Recorded::Stored
+    }
+
+    fn progress(&mut self, change: &Change, to: Progress) -> Recorded {
+        let found = self.changes.iter_mut().find(|(other, _)| other.id == change.id);
+        let id = match found.filter(|(_, from)| to.predecessors().contains(&from.name())) {
+            Some((change, progress)) => {
+                *progress = to.clone();
+                change.intent_id.clone()
+            }
+            None => return Recorded::Illegal,
+        };
+        let held = matches!(self.intents.get(&id), Some((_, State::Held(..))));
+        if to.took_effect() && held {
+            return self.step(&id, State::Declined(GIVEN_BACK.into()));
+        }
+        Recorded::Stored
+    }
+
+    /// What went back of a payment.
+    pub fn undone(&self, id: &str) -> Undone {
+        let mut undone = Undone::default();
+        for (change, progress) in self.changes.iter().filter(|(one, _)| one.intent_id == id) {
+            undone.open |= progress.is_open();
+            if progress.took_effect() {
+                undone.minor += change.act.sign() * change.amount.minor;
+            }
+        }
+        undone
+    }
+
+    /// Every change to a payment, oldest first.
+    pub fn changes(&self) -> &[(Change, Progress)] {
+        &self.changes
+    }
+
+    /// The fee of a bill, if that is a charge of its own.
+    pub fn fee_of(&self, bill: &str) -> Option<&(Intent, State)> {
+        self.intents.values().find(|(intent, _)| intent.split.bill() == Some(bill))
     }
 
     pub fn intent(&self, id: &str) -> Option<&(Intent, State)> {
@@ -248,8 +355,14 @@ impl Journal {
         if self.fault.is_some_and(|fault| fault.writes_left == 0) {
             return None;
         }
-        let all = self.intents();
-        let alike = all.iter().rev();
+        let mut all = self.intents();
+        // A fee is one with its bill: neither asked about nor counted.
+        all.retain(|(intent, _)| intent.split.bill().is_none());
+        let back = |intent: &Intent| {
+            let total = intent.total().map_or(i64::MAX, |total| total.minor);
+            self.undone(&intent.id).minor >= total
+        };
+        let alike = all.iter().rev().filter(|(intent, _)| !back(intent));
         let earlier = alike.filter_map(|(intent, state)| screening.earlier(intent, state)).next();
         let mut found = Screened { earlier, ..Screened::default() };
         let since_ms = screening.limits.since_ms(screening.at_ms);

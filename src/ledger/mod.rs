@@ -7,14 +7,18 @@ use crate::money::Money;
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod change; // voids, refunds and returns
+pub mod split; // a bill and its fee, in one charge or in two
 pub mod card; // cards that callers have kept for their next payments
+pub mod arrangement; // payments by kept cards that are arranged for later
 pub mod velocity; // how fast cards are tried
 pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
+pub use arrangement::{Arrangement, Instalment, Wallet};
 pub use card::{Consent, SavedCard};
 pub use change::{Change, Progress, Undo};
 pub use screen::{Earlier, Screened, Screening};
+pub use split::{FeeFailure, Pairing, Split};
 
 /// One payment, from consent to its end. No card data: what kind it was, the last four digits, and
 /// fingerprints that mean nothing without their key.
@@ -27,6 +31,7 @@ pub struct Intent {
     pub account_id: String,
     pub amount: Money,
     pub fee: Money,
+    pub split: Split,
     pub means: Means,
     pub last4: Last4,
     /// Of the card or account; `None` in payments of before there were any.
@@ -111,7 +116,7 @@ impl From<&Verdict> for State {
                 State::Held(why, Some(bare(approval)))
             }
             Verdict::Approved(approval) => State::Approved(bare(approval)),
-            Verdict::DeclinedHard => State::Declined("declined for good".into()),
+            Verdict::DeclinedHard => State::Declined(FOR_GOOD.into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
             Verdict::Held(why) => State::Held(why.clone(), None),
@@ -122,6 +127,9 @@ impl From<&Verdict> for State {
         }
     }
 }
+
+/// Why a payment was declined whose card will never be charged again.
+pub const FOR_GOOD: &str = "declined for good";
 
 impl Intent {
     /// What the card is charged, fee included; `None` if it does not fit.
@@ -134,15 +142,33 @@ impl Intent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Consent(Box<Intent>),
+    /// Consent to what needs nothing else before its request leaves: [`Entry::Consent`] and the
+    /// move to [`State::Sending`] in one, for the caller waits for each.
+    Sending(Box<Intent>),
     Move {
         id: String,
         to: State,
     },
     /// A card is kept, as its holder agreed.
     Keep(Box<SavedCard>),
+    /// A payment is to be given back, all that is left of it.
+    Undo(Box<Change>),
+    /// How giving it back goes on.
+    Undone {
+        change: Box<Change>,
+        to: Progress,
+    },
     /// A card of this id is charged no more: who says so, and why.
     Drop {
         card: String,
+        who: String,
+        why: String,
+    },
+    /// What a caller arranged for later.
+    Arrange(Box<Arrangement>),
+    /// An arrangement of this id ends before its time: who says so (nobody: a caller), and why.
+    Cancel {
+        arrangement: String,
         who: String,
         why: String,
     },
@@ -152,7 +178,8 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     Stored,
-    /// The account has another payment whose outcome is open, or this id exists.
+    /// The account has another payment whose outcome is open, or an arrangement of this kind, or
+    /// this id exists.
     Conflict,
     /// The entry may not follow the intent's present state.
     Illegal,
@@ -178,7 +205,8 @@ mod tests {
 /// Intents and states for the tests of this crate.
 #[cfg(test)]
 pub(crate) mod sample {
-    use super::{Consent, Intent, Origin, SavedCard, State};
+    use super::arrangement::{Agreement, Kind};
+    use super::{Arrangement, Consent, Instalment, Intent, Origin, SavedCard, Split, State};
     use crate::gateway::Approval;
     use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token, luhn_check_digit};
     use crate::money::Money;
@@ -197,6 +225,7 @@ pub(crate) mod sample {
             account_id: account.into(),
             amount: Money::usd(32_172),
             fee: Money::usd(200),
+            split: Split::Total,
             means: Means::Card(Brand::Visa),
             last4: Last4::parse("1111").unwrap(),
             fingerprint: fingerprint("a"),
@@ -230,6 +259,33 @@ pub(crate) mod sample {
                 call_id: format!("call-{n}"),
                 payment: format!("intent-{n}"),
             },
+            created_ms: 1_780_000_000_000 + n as i64,
+        }
+    }
+
+    /// One payment of account A1 by card `card-<card>` on a day of June 2026.
+    pub fn arrangement(n: u64, kind: Kind, card: u64) -> Arrangement {
+        let stem = (20_000_000 + n).to_string();
+        Arrangement {
+            id: format!("arrangement-{n}"),
+            number: format!("{stem}{}", luhn_check_digit(&stem)),
+            biller: "acme-water".into(),
+            account_id: "A1".into(),
+            card: format!("card-{card}"),
+            kind,
+            limit: Money::usd(5_200),
+            agreement: Agreement {
+                said: "later.charged_on later.agree".into(),
+                at_ms: 1_780_000_000_000,
+                call_id: format!("call-{n}"),
+            },
+            instalments: vec![Instalment {
+                position: 1,
+                due: jiff::civil::date(2026, 6, 5),
+                at_ms: 1_780_664_400_000,
+                amount: Money::usd(5_000),
+                fee: Money::usd(200),
+            }],
             created_ms: 1_780_000_000_000 + n as i64,
         }
     }

@@ -4,9 +4,10 @@
 //! CSV (RFC 4180, LF), UTF-8, times RFC 3339 UTC, amounts decimal:
 //!
 //! ```text
-//! HDR,3,<biller>,<created>,<sequence>
+//! HDR,4,<biller>,<created>,<sequence>
 //! PMT,<confirmation>,<intent_id>,<account_id>,<amount>,<fee>,<total>,<currency>,<method>,<brand>,
-//!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>
+//!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>,
+//!     <fee_kind>,<fee_of>
 //! TRL,<number of PMT rows>,<sum of totals>,<SHA-256 of all rows above>
 //! ```
 //!
@@ -16,8 +17,12 @@
 //! its money is received after all. A payment that was given back has rows of both, in this
 //! or different files, with the same intent; a refund's amount is what was paid back, fee and all.
 //! `declined` and `not_charged` rows tell how an attempt ended. `<brand>` of method `bank` is
-//! `checking` or `savings`. Version 1 knew no `voided` and `refunded`, version 2 no `returned` and
-//! `represented`.
+//! `checking` or `savings`. `<fee_kind>` is `surcharge` where `<fee>` is one, else empty. A fee
+//! that is a charge of its own has a row with amount 0.00, and `<fee_of>` is the intent of its bill,
+//! whose row has fee 0.00; if it is `declined` or `not_charged` the bill stands without it, or was
+//! voided.
+//! Version 1 knew no `voided` and `refunded`, version 2 no `returned` and `represented`, version 3
+//! no `<fee_kind>` and `<fee_of>`.
 
 use std::fmt;
 
@@ -26,7 +31,7 @@ use csv::{ByteRecord, StringRecord};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Change, Intent, Origin, Progress, State, Undo};
+use super::{Change, Intent, Origin, Progress, Split, State, Undo};
 use crate::gateway::Approval;
 use crate::instrument::{Last4, Means};
 use crate::money::{Currency, Money};
@@ -101,7 +106,7 @@ impl Row {
             State::NotCharged(_) => Status::NotCharged,
             _ => return None,
         };
-        let intent = Intent { fingerprint: None, origin: Origin::default(), ..intent.clone() };
+        let intent = told(intent);
         let approval = state.approval().cloned().map(|all| Approval { token: None, ..all });
         Some(Row { intent, status, approval })
     }
@@ -128,14 +133,7 @@ impl Row {
             Undo::Returned => reference.split_once(' ').unwrap_or((reference, "")),
             _ => ("", reference.as_str()),
         };
-        let intent = Intent {
-            amount,
-            fee,
-            fingerprint: None,
-            origin: Origin::default(),
-            created_ms: change.created_ms,
-            ..intent.clone()
-        };
+        let intent = Intent { amount, fee, created_ms: change.created_ms, ..told(intent) };
         let (auth_code, gateway_reference) = (auth_code.to_string(), reference.to_string());
         let approval = Approval { gateway_reference, auth_code, ..Approval::default() };
         Some(Row { intent, status, approval: Some(approval) })
@@ -152,6 +150,16 @@ impl Row {
             Status::Declined | Status::NotCharged => None,
         }
     }
+}
+
+/// What the biller is told of an intent.
+fn told(intent: &Intent) -> Intent {
+    let split = match &intent.split {
+        // The row of its fee says so.
+        Split::Bill { .. } => Split::Total,
+        split => split.clone(),
+    };
+    Intent { split, fingerprint: None, origin: Origin::default(), ..intent.clone() }
 }
 
 /// `payments-<biller>-<YYYYMMDD>-<sequence>.csv`; `None` unless the biller's name has only letters,
@@ -200,6 +208,8 @@ pub fn write(posting: &Posting) -> Vec<u8> {
             &intent.call_id,
             "phone",
             &time(intent.created_ms),
+            if intent.split == Split::Surcharge { SURCHARGE } else { "" },
+            intent.split.bill().unwrap_or_default(),
         ]);
     }
     let mut file = writer.into_inner().expect("a Vec takes every row");
@@ -209,10 +219,13 @@ pub fn write(posting: &Posting) -> Vec<u8> {
     file
 }
 
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 /// Versions that are read.
-const VERSIONS: [&str; 3] = ["1", "2", VERSION];
-const PMT_CELLS: usize = 20;
+const VERSIONS: [&str; 4] = ["1", "2", "3", VERSION];
+/// Cells of a row, and of one before version 4.
+const PMT_CELLS: usize = 22;
+const PMT_CELLS_BEFORE: usize = 20;
+const SURCHARGE: &str = "surcharge";
 
 /// What is wrong with a file; it must not be posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,16 +251,21 @@ pub fn read(bytes: &[u8]) -> Result<Posting, ReadError> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows);
     let mut record = ByteRecord::new();
     let mut posting: Option<Posting> = None;
+    let mut cells = PMT_CELLS;
     while reader.read_byte_record(&mut record).unwrap_or(false) {
         let line = record.position().map_or(0, csv::Position::line);
         let wrong = |reason: &str| ReadError { line, reason: reason.into() };
         let record =
             StringRecord::from_byte_record(record.clone()).map_err(|_| wrong("it is not UTF-8"))?;
         match (&mut posting, record.get(0)) {
-            (None, Some("HDR")) => posting = Some(header(&record).map_err(|why| wrong(&why))?),
+            (None, Some("HDR")) => {
+                posting = Some(header(&record).map_err(|why| wrong(&why))?);
+                cells = if &record[1] == VERSION { PMT_CELLS } else { PMT_CELLS_BEFORE };
+            }
             (None, _) => return Err(wrong("the first row must be HDR")),
             (Some(posting), Some("PMT")) => {
-                posting.rows.push(payment(&posting.biller, &record).map_err(|why| wrong(&why))?);
+                let row = payment(&posting.biller, &record, cells).map_err(|why| wrong(&why))?;
+                posting.rows.push(row);
             }
             (Some(_), _) => return Err(wrong("only PMT rows may stand between HDR and TRL")),
         }
@@ -287,16 +305,19 @@ fn header(record: &StringRecord) -> Result<Posting, String> {
     })
 }
 
-fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
-    if record.len() != PMT_CELLS {
-        return Err(format!("PMT must have {PMT_CELLS} cells, not {}", record.len()));
+fn payment(biller: &str, record: &StringRecord, cells: usize) -> Result<Row, String> {
+    if record.len() != cells {
+        return Err(format!("PMT must have {cells} cells, not {}", record.len()));
     }
     let currency = Currency::from_code(&record[7]).ok_or("unknown currency")?;
     let money = |at: usize| Money::parse(&record[at], currency).map_err(|_| "no amount");
     let means = Means::parse(&record[8], &record[9]);
     let status = Status::ALL.into_iter().find(|status| status.name() == &record[11]);
     let status = status.ok_or("unknown status")?;
-    let some = |at: usize| Some(record[at].to_string()).filter(|text| !text.is_empty());
+    let some = |at: usize| {
+        let cell = record.get(at).filter(|text| !text.is_empty());
+        cell.map(str::to_string)
+    };
     let intent = Intent {
         id: record[2].into(),
         confirmation: record[1].into(),
@@ -304,6 +325,7 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
         account_id: record[3].into(),
         amount: money(4)?,
         fee: money(5)?,
+        split: split(some(20), some(21))?,
         means: means.ok_or("unknown method or brand")?,
         last4: Last4::parse(&record[10]).ok_or("last4 must be four digits")?,
         fingerprint: None,
@@ -323,6 +345,15 @@ fn payment(biller: &str, record: &StringRecord) -> Result<Row, String> {
         ..Approval::default()
     });
     Ok(Row { intent, status, approval })
+}
+
+fn split(kind: Option<String>, fee_of: Option<String>) -> Result<Split, String> {
+    match (kind.as_deref(), fee_of) {
+        (None, None) => Ok(Split::Total),
+        (None, Some(bill)) => Ok(Split::FeeOf(bill)),
+        (Some(SURCHARGE), None) => Ok(Split::Surcharge),
+        (Some(kind), _) => Err(format!("`{kind}` is no kind of fee here")),
+    }
 }
 
 /// The decimal sum of what was received; a file holds one currency.
@@ -372,11 +403,11 @@ mod tests {
         posting.rows[0].intent.call_id = "c1@h".into();
         let text = String::from_utf8(write(&posting)).unwrap();
         let rows = "\
-HDR,3,acme-water,2026-06-01T00:00:00.123Z,7
+HDR,4,acme-water,2026-06-01T00:00:00.123Z,7
 PMT,100000017,intent-1,\"A, \"\"1\"\"\",321.72,2.00,323.72,USD,card,visa,1111,approved,A00001,bogus,\
-sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z
+sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z,,
 PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
-call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
+call-2@example.invalid,phone,2026-05-28T20:26:40.002Z,,
 ";
         let hash = sha256(rows.as_bytes());
         assert_eq!(text, format!("{rows}TRL,2,323.72,{hash}\n"));
@@ -429,6 +460,46 @@ call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
         let want = ",321.72,2.00,323.72,USD,card,visa,1111,returned,R01,bogus,091000010000001,";
         assert!(text.contains(want) && text.contains("TRL,2,0.00,"), "{text}");
         assert_eq!(read(&file), Ok(posting));
+    }
+
+    #[test]
+    fn a_fee_charged_apart_has_a_row_of_its_own() {
+        let (fee, none) = (Money::usd(200), Money::usd(0));
+        let failure = super::super::FeeFailure::Void;
+        let split = Split::Bill { fee, failure };
+        let bill = Intent { fee: none, split, ..sample::intent(1, "A1") };
+        let split = Split::FeeOf(bill.id.clone());
+        let fee = Intent { amount: none, split, ..sample::intent(2, "A1") };
+        let surcharge = Intent { split: Split::Surcharge, ..sample::intent(3, "A1") };
+        let approved = State::Approved(sample::approval());
+        let rows = [&bill, &fee, &surcharge].map(|intent| Row::of(intent, &approved).unwrap());
+        let posting = Posting { rows: rows.to_vec(), ..posting() };
+        let file = write(&posting);
+        assert_eq!(read(&file), Ok(posting));
+        let text = String::from_utf8(file).unwrap();
+        assert!(text.contains(",A1,321.72,0.00,321.72,USD"), "{text}");
+        assert!(text.contains(",A1,0.00,2.00,2.00,USD"), "{text}");
+        assert!(
+            text.contains(".002Z,,intent-1\n") && text.contains(".003Z,surcharge,\n"),
+            "{text}"
+        );
+        assert!(text.contains("TRL,3,647.44,"), "{text}");
+    }
+
+    /// Files of before are still compared with the ledger.
+    #[test]
+    fn a_file_of_version_3_is_read() {
+        let rows = "\
+HDR,3,acme-water,2026-06-01T00:00:00.123Z,7
+PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
+call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
+";
+        let file = format!("{rows}TRL,1,0.00,{}\n", sha256(rows.as_bytes()));
+        let row = Row::of(&sample::intent(2, "A2"), &State::Declined("x".into())).unwrap();
+        assert_eq!(read(file.as_bytes()).unwrap().rows, [row]);
+        let wrong = rows.replace("HDR,3", "HDR,4");
+        let file = format!("{wrong}TRL,1,0.00,{}\n", sha256(wrong.as_bytes()));
+        assert!(read(file.as_bytes()).unwrap_err().reason.contains("22 cells, not 20"));
     }
 
     #[test]

@@ -52,6 +52,13 @@ pub enum PaymentsCommand {
         #[arg(long)]
         amount: Option<String>,
     },
+    /// Lets a bill stand whose fee, a charge of its own, was not charged
+    ///
+    /// Where such a bill would be voided ([payment] fee_failure) and could not be.
+    Waive {
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Writes down what you found at the gateway of a payment that is unknown, held or manual
     ///
     /// Nothing is sent. What you say is approved is in the next reconciliation file.
@@ -136,6 +143,10 @@ pub async fn run(path: &Path, command: PaymentsCommand) -> ExitCode {
         }
         PaymentsCommand::Refund { reason, amount } => {
             payments::undo(&config, reason.wish(Undo::Refund, amount), &mut out).await
+        }
+        PaymentsCommand::Waive { reason } => {
+            let who = reason.who();
+            payments::waive(&config, &reason.payment, (&who, &reason.why), &mut out).await
         }
         PaymentsCommand::Settle { reason, outcome, gateway_reference, code } => {
             let decision = match outcome {

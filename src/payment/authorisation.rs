@@ -161,12 +161,15 @@ mod tests {
             amount: Money::usd(32_172),
             fee: Money::usd(fee),
             total: Money::usd(32_172 + fee),
+            apart: None,
+            surcharge: false,
             means: Means::Bank(AccountKind::Checking),
             last4: account.last4(),
             fingerprint: crate::instrument::Fingerprint::parse(&"a".repeat(32)).unwrap(),
             issuer: None,
             authorisation: None,
             keep: None,
+            plan: None,
         };
         let (holder, holder_kind) = ("James Walker".to_string().into(), HolderKind::Personal);
         let debit = Debit { account, holder, holder_kind };

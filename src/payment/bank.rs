@@ -16,11 +16,13 @@ use crate::speech;
 /// Pairs of account numbers that do not match before the agent takes over.
 const PAIRS_MAX: usize = 3;
 
-/// Whether this caller may pay from a bank account: one by phone is authorised by who calls us,
-/// and by name. Nacha wants a relationship before a consumer is called for it.
+/// Whether this caller may pay from a bank account, if the biller lets them: by phone it is
+/// authorised by who calls us, and by name. Nacha wants a relationship before a consumer is called
+/// for it.
 pub(super) fn is_offered(desk: &Desk, account: &Account) -> bool {
     desk.settings.bank.is_some()
-        && desk.caller_placed
+        && account.may.pay_by_bank
+        && (desk.caller_placed || account.may.be_called)
         && desk.routes.all().iter().any(|route| route.takes.bank)
         && holder(account).is_some()
         && account.id.bytes().any(|b| b.is_ascii_digit())

@@ -1,23 +1,23 @@
-//! Consent and charge. The intent is durable before the request leaves; a request without a
+//! The charge. The intent is durable before the request leaves; a request without a
 //! definitive answer is looked up, never sent again.
 
 use std::time::Duration;
 
 use super::again::{self, Against, Told};
-use super::authorisation::{self, Authorisation, Evidence};
+use super::authorisation::{Authorisation, Evidence};
+use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Leave, Line, Note, saved};
+use super::{Desk, Line, Note, pair, saved};
 use crate::account::Account;
-use crate::dialogue::Field;
-use crate::dialogue::grammar::Menu;
 use crate::gateway::{
-    Approval, Charge, Exchange, Fixable, Lookup, Purpose, Route, Search, Verdict,
+    Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
-use crate::instrument::{Brand, Fingerprint, Last4, Means, Token};
+use crate::instrument::{Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::masked;
-use crate::ledger::{Consent, Entry, Intent, Recorded, State, confirmation};
+use crate::ledger::{
+    Consent, Entry, FeeFailure, Intent, Origin, Recorded, Split, State, confirmation,
+};
 use crate::money::Money;
-use crate::prompt::Prompt;
 
 /// What is to be paid, and what with.
 pub(super) struct Order {
@@ -25,6 +25,10 @@ pub(super) struct Order {
     pub(super) amount: Money,
     pub(super) fee: Money,
     pub(super) total: Money,
+    /// The fee is a charge of its own, and what becomes of the bill if it fails.
+    pub(super) apart: Option<FeeFailure>,
+    /// The fee is a surcharge.
+    pub(super) surcharge: bool,
     pub(super) means: Means,
     pub(super) last4: Last4,
     pub(super) fingerprint: Fingerprint,
@@ -33,6 +37,8 @@ pub(super) struct Order {
     pub(super) authorisation: Option<Authorisation>,
     /// The card is to be kept, as its holder agreed.
     pub(super) keep: Option<Consent>,
+    /// It is the first payment of a plan.
+    pub(super) plan: Option<Plan>,
 }
 
 impl Order {
@@ -43,9 +49,26 @@ impl Order {
         amount: Money,
         tender: &Tender,
     ) -> Option<Order> {
-        let fee = desk.settings.fee(tender.means(), amount)?;
+        Order::of(desk, &account.id, amount, tender)
+    }
+
+    pub(super) fn of(
+        desk: &Desk,
+        account_id: &str,
+        amount: Money,
+        tender: &Tender,
+    ) -> Option<Order> {
+        let surcharge = surcharge(desk, amount, tender)?;
+        let fee = match surcharge.is_positive() {
+            true => surcharge,
+            false => desk.settings.fee(tender.means(), amount)?,
+        };
+        let surcharge = surcharge.is_positive();
+        let apart = desk.settings.fee_apart().filter(|_| fee.is_positive());
         Some(Order {
-            account_id: account.id.clone(),
+            apart,
+            surcharge,
+            account_id: account_id.into(),
             amount,
             fee,
             total: amount.checked_add(fee)?,
@@ -55,16 +78,32 @@ impl Order {
             issuer: tender.issuer(desk),
             authorisation: None,
             keep: None,
+            plan: None,
         })
+    }
+
+    /// Only the first payment of the plan is made now.
+    pub(super) fn divided(&mut self, plan: Plan) -> Option<()> {
+        (self.amount, self.fee) = (plan.first, plan.fee);
+        self.total = plan.first.checked_add(plan.fee)?;
+        self.plan = Some(plan);
+        Some(())
+    }
+}
+
+/// What is put on the payment for its being by credit card; `None` if it does not fit.
+fn surcharge(desk: &Desk, amount: Money, tender: &Tender) -> Option<Money> {
+    match (&desk.settings.surcharge, tender) {
+        (Some(settings), Tender::Card(card)) => settings.of(desk.bins.as_deref(), card, amount),
+        _ => Some(Money::new(0, amount.currency)),
     }
 }
 
 /// How a charge ended, as the caller is told.
 pub(super) enum Settled {
-    /// Whether the card is kept, if that was wanted.
     Approved {
         confirmation: String,
-        kept: Option<bool>,
+        with: With,
     },
     DeclinedHard,
     DeclinedSoft,
@@ -73,6 +112,14 @@ pub(super) enum Settled {
         confirmation: String,
     },
     NotCharged,
+    /// It was charged and given back, for its fee was not charged; whether another card may do.
+    GivenBack {
+        another: bool,
+    },
+    /// The same, and it is not known yet whether it went back.
+    GivingBack {
+        confirmation: String,
+    },
     OpenPayment,
     PaidMeanwhile,
     Pending {
@@ -80,49 +127,28 @@ pub(super) enum Settled {
     },
 }
 
-/// What is to be paid spoken in full, then accepted by a key that cannot be typed ahead.
-pub(super) async fn consent(
-    line: &mut Line,
-    desk: &Desk,
-    order: &mut Order,
-    tender: &Tender,
-) -> Result<bool, Leave> {
-    match tender {
-        Tender::Card(_) | Tender::Saved(_) => accept(line, order).await,
-        Tender::Bank(debit) => {
-            order.authorisation = authorisation::ask(line, desk, order, debit).await?;
-            Ok(order.authorisation.is_some())
-        }
-    }
+/// What was wanted together with a payment, and what came of it.
+#[derive(Clone, Default)]
+pub(super) struct With {
+    pub(super) fee: FeeEnd,
+    /// The id of the card, if it was to be kept and is.
+    pub(super) kept: Option<Option<String>>,
+    /// The number of the plan, if there was to be one and there is.
+    pub(super) plan: Option<Option<String>>,
 }
 
-/// Fee and total of a charge to a card.
-async fn accept(line: &mut Line, order: &Order) -> Result<bool, Leave> {
-    let Order { amount, fee, total, means, last4, .. } = *order;
-    let Means::Card(brand) = means else { return Err(Leave::Failed) };
-    let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
-    if fee.is_positive() {
-        notice.extend([
-            Prompt::Phrase("consent.fee"),
-            Prompt::Amount(fee),
-            Prompt::Phrase("consent.fee_added"),
-        ]);
-    }
-    notice.extend([
-        Prompt::Phrase("consent.total"),
-        Prompt::Phrase(brand_phrase(brand)),
-        Prompt::Phrase("card.ending"),
-        Prompt::Digits(last4.as_str().to_string()),
-        Prompt::Phrase("consent.will_be"),
-        Prompt::Amount(total),
-    ]);
-    let accept = vec![Prompt::Phrase("consent.accept")];
-    let field = Field::menu("consent", accept, Menu(vec![('1', true), ('2', false)]));
-    let accepted = line.ask(&field.notice(notice)).await?;
-    if accepted {
-        line.note(Note::Consent { amount, fee, total, means, last4 });
-    }
-    Ok(accepted)
+/// What became of the fee of a payment that was approved.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum FeeEnd {
+    /// In the same charge, or there was none.
+    #[default]
+    Together,
+    /// In a charge of its own.
+    Apart,
+    /// Not charged, and it will not be.
+    Waived,
+    /// Nobody knows yet.
+    Open,
 }
 
 /// Charges once. Hang-up does not interrupt it. A gateway that certainly did not process the charge
@@ -143,6 +169,9 @@ pub(super) async fn charge(
         Against::Earlier(_) => return Settled::PaidMeanwhile,
         Against::Locked | Against::Unknown => return Settled::NotCharged,
     };
+    if pair::must_wait(line, desk, order) {
+        return Settled::NotCharged;
+    }
     let mut settled = Settled::NotCharged;
     // A gateway charges what it keeps, whatever else it takes by now.
     let takes = |route: &&Route| match tender.gateway() {
@@ -168,16 +197,61 @@ pub(super) async fn charge(
     }
 }
 
-/// A card that is kept and will never be charged again is dropped: nobody can correct it.
+/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
+/// the gateway does not know may be known again once its keys or its merchant are the right ones.
 async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
     let Tender::Saved(kept) = tender else { return settled };
     match settled {
-        Settled::DeclinedHard => {}
-        Settled::Fixable(field) if saved::is_spent(field) => {}
+        Settled::Fixable(Fixable::Number) => {
+            let gateway = kept.card.gateway.as_str().into();
+            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
+        }
+        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+        }
         settled => return settled,
     }
-    saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
     Settled::DeclinedHard
+}
+
+/// One charge of an order: all of it, or its bill or its fee.
+pub(super) struct Leg {
+    pub(super) amount: Money,
+    pub(super) fee: Money,
+    pub(super) total: Money,
+    pub(super) split: Split,
+}
+
+impl Leg {
+    /// What is charged first.
+    fn first(order: &Order) -> Leg {
+        let Order { amount, fee, total, apart, surcharge, .. } = *order;
+        match apart {
+            None if surcharge => Leg { amount, fee, total, split: Split::Surcharge },
+            None => Leg { amount, fee, total, split: Split::Total },
+            Some(failure) => {
+                let none = Money::new(0, fee.currency);
+                Leg { amount, fee: none, total: amount, split: Split::Bill { fee, failure } }
+            }
+        }
+    }
+}
+
+/// What came of one charge.
+pub(super) struct Ran {
+    pub(super) settled: Settled,
+    /// The ledger has it.
+    pub(super) recorded: bool,
+    /// The gateway certainly did not process it.
+    pub(super) not_sent: bool,
+    pub(super) approval: Option<Approval>,
+}
+
+impl Ran {
+    /// Nothing has left us.
+    fn not_charged() -> Ran {
+        Ran { settled: Settled::NotCharged, recorded: true, not_sent: false, approval: None }
+    }
 }
 
 /// Charges at one gateway; whether another may be tried, for this one did not process it and the
@@ -189,29 +263,79 @@ async fn charge_at(
     order: &Order,
     tender: &Tender,
 ) -> (Settled, bool) {
-    let (id, confirmation, recorded) = journal(line, desk, route, order).await;
+    let leg = Leg::first(order);
+    let (id, confirmation, recorded) = journal(line, desk, route, (order, &leg)).await;
     match recorded {
         Recorded::Stored => {}
         Recorded::Conflict => return (Settled::OpenPayment, false),
         Recorded::Illegal => return (Settled::NotCharged, false),
         // It may have been stored all the same: then it must not stay open.
         Recorded::Failed(_) => {
-            return (not_charged(line, &id, "consent not journalled").await, false);
+            not_charged(line, &id, "consent not journalled").await;
+            return (Settled::NotCharged, false);
         }
     }
-    if !kept(line, desk, order, (&id, &confirmation)).await {
-        return (not_charged(line, &id, "the authorisation was not kept").await, false);
+    if needs_evidence(order) && !kept(line, desk, order, (&id, &confirmation)).await {
+        not_charged(line, &id, "the authorisation was not kept").await;
+        return (Settled::NotCharged, false);
     }
-    if move_to(line, &id, State::Sending).await != Recorded::Stored {
-        return (not_charged(line, &id, "sending not journalled").await, false);
+    let fee = match order.apart {
+        None => None,
+        Some(_) => match pair::journal_fee(line, desk, order, &id).await {
+            Some(fee) => Some(fee),
+            None => {
+                not_charged(line, &id, "its fee was not journalled").await;
+                return (Settled::NotCharged, false);
+            }
+        },
+    };
+    let named = (id.as_str(), confirmation.as_str());
+    let mut ran = run(line, route, (order, &leg, tender), named).await;
+    let not_sent = ran.not_sent && ran.recorded;
+    if let (Settled::Approved { with, .. }, Some(approval)) =
+        (&mut ran.settled, ran.approval.clone())
+    {
+        if order.keep.is_some() {
+            let sale = sale(route, (order, &leg), tender, (&id, line.wall_ms()));
+            let token = token(line, route, &sale, approval).await;
+            with.kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+        }
+        if let Some(plan) = &order.plan {
+            let card = tender.kept().or(with.kept.as_ref().and_then(|kept| kept.as_deref()));
+            with.plan = Some(match card {
+                Some(card) => plan.begin(line, desk, &order.account_id, card).await,
+                None => None,
+            });
+        }
     }
-    line.note(Note::Charging { reference: id.clone(), gateway: route.id.clone() });
+    let settled = match fee {
+        None => ran.settled,
+        Some(fee) => pair::finish(line, (route, &id), (order, tender), fee, ran).await,
+    };
+    if let Settled::Approved { confirmation, .. } = &settled {
+        line.note(Note::Confirmation(confirmation.clone()));
+    }
+    (settled, not_sent)
+}
+
+/// Makes one charge whose intent is in the ledger.
+pub(super) async fn run(
+    line: &mut Line,
+    route: &Route,
+    (order, leg, tender): (&Order, &Leg, &Tender),
+    (id, confirmation): (&str, &str),
+) -> Ran {
+    if !at_once(order) && move_to(line, id, State::Sending).await != Recorded::Stored {
+        not_charged(line, id, "sending not journalled").await;
+        return Ran::not_charged();
+    }
+    line.note(Note::Charging { reference: id.into(), gateway: route.id.clone() });
     let started_ms = line.wall_ms();
-    let sale = sale(route, order, tender, (&id, started_ms));
+    let sale = sale(route, (order, leg), tender, (id, started_ms));
     let mut verdict = send(line, route, tender, &sale).await;
     if let Verdict::Unknown(why) = &verdict {
-        move_to(line, &id, State::Unknown(why.clone())).await;
-        if let Some(found) = look_up(line, route, order, &id, started_ms).await {
+        move_to(line, id, State::Unknown(why.clone())).await;
+        if let Some(found) = look_up(line, route, (order, leg), id, started_ms).await {
             verdict = found;
         }
     }
@@ -221,14 +345,8 @@ async fn charge_at(
         Verdict::Approved(approval) => Some(approval.clone()),
         _ => None,
     };
-    let (mut settled, recorded) = conclude(line, &id, confirmation, verdict).await;
-    if let (Settled::Approved { kept, .. }, Some(approval), Some(_)) =
-        (&mut settled, approval, &order.keep)
-    {
-        let token = token(line, route, &sale, approval).await;
-        *kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
-    }
-    (settled, not_sent && recorded)
+    let (settled, recorded) = conclude(line, id, confirmation.into(), verdict).await;
+    Ran { settled, recorded, not_sent, approval }
 }
 
 /// What is kept of a card whose charge was approved, by one more request where the gateway wants
@@ -252,20 +370,33 @@ async fn token(
     }
 }
 
-/// Writes the intent down; its reference, its confirmation number and what the ledger said. A
-/// conflict may be a confirmation number drawn before: another is drawn before it is believed.
-async fn journal(
+/// Whether something must be kept between consent and request: of a debit its authorisation.
+fn needs_evidence(order: &Order) -> bool {
+    matches!(order.means, Means::Bank(_))
+}
+
+/// Whether nothing is written down between consent and request.
+fn at_once(order: &Order) -> bool {
+    !needs_evidence(order) && order.apart.is_none()
+}
+
+/// Writes the intent down, as about to be sent if nothing comes before that; its reference, its
+/// confirmation number and what the ledger said. A conflict may be a confirmation number drawn
+/// before: another is drawn before it is believed.
+pub(super) async fn journal(
     line: &mut Line,
     desk: &Desk,
     route: &Route,
-    order: &Order,
+    (order, leg): (&Order, &Leg),
 ) -> (String, String, Recorded) {
     const TRIES: usize = 3;
     let mut last = (String::new(), String::new(), Recorded::Conflict);
     for _ in 0..TRIES {
-        let intent = intent(line, desk, route, order);
+        let intent = intent(line, desk, route, (order, leg));
         let (id, confirmation) = (intent.id.clone(), intent.confirmation.clone());
-        let recorded = line.record(Entry::Consent(Box::new(intent))).await;
+        let intent = Box::new(intent);
+        let entry = if at_once(order) { Entry::Sending } else { Entry::Consent };
+        let recorded = line.record(entry(intent)).await;
         last = (id, confirmation, recorded);
         if last.2 != Recorded::Conflict {
             break;
@@ -274,38 +405,35 @@ async fn journal(
     last
 }
 
-/// Whether all is kept that must be before this order is carried out: of a debit its holder's
-/// authorisation, of a card nothing.
+/// Whether the holder's authorisation of a debit is kept; there is none without.
 async fn kept(line: &mut Line, desk: &Desk, order: &Order, (id, number): (&str, &str)) -> bool {
-    match (&order.authorisation, order.means) {
-        (None, Means::Card(_)) => true,
-        (None, Means::Bank(_)) => false,
-        (Some(authorisation), _) => {
-            let evidence = Evidence {
-                reference: id.into(),
-                confirmation: number.into(),
-                call_id: desk.call_id.clone(),
-                authorisation: authorisation.clone(),
-            };
-            line.keep(evidence).await
-        }
-    }
+    let Some(authorisation) = &order.authorisation else { return false };
+    let evidence = Evidence {
+        reference: id.into(),
+        confirmation: number.into(),
+        call_id: desk.call_id.clone(),
+        authorisation: authorisation.clone(),
+    };
+    line.keep(evidence).await
 }
 
 fn sale<'a>(
     route: &Route,
-    order: &'a Order,
+    (order, leg): (&'a Order, &Leg),
     tender: &'a Tender,
     (id, at_ms): (&'a str, i64),
 ) -> Charge<'a> {
     Charge {
         purpose: Purpose::Sale,
         reference: id,
-        total: order.total,
-        fee: order.fee,
+        total: leg.total,
+        // Of a fee that is charged by itself nothing is split off.
+        fee: if leg.split.bill().is_some() { Money::new(0, leg.fee.currency) } else { leg.fee },
+        surcharge: leg.split == Split::Surcharge,
         instrument: tender.instrument(),
         account_id: &order.account_id,
-        save: order.keep.is_some() && route.takes.save,
+        save: order.keep.is_some() && route.takes.save && leg.split.bill().is_none(),
+        initiator: Initiator::Customer,
         at_ms,
     }
 }
@@ -348,7 +476,7 @@ async fn send(line: &mut Line, route: &Route, tender: &Tender, sale: &Charge<'_>
 async fn look_up(
     line: &mut Line,
     route: &Route,
-    order: &Order,
+    (order, leg): (&Order, &Leg),
     id: &str,
     started_ms: i64,
 ) -> Option<Verdict> {
@@ -358,7 +486,7 @@ async fn look_up(
         let lookup = Lookup {
             purpose: Purpose::Sale,
             reference: id,
-            total: order.total,
+            total: leg.total,
             method: order.means.method(),
             started_ms,
             at_ms: line.wall_ms(),
@@ -387,10 +515,7 @@ async fn conclude(
     let state = State::from(&verdict);
     let settled = match verdict {
         Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
-        Verdict::Approved(_) => {
-            line.note(Note::Confirmation(confirmation.clone()));
-            Settled::Approved { confirmation, kept: None }
-        }
+        Verdict::Approved(_) => Settled::Approved { confirmation, with: With::default() },
         Verdict::DeclinedHard => Settled::DeclinedHard,
         Verdict::DeclinedSoft => Settled::DeclinedSoft,
         Verdict::Fixable(field) => Settled::Fixable(field),
@@ -412,30 +537,35 @@ async fn conclude(
 }
 
 /// Nothing has left us.
-async fn not_charged(line: &mut Line, id: &str, why: &str) -> Settled {
+pub(super) async fn not_charged(line: &mut Line, id: &str, why: &str) {
     move_to(line, id, State::NotCharged(why.into())).await;
-    Settled::NotCharged
 }
 
 async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
     line.record(Entry::Move { id: id.to_string(), to }).await
 }
 
-fn intent(line: &mut Line, desk: &Desk, route: &Route, order: &Order) -> Intent {
+fn intent(line: &mut Line, desk: &Desk, route: &Route, (order, leg): (&Order, &Leg)) -> Intent {
     let created_ms = line.wall_ms();
+    // A try is counted once: with its bill.
+    let origin = match leg.split.bill() {
+        None => again::origin(desk, order.issuer),
+        Some(_) => Origin::default(),
+    };
     Intent {
         id: reference(line, created_ms),
         confirmation: confirmation::mint(&mut line.rng),
         biller: desk.settings.biller.clone(),
         account_id: order.account_id.clone(),
-        amount: order.amount,
-        fee: order.fee,
+        amount: leg.amount,
+        fee: leg.fee,
+        split: leg.split.clone(),
         means: order.means,
         last4: order.last4,
         fingerprint: Some(order.fingerprint),
         gateway: route.id.to_string(),
         call_id: desk.call_id.clone(),
-        origin: again::origin(desk, order.issuer),
+        origin,
         created_ms,
     }
 }
@@ -467,16 +597,4 @@ fn described(verdict: &Verdict) -> String {
         Verdict::Unknown(_) => "no definitive answer".into(),
         Verdict::Config(why) => format!("gateway set-up: {why}"),
     })
-}
-
-pub(super) fn brand_phrase(brand: Brand) -> &'static str {
-    match brand {
-        Brand::Visa => "brand.visa",
-        Brand::Mastercard => "brand.mastercard",
-        Brand::Amex => "brand.amex",
-        Brand::Discover => "brand.discover",
-        Brand::Jcb => "brand.jcb",
-        Brand::Diners => "brand.diners",
-        Brand::UnionPay => "brand.unionpay",
-    }
 }

@@ -28,6 +28,11 @@ impl Fee {
         Fee { flat, share: 0, min: Money::new(0, flat.currency), max: None }
     }
 
+    /// There are payments for which it is more than nothing.
+    pub fn may_be_due(&self) -> bool {
+        self.flat.is_positive() || self.share > 0 || self.min.is_positive()
+    }
+
     /// The fee for paying `amount`, half a minor unit rounded up; `None` if it does not fit.
     pub fn of(&self, amount: Money) -> Option<Money> {
         let share = i128::from(amount.minor) * i128::from(self.share);
@@ -92,7 +97,7 @@ impl<'de> Visitor<'de> for Written {
 }
 
 /// `2.75` percent in hundredths of a percent.
-fn share<E: Error>(text: &str) -> Result<u16, E> {
+pub(super) fn share<E: Error>(text: &str) -> Result<u16, E> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let hundredths = match !whole.is_empty() && part.len() <= 2 && digits(whole) && digits(part) {

@@ -7,14 +7,18 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::fee::Fee;
+use super::surcharge::SurchargeSettings;
 use crate::gateway::Fixable;
 use crate::instrument::{Brand, Means};
+use crate::ledger::FeeFailure;
 use crate::ledger::velocity::Limits;
 use crate::money::{Currency, Money};
 
 mod bank; // paying from a bank account
+mod later; // paying later with a kept card
 
 pub use bank::{BankSettings, Phone, Zone};
+pub use later::{Every, LaterSettings, PlanSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +30,18 @@ pub struct Settings {
     /// Another fee for cards of these brands.
     #[serde(deserialize_with = "by_brand")]
     pub card_fees: Vec<(Brand, Fee)>,
+    /// What paying by credit card costs besides. Unset: nothing.
+    pub surcharge: Option<SurchargeSettings>,
+    /// How the fee is told from the payment.
+    pub fee_mode: FeeMode,
+    /// With `two_mid`: the id of the gateway that charges the fee, and nothing else.
+    pub fee_gateway: Option<String>,
+    /// With `two_mid`: what becomes of the payment when its fee cannot be charged.
+    #[serde(deserialize_with = "failure")]
+    pub fee_failure: FeeFailure,
+    /// With `two_mid`: who is said to be paid by each charge. Unset: it is not said.
+    pub payee: Option<String>,
+    pub fee_payee: Option<String>,
     #[serde(deserialize_with = "amount")]
     pub min_payment: Money,
     #[serde(deserialize_with = "amount")]
@@ -40,6 +56,8 @@ pub struct Settings {
     pub bank: Option<BankSettings>,
     /// Callers may have a card kept for their next payments. Unset: every card is keyed.
     pub saved: Option<SavedSettings>,
+    /// Callers may have a kept card charged later. Unset: on the call alone.
+    pub later: Option<LaterSettings>,
     /// Longest account number that callers key.
     pub account_len_max: usize,
     /// Charges tried in one call before the agent takes over.
@@ -55,6 +73,18 @@ pub struct Settings {
     pub velocity: Limits,
     /// No answer from the gateway within this time is an unknown outcome.
     pub gateway_limit_ms: u64,
+}
+
+/// How a fee is told from the payment it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeeMode {
+    /// One charge of both, told apart in the ledger and the reconciliation file.
+    Ledger,
+    /// One charge of both, which the gateway splits.
+    Single,
+    /// Two charges, at two gateways.
+    TwoMid,
 }
 
 /// `[payment.saved]`: cards that the gateway keeps.
@@ -81,6 +111,12 @@ impl Default for Settings {
             biller: "biller".into(),
             fee: Fee::flat(Money::usd(0)),
             card_fees: Vec::new(),
+            surcharge: None,
+            fee_mode: FeeMode::Ledger,
+            fee_gateway: None,
+            fee_failure: FeeFailure::Void,
+            payee: None,
+            fee_payee: None,
             min_payment: Money::usd(100),
             max_payment: Money::usd(500_000),
             cards: Brand::ALL.to_vec(),
@@ -88,6 +124,7 @@ impl Default for Settings {
             zip: true,
             bank: None,
             saved: None,
+            later: None,
             account_len_max: 20,
             declines_max: 3,
             authentications_max: 3,
@@ -111,6 +148,23 @@ impl Settings {
             Means::Bank(_) => self.bank.as_ref().and_then(|bank| bank.fee.as_ref()),
         };
         own.unwrap_or(&self.fee).of(amount)
+    }
+
+    /// What becomes of a payment whose fee fails, if fees are charged by themselves.
+    pub(super) fn fee_apart(&self) -> Option<FeeFailure> {
+        (self.fee_mode == FeeMode::TwoMid).then_some(self.fee_failure)
+    }
+
+    /// Some payment has a fee, or may have.
+    pub fn has_fees(&self) -> bool {
+        let mut bank = self.bank.iter().filter_map(|bank| bank.fee.as_ref());
+        self.has_card_fees() || bank.any(Fee::may_be_due)
+    }
+
+    /// Some payment by card has a fee, or may have.
+    pub fn has_card_fees(&self) -> bool {
+        let mut all = [&self.fee].into_iter().chain(self.card_fees.iter().map(|(_, fee)| fee));
+        all.any(Fee::may_be_due)
     }
 
     /// Whether callers are asked for this field of their card.
@@ -151,12 +205,18 @@ pub(super) fn amount_of<E: Error>(text: &str) -> Result<Money, E> {
     }
 }
 
+fn failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FeeFailure, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let wrong = || D::Error::custom(format!("`{name}`: write \"void\" or \"waive\""));
+    FeeFailure::parse(&name).ok_or_else(wrong)
+}
+
 fn by_brand<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Brand, Fee)>, D::Error> {
     let fees = BTreeMap::<String, Fee>::deserialize(deserializer)?;
     fees.into_iter().map(|(name, fee)| Ok((brand(&name)?, fee))).collect()
 }
 
-fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
+pub(super) fn brands<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Brand>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     names.iter().map(|name| brand(name)).collect()
 }

@@ -11,8 +11,9 @@ use crate::sip::Command;
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Turns this late, one in a hundred of a second, harm the calls that are there.
-const LATE: Duration = Duration::from_millis(10);
+/// Seconds with late turns before a thread is spared: one alone is the machine's hiccup, and not
+/// made better by refusing calls.
+const LATE_SECONDS: u32 = 2;
 /// A thread that works this much of its time will be late when its calls have more to say.
 const BUSY: f32 = 0.7;
 /// Seconds of punctuality before a thread takes calls again.
@@ -22,14 +23,19 @@ const CALM: u32 = 3;
 #[derive(Clone, Default)]
 struct Admission {
     refusing: bool,
+    /// Seconds it has been late, and punctual, without a break.
+    late: u32,
     calm: u32,
 }
 
 impl Admission {
-    /// `Some` when it changes.
-    fn judge(&mut self, condition: Condition) -> Option<bool> {
-        let strained = condition.p99 > LATE || condition.busy > BUSY;
-        self.calm = if strained { 0 } else { self.calm.saturating_add(1) };
+    /// `Some` when it changes. Turns later than `limit`, one in a hundred of a second, harm the
+    /// calls that are there; `None`: whatever it is that makes them late, calls are taken.
+    fn judge(&mut self, condition: Condition, limit: Option<Duration>) -> Option<bool> {
+        let late = limit.is_some_and(|limit| condition.p99 > limit);
+        self.late = if late { self.late.saturating_add(1) } else { 0 };
+        let strained = self.late >= LATE_SECONDS || condition.busy > BUSY;
+        self.calm = if strained || late { 0 } else { self.calm.saturating_add(1) };
         let refusing = strained || (self.refusing && self.calm < CALM);
         let changed = refusing != self.refusing;
         self.refusing = refusing;
@@ -40,12 +46,14 @@ impl Admission {
 /// Keeps new calls from threads at their limit, and refuses them once that is every thread.
 pub(super) async fn watch_media(shared: Arc<Shared>) {
     let (mut threads, mut windows, mut refusing) = (Vec::new(), Vec::new(), false);
+    let limit = Some(Duration::from_millis(shared.config.media.late_ms));
+    let limit = limit.filter(|limit| !limit.is_zero());
     loop {
         tokio::time::sleep(INTERVAL).await;
         let conditions = shared.media.conditions(&mut windows);
         threads.resize_with(conditions.len(), Admission::default);
         for (thread, (admission, condition)) in threads.iter_mut().zip(conditions).enumerate() {
-            let Some(avoided) = admission.judge(condition) else { continue };
+            let Some(avoided) = admission.judge(condition, limit) else { continue };
             shared.media.avoid(thread, avoided);
             let (p99_ms, busy) = (condition.p99.as_millis() as u64, condition.busy);
             let busy_percent = (busy * 100.0) as u64;
@@ -74,15 +82,33 @@ mod tests {
 
     #[test]
     fn calls_are_refused_at_once_and_taken_again_after_a_while() {
-        let mut admission = Admission::default();
-        let ms = |ms| Condition { p99: Duration::from_millis(ms), busy: 0.5 };
-        assert_eq!(admission.judge(ms(2)), None);
-        assert_eq!(admission.judge(ms(11)), Some(true));
-        assert_eq!(admission.judge(ms(50)), None);
-        assert_eq!([admission.judge(ms(1)), admission.judge(ms(1))], [None, None]);
-        assert_eq!(admission.judge(ms(1)), Some(false));
+        let (mut admission, limit) = (Admission::default(), Some(Duration::from_millis(10)));
+        let mut judge = |ms| {
+            let condition = Condition { p99: Duration::from_millis(ms), busy: 0.5 };
+            admission.judge(condition, limit)
+        };
+        // One late second is nobody's fault here.
+        assert_eq!([2, 11, 2, 11].map(&mut judge), [None; 4]);
+        assert_eq!(judge(11), Some(true));
+        assert_eq!([50, 1, 1].map(&mut judge), [None; 3]);
+        assert_eq!(judge(1), Some(false));
+        // Nor is it calm when only every other second is punctual.
+        assert_eq!(
+            [11, 11, 1, 11, 1, 1].map(&mut judge)[1..],
+            [Some(true), None, None, None, None]
+        );
+        assert_eq!(judge(1), Some(false));
         // Not late yet, but it would be.
-        let busy = Condition { busy: 0.75, ..ms(1) };
-        assert_eq!(admission.judge(busy), Some(true));
+        let busy = Condition { busy: 0.75, p99: Duration::from_millis(1) };
+        assert_eq!(admission.judge(busy, limit), Some(true));
+    }
+
+    #[test]
+    fn lateness_may_be_nobodys_concern() {
+        let mut admission = Admission::default();
+        let late = Condition { p99: Duration::from_secs(1), busy: 0.5 };
+        assert_eq!([late; 9].map(|late| admission.judge(late, None)), [None; 9]);
+        let busy = Condition { busy: 0.75, ..late };
+        assert_eq!(admission.judge(busy, None), Some(true));
     }
 }

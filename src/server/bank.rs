@@ -41,22 +41,31 @@ pub fn banks(config: &Config) -> Result<Option<Arc<Banks>>, String> {
     Ok(Some(Arc::new(banks)))
 }
 
-/// What to record where nobody can say the company's name.
-pub fn voice_problem(config: &Config, library: &Library) -> Option<String> {
-    let bank = config.payment.bank.as_ref()?;
-    let sayable = library.name(&bank.company).is_some() || config.prompts.synthesis.is_some();
-    (!sayable).then(|| no_voice(&bank.company, "no voice can say it"))
+/// Names that callers must hear, each with its key.
+fn names(config: &Config) -> Vec<(&'static str, &String)> {
+    let payment = &config.payment;
+    let company = payment.bank.as_ref().map(|bank| ("[payment.bank] company", &bank.company));
+    let payee = payment.payee.as_ref().map(|name| ("[payment] payee", name));
+    let fee_payee = payment.fee_payee.as_ref().map(|name| ("[payment] fee_payee", name));
+    [company, payee, fee_payee].into_iter().flatten().collect()
 }
 
-fn no_voice(company: &str, why: &str) -> String {
+/// What to record where nobody can say the company's name, or another that callers must hear.
+pub fn voice_problem(config: &Config, library: &Library) -> Option<String> {
+    let unsaid = names(config).into_iter().find(|(_, name)| library.name(name).is_none());
+    let (key, name) = unsaid.filter(|_| config.prompts.synthesis.is_none())?;
+    Some(no_voice((key, name), "no voice can say it"))
+}
+
+fn no_voice((key, name): (&str, &str), why: &str) -> String {
     format!(
-        "[payment.bank] company: callers must hear \"{company}\", and {why}; record it as \
-         names/{}.wav in the folder of [prompts] folder, or set [prompts.synthesis]",
-        company.to_lowercase()
+        "{key}: callers must hear \"{name}\", and {why}; record it as names/{}.wav in the folder \
+         of [prompts] folder, or set [prompts.synthesis]",
+        name.to_lowercase()
     )
 }
 
-/// Has the company's name ready for good: an authorisation that does not say it is none.
+/// Has these names ready for good: an authorisation that does not say the company is none.
 pub async fn voice(
     config: &Config,
     library: &mut Library,
@@ -65,15 +74,16 @@ pub async fn voice(
     if let Some(problem) = voice_problem(config, library) {
         return Err(problem);
     }
-    let Some(bank) = &config.payment.bank else { return Ok(()) };
-    if library.name(&bank.company).is_some() {
-        return Ok(());
+    for (key, name) in names(config) {
+        if library.name(name).is_some() {
+            continue;
+        }
+        let said = synthesizer.company(name).await;
+        let clip = said.map_err(|why| {
+            no_voice((key, name), &format!("the command of [prompts.synthesis] {why}"))
+        })?;
+        library.add_name(name, clip);
     }
-    let said = synthesizer.company(&bank.company).await;
-    let clip = said.map_err(|why| {
-        no_voice(&bank.company, &format!("the command of [prompts.synthesis] {why}"))
-    })?;
-    library.add_name(&bank.company, clip);
     Ok(())
 }
 

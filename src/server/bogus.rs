@@ -212,12 +212,12 @@ mod tests {
     use super::*;
     use crate::gateway::bogus::{Bogus, Fault, Settings};
     use crate::gateway::{
-        Charge as Asked, Dialect, Exchange, Found, Gateway, Lookup, Purpose, Verdict,
+        Charge as Asked, Dialect, Exchange, Found, Gateway, Initiator, Lookup, Purpose, Verdict,
     };
     use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
     use crate::money::Money;
     use crate::secret::Secret;
-    use crate::server::http_client::HttpClient;
+    use crate::server::http_client::{Connections, HttpClient};
 
     fn card() -> Card {
         let pan = Pan::parse("4111111111111111").unwrap();
@@ -236,7 +236,8 @@ mod tests {
         let host = BogusHost::start(Simulator::new("key", 1)).await.unwrap();
         let api_key = Secret::new("key".to_string());
         let gateway = Bogus::open(Settings { base_url: host.base_url(), api_key }).unwrap();
-        let client = HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).unwrap();
+        let roots = [host.certificate_pem.clone().into_bytes()];
+        let client = HttpClient::new(&roots, Connections::to(&gateway)).unwrap();
         Bench { host, gateway, client }
     }
 
@@ -262,9 +263,11 @@ mod tests {
             reference,
             total: Money::usd(20_200),
             fee: Money::usd(200),
+            surcharge: false,
             instrument: Instrument::Card(card),
             account_id: "A1",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

@@ -329,6 +329,14 @@ impl Task {
             Note::Consent { total, .. } => info!(call, %total, "consent"),
             Note::Keep { agreed, .. } => info!(call, agreed, "to be kept for the next payments"),
             Note::Dropped { .. } => info!(call, "a kept card was refused for good: dropped"),
+            Note::NotKnown { gateway, .. } => tracing::warn!(
+                call,
+                gateway = &**gateway,
+                "the gateway does not know a kept card: are its keys of the same merchant as \
+                 before? If it was deleted there, `ringtill cards delete` it here"
+            ),
+            Note::Arranged { kind, number } => info!(call, kind, number, "arranged for later"),
+            Note::Disarranged { number } => info!(call, number, "cancelled by the caller"),
             Note::Charging { reference, gateway } => {
                 info!(call, reference, gateway = &**gateway, "charging");
             }

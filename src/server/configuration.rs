@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{accounts, bank, evidence, gateway, prompts, routes, sip};
+use super::{accounts, bank, evidence, fees, gateway, prompts, routes, sip};
 use crate::config::Config;
 
 /// Reads a configuration file; the error is a report for the terminal.
@@ -63,6 +63,7 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     problems.extend(gateway::check(config));
     problems.extend(bank::banks(config).err());
+    problems.extend(fees::bins(config).err());
     problems.extend(evidence::Evidences::open(config).err());
     let folders = [
         ("[posting] directory", Some(&config.posting.directory)),

@@ -88,6 +88,14 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
         Note::Dropped { last4 } => {
             (Who::Note, format!("the kept card ending {} is dropped", last4.as_str()))
         }
+        Note::NotKnown { last4, gateway } => {
+            let ending = last4.as_str();
+            (Who::Note, format!("{gateway} does not know the kept card ending {ending}"))
+        }
+        Note::Arranged { kind, number } => {
+            (Who::Note, format!("arranged for later ({kind}): number {number}"))
+        }
+        Note::Disarranged { number } => (Who::Note, format!("{number} is cancelled")),
         Note::Again { confirmation, again } => {
             let again = if *again { "paid again" } else { "not paid again" };
             (Who::Note, format!("like payment {confirmation}: {again}"))

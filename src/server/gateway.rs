@@ -8,7 +8,8 @@ use toml::{Table, Value};
 use super::ach::{Account, Desk};
 use super::bank;
 use super::bogus::BogusHost;
-use super::http_client::HttpClient;
+use super::fees;
+use super::http_client::{Connections, HttpClient};
 use super::store::Store;
 use crate::config::{self, Config};
 use crate::gateway::bogus::Simulator;
@@ -140,7 +141,8 @@ fn configured(settings: &config::Gateway, store: Option<&Store>) -> Result<Confi
             .map_err(|error| of(&format!("ca_file {}: {error}", file.display())))?;
         roots.push(pem);
     }
-    let http = HttpClient::new(&roots).map_err(|error| of(&format!("ca_file: {error}")))?;
+    let http = HttpClient::new(&roots, Connections::to(&*gateway))
+        .map_err(|error| of(&format!("ca_file: {error}")))?;
     Ok((gateway, Client::Https(http)))
 }
 
@@ -159,6 +161,7 @@ fn route(
         ));
     }
     let save = keeps(config, settings, &*gateway)?;
+    fees::charged_at(config, settings, &*gateway)?;
     let limit_ms = settings.limit_ms.unwrap_or(config.payment.gateway_limit_ms);
     let patience = Patience {
         failures_max: settings.failures_max,
@@ -171,6 +174,11 @@ fn route(
         },
         bank: settings.bank.unwrap_or(able.bank),
         save,
+    };
+    // No bill goes to the gateway of the fees.
+    let takes = match config.is_fee_gateway(settings) {
+        true => Takes { cards: Vec::new(), bank: false, save: false },
+        false => takes,
     };
     let mut route = Route::new(settings.id(), gateway).patience(patience);
     route.takes = takes;
@@ -224,8 +232,8 @@ async fn simulated() -> Result<(BogusHost, Arc<dyn Gateway>, HttpClient), String
     table.insert("base_url".into(), Value::String(host.base_url()));
     table.insert("api_key".into(), Value::String(KEY.into()));
     let gateway = gateway::open("bogus", table).map_err(|error| error.to_string())?;
-    let http =
-        HttpClient::new(&[host.certificate_pem.clone().into_bytes()]).map_err(|e| e.to_string())?;
+    let roots = [host.certificate_pem.clone().into_bytes()];
+    let http = HttpClient::new(&roots, Connections::to(&*gateway)).map_err(|e| e.to_string())?;
     Ok((host, gateway, http))
 }
 

@@ -10,13 +10,32 @@ use http::Response;
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
 
-use crate::gateway::{Exchange, Request};
+use crate::gateway::{Exchange, Gateway, Repeat, Request};
 
-/// One TLS connection per request: a connection kept from before may have been closed by the
-/// peer, and then nobody can tell whether the request was read.
 #[derive(Clone)]
 pub struct HttpClient {
     client: Client,
+}
+
+/// Whether a request may go over a connection that has carried another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// Each has its own: one kept from before may be closed by the peer just as a request is
+    /// written, and then nobody can tell whether it was read.
+    Fresh,
+    /// For peers that answer what they have had before as they did then: a request that is lost
+    /// with its connection may be asked about, and no harm is done.
+    Kept,
+}
+
+impl Connections {
+    /// What suits a gateway.
+    pub fn to(gateway: &dyn Gateway) -> Connections {
+        match gateway.capabilities().repeat {
+            Repeat::Replays => Connections::Kept,
+            Repeat::Refuses { .. } | Repeat::Charges => Connections::Fresh,
+        }
+    }
 }
 
 /// A root certificate that cannot be used; the operator's file is at fault.
@@ -32,18 +51,25 @@ impl fmt::Display for RootError {
 impl Error for RootError {}
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Connections that are kept, and for how long: peers close them after a minute or so, and it is
+/// us who should be first.
+const KEPT_MAX: usize = 8;
+const KEPT_FOR: Duration = Duration::from_secs(15);
 /// The longest answer that is read: lookups may list a day's transactions.
 const BODY_MAX: usize = 1024 * 1024;
 
 impl HttpClient {
     /// Trusts the system's roots and those of `extra_roots`, each a PEM file's content.
-    pub fn new(extra_roots: &[Vec<u8>]) -> Result<HttpClient, RootError> {
-        HttpClient::with_connect_limit(extra_roots, CONNECT_LIMIT)
+    pub fn new(extra_roots: &[Vec<u8>], connections: Connections) -> Result<HttpClient, RootError> {
+        let kept = if connections == Connections::Kept { KEPT_MAX } else { 0 };
+        let builder =
+            || builder(CONNECT_LIMIT).pool_max_idle_per_host(kept).pool_idle_timeout(KEPT_FOR);
+        HttpClient::built(extra_roots, &builder)
     }
 
-    fn with_connect_limit(
+    fn built(
         extra_roots: &[Vec<u8>],
-        connect_limit: Duration,
+        builder: &dyn Fn() -> ClientBuilder,
     ) -> Result<HttpClient, RootError> {
         let mut roots = Vec::new();
         for pem in extra_roots {
@@ -54,10 +80,10 @@ impl HttpClient {
             }
             roots.extend(found);
         }
-        let merged = builder(connect_limit).tls_certs_merge(roots.clone()).build();
+        let merged = builder().tls_certs_merge(roots.clone()).build();
         // A machine without system roots can still reach a gateway whose root it was given.
         let built = match merged {
-            Err(_) if !roots.is_empty() => builder(connect_limit).tls_certs_only(roots).build(),
+            Err(_) if !roots.is_empty() => builder().tls_certs_only(roots).build(),
             other => other,
         };
         let client = built.map_err(|error| {
@@ -112,7 +138,6 @@ fn builder(connect_limit: Duration) -> ClientBuilder {
         .no_proxy()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
-        .pool_max_idle_per_host(0)
         .connect_timeout(connect_limit)
 }
 
@@ -134,8 +159,11 @@ fn chain(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
     use crate::server::bogus::tls;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
 
     /// What a server does with its one connection once the request was read.
     enum Then {
@@ -178,7 +206,8 @@ mod tests {
     }
 
     async fn send(base: &str, roots: &[Vec<u8>], limit_ms: u64) -> Exchange {
-        let client = HttpClient::with_connect_limit(roots, Duration::from_millis(300)).unwrap();
+        let short = || builder(Duration::from_millis(300)).pool_max_idle_per_host(0);
+        let client = HttpClient::built(roots, &short).unwrap();
         client.send(request(base), Duration::from_millis(limit_ms)).await
     }
 
@@ -276,9 +305,92 @@ mod tests {
         task.await.unwrap();
     }
 
+    /// Connections of a server: how many there were, and a word for each that was closed.
+    struct Tally {
+        opened: Arc<AtomicUsize>,
+        closed: mpsc::UnboundedReceiver<()>,
+    }
+
+    /// Serves so many requests on each connection and then closes it.
+    async fn serving(each: usize) -> (String, Vec<u8>, tokio::task::JoinHandle<()>, Tally) {
+        let (acceptor, pem) = tls().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("https://{}", listener.local_addr().unwrap());
+        let opened = Arc::new(AtomicUsize::new(0));
+        let (told, closed) = mpsc::unbounded_channel();
+        let tally = Tally { opened: opened.clone(), closed };
+        let task = tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut stream = acceptor.accept(tcp).await.unwrap();
+                opened.fetch_add(1, Ordering::Relaxed);
+                for _ in 0..each {
+                    let (mut read, mut buffer) = (Vec::new(), [0; 1024]);
+                    while !read.ends_with(b"the end") {
+                        match stream.read(&mut buffer).await {
+                            Ok(len) if len > 0 => read.extend(&buffer[..len]),
+                            _ => break,
+                        }
+                    }
+                    let say = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                    if read.is_empty() || stream.write_all(say).await.is_err() {
+                        break;
+                    }
+                }
+                stream.shutdown().await.ok();
+                drop(stream);
+                told.send(()).ok();
+            }
+        });
+        (base, pem.into_bytes(), task, tally)
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_where_that_is_safe_and_replaced_once_closed() {
+        const REQUESTS: usize = 6;
+        for (connections, each, want) in [
+            (Connections::Fresh, 1, REQUESTS),
+            (Connections::Kept, REQUESTS, 1),
+            (Connections::Kept, 2, REQUESTS / 2),
+        ] {
+            let (base, pem, task, mut tally) = serving(each).await;
+            let client = HttpClient::new(&[pem], connections).unwrap();
+            for nth in 1..=REQUESTS {
+                let exchange = client.send(request(&base), Duration::from_secs(5)).await;
+                let told = format!("{nth} of {connections:?}, {each}: {:?}", kind(&exchange));
+                assert!(matches!(exchange, Exchange::Response(_)), "{told}");
+                if nth % each == 0 {
+                    tally.closed.recv().await.unwrap();
+                    // Each of these is a turn of the reactor: what was closed is known after them.
+                    for _ in 0..5 {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                }
+            }
+            assert_eq!(tally.opened.load(Ordering::Relaxed), want, "{connections:?}, {each}");
+            task.abort();
+        }
+    }
+
+    #[test]
+    fn only_gateways_that_replay_are_reached_over_kept_connections() {
+        let kinds = [("bogus", Connections::Kept), ("nmi", Connections::Fresh)];
+        for (name, want) in kinds {
+            let example = crate::gateway::example(name).unwrap();
+            let mut settings: toml::Table = toml::from_str(example).unwrap();
+            // A secret that lies in a file.
+            for (_, value) in settings.iter_mut().filter(|(_, value)| value.is_table()) {
+                *value = "k7Qm2vX9pL4sT8wZ".into();
+            }
+            let gateway = crate::gateway::open(name, settings).unwrap();
+            assert_eq!(Connections::to(&*gateway), want, "{name}");
+        }
+    }
+
     #[test]
     fn a_root_file_without_certificates_is_refused() {
-        let error = HttpClient::new(&[b"hello".to_vec()]).err().unwrap().to_string();
+        let error =
+            HttpClient::new(&[b"hello".to_vec()], Connections::Fresh).err().unwrap().to_string();
         assert!(error.contains("BEGIN CERTIFICATE"), "{error}");
     }
 }

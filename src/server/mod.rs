@@ -29,7 +29,9 @@ pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
 pub mod evidence; // authorisations of debits on disk
 pub mod explain; // which trunk takes a request, and why
+pub mod later; // what callers have arranged for later
 mod key_file; // keys of the operator's
+mod fees; // what the way fees are charged needs of gateways
 mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateways, opened
 pub mod http_client; // requests to gateways
@@ -40,6 +42,7 @@ pub mod headset; // this machine's microphone and loudspeaker
 pub mod talk; // a call, or an answer, in person
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
+pub mod pairs; // bills whose fee is a charge of its own
 pub mod payments; // `ringtill payments`
 pub mod recognizer; // what callers say, on threads of its own
 pub mod prompts; // the voice: bundled and own files, the synthesis command
@@ -66,7 +69,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 7],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -130,6 +133,8 @@ impl Server {
             tokio::spawn(sweep_regularly(shared.clone())),
             tokio::spawn(debit_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
+            tokio::spawn(checkpoint_regularly(shared.clone())),
+            tokio::spawn(charge_later(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
     }
@@ -346,6 +351,32 @@ async fn accept(shared: Arc<Shared>, mut offers: mpsc::Receiver<sip::Offer>) {
 
 async fn resolve(shared: Arc<Shared>) {
     resolver::Resolver::new(shared.store.clone(), shared.gateways.clone()).run().await;
+}
+
+async fn checkpoint_regularly(shared: Arc<Shared>) {
+    /// Twenty payments a second leave a megabyte.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(error) = shared.store.checkpoint().await {
+            warn!(%error, "the ledger's log is not brought into its file");
+        }
+    }
+}
+
+/// Charges what callers have arranged for later.
+async fn charge_later(shared: Arc<Shared>) {
+    let (store, directory) = (shared.store.clone(), shared.directory.clone());
+    match later::Scheduler::new(store, directory, &shared.config.payment) {
+        Some(scheduler) => scheduler.run(shared.gateways.clone()).await,
+        None => {
+            let left = shared.store.active_arrangements(&shared.config.payment.biller).await;
+            if let Ok(arrangements @ 1..) = left {
+                let fault = "configuration";
+                error!(fault, arrangements, "they are not charged: [payment.later] is not set");
+            }
+        }
+    }
 }
 
 async fn post_regularly(shared: Arc<Shared>) {

@@ -7,15 +7,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::store::change::Begun;
+use super::store::pair::{PERSON, Pair};
 use super::store::{Decision, Filter, Store};
 use super::{clock, gateway, resolver};
 use crate::config::Config;
 use crate::gateway::{Exchange, Gateway, Operation, nacha};
 use crate::instrument::looks_like_card;
-use crate::ledger::{Change, Intent, Progress, State, Undo};
+use crate::ledger::{Change, Intent, Pairing, Progress, Split, State, Undo};
 use crate::money::Money;
 
 /// A void or refund, as it was asked for.
+#[derive(Clone)]
 pub struct Wish {
     pub act: Undo,
     /// Confirmation number or reference of the payment.
@@ -65,12 +67,19 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
     let history = store.history(&intent.id).await.map_err(|error| error.to_string())?;
     let changes = store.changes(&intent).await.map_err(|error| error.to_string())?;
     let debits = store.debits(&intent.id).await.map_err(|error| error.to_string())?;
+    let pair = pair_of(&store, &intent).await?;
     let print = |out: &mut dyn Write| -> io::Result<()> {
         let mut tell = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
         tell("confirmation", &intent.confirmation)?;
         tell("reference", &intent.id)?;
         tell("account", &format!("{} of {}", intent.account_id, intent.biller))?;
-        tell("amount", &format!("{} + {} fee = {}", intent.amount, intent.fee, total(&intent)))?;
+        let fee = if intent.split == Split::Surcharge { "surcharge" } else { "fee" };
+        let sum = format!("{} + {} {fee} = {}", intent.amount, intent.fee, total(&intent));
+        tell("amount", &sum)?;
+        if let Some(pair) = &pair {
+            let (name, other) = told_apart(pair, &intent);
+            tell(name, &other)?;
+        }
         let method = intent.means.method().name();
         let means = format!("{method}, {} ending {}", intent.means.name(), intent.last4.as_str());
         tell("paid with", &means)?;
@@ -105,11 +114,84 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
     Ok(true)
 }
 
-/// Voids or refunds, and prints what became of it; true if the money goes back.
+/// The bill and the fee that a payment is one of, if they are two charges.
+async fn pair_of(store: &Store, intent: &Intent) -> Result<Option<Pair>, String> {
+    let bill = intent.split.bill().unwrap_or(&intent.id);
+    store.pair(bill).await.map_err(|error| error.to_string())
+}
+
+/// The other one of a pair, and how they stand together.
+fn told_apart(pair: &Pair, one: &Intent) -> (&'static str, String) {
+    let (name, other, state) = match one.id == pair.bill.id {
+        true => ("its fee", &pair.fee, &pair.fee_state),
+        false => ("fee of", &pair.bill, &pair.bill_state),
+    };
+    let together = match pair.pairing() {
+        Pairing::Both => "both charged",
+        Pairing::Waived => "the fee is waived",
+        Pairing::GivenBack => "the bill is given back, the fee was not charged",
+        Pairing::Neither => "neither was charged",
+        Pairing::ToVoid if pair.end == PERSON => {
+            "the fee was not charged and the bill cannot be voided: refund it, or waive the fee"
+        }
+        Pairing::ToVoid => "the fee was not charged: the server voids the bill",
+        Pairing::Open => "not decided",
+    };
+    let (number, gateway, total) = (&other.confirmation, &other.gateway, total(other));
+    let state = state.name();
+    (name, format!("{total}, {number} at {gateway}, {state}: {together}"))
+}
+
+/// Lets a bill stand whose fee was not charged, and says so.
+pub async fn waive(
+    config: &Config,
+    payment: &str,
+    (who, why): (&str, &str),
+    out: &mut impl Write,
+) -> Result<bool, String> {
+    may_be_kept(&[why, who], why)?;
+    let store = open(config).await?;
+    let Some((intent, ..)) = find(&store, payment).await? else { return none(payment, out) };
+    let note = format!("by {who}: fee waived: {why}");
+    let waived = store.waive_fee(&intent, &note, clock::wall_ms()).await;
+    waived.map_err(|error| error.to_string())??;
+    store.close().await;
+    written(writeln!(out, "{} stands without its fee", intent.confirmation))?;
+    Ok(true)
+}
+
+/// Voids or refunds, and prints what became of it; true if the money goes back. Of a bill whose fee
+/// is a charge of its own the fee goes back first: it is never left without its bill.
 pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<bool, String> {
     may_be_kept(&[&wish.why, &wish.who], &wish.why)?;
     let store = open(config).await?;
-    let Some((intent, state, _)) = find(&store, &wish.payment).await? else {
+    let Some((intent, _, _)) = find(&store, &wish.payment).await? else {
+        return none(&wish.payment, out);
+    };
+    if let Some(pair) = pair_of(&store, &intent).await?
+        && pair.bill.id == intent.id
+        && pair.pairing() == Pairing::Both
+        && wish.amount.is_none()
+    {
+        let fee = Wish { payment: pair.fee.id.clone(), ..wish.clone() };
+        let (_, _, undone) = find(&store, &fee.payment).await?.ok_or("its fee is gone")?;
+        if undone.minor < total(&pair.fee).minor && !undo_one(config, &store, fee, out).await? {
+            written(writeln!(out, "its fee did not go back, and so the bill was left alone"))?;
+            return Ok(false);
+        }
+    }
+    let done = undo_one(config, &store, wish, out).await;
+    store.close().await;
+    done
+}
+
+async fn undo_one(
+    config: &Config,
+    store: &Store,
+    wish: Wish,
+    out: &mut impl Write,
+) -> Result<bool, String> {
+    let Some((intent, state, _)) = find(store, &wish.payment).await? else {
         return none(&wish.payment, out);
     };
     let amount = wish.amount.as_deref().map(|text| {
@@ -117,7 +199,7 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
         amount.map_err(|_| format!("--amount {text} is no amount: write 12.50"))
     });
     let amount = amount.transpose()?;
-    let (gateway, client) = gateway::of_payment(config, &intent.gateway, &store)?;
+    let (gateway, client) = gateway::of_payment(config, &intent.gateway, store)?;
     let operation = match wish.act {
         Undo::Void => Operation::Void,
         _ if gateway.name() == nacha::NAME => return Err(nacha::NO_REFUND.into()),
@@ -149,7 +231,6 @@ pub async fn undo(config: &Config, wish: Wish, out: &mut impl Write) -> Result<b
             .await
             .map_err(|error| error.to_string());
     }
-    store.close().await;
     let act = change.act.name();
     let amount = change.amount;
     let told = match &progress {

@@ -329,14 +329,10 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods)]
-    fn the_bundled_voice_loads_well_below_a_second() {
-        let start = std::time::Instant::now();
+    fn the_bundled_voice_loads_without_a_warning() {
         let library = load(&Settings::default()).unwrap();
-        let took = start.elapsed();
         assert_eq!(library.warnings(), []);
         assert!(library.catalog().entries().len() > 250);
-        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 
     #[tokio::test]

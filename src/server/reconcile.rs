@@ -11,12 +11,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::payments::{open, written};
+use super::store::pair::PERSON;
 use super::store::{Filter, Store};
 use super::{clock, gateway};
 use crate::config::Config;
 use crate::gateway::{Found, Gateway, Lookup, Operation, Purpose, Search, Verdict};
 use crate::ledger::reconcile::{self, Row, Status};
-use crate::ledger::{Intent, Progress, State};
+use crate::ledger::{Intent, Pairing, Progress, State};
 use crate::money::Money;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -71,6 +72,7 @@ pub async fn run(
         }
         files.compare(intent, state, last_step(&store, intent, now_ms).await, &mut report);
         changes(&store, &files, intent, &mut report).await?;
+        pairs(&store, intent, now_ms, &mut report).await?;
         debits(&store, intent, now_ms, &mut report).await?;
     }
     // Debits wait whatever the day of their payment, and those presented again are of old ones.
@@ -324,6 +326,25 @@ async fn debits(
             "See that the server runs and can write to the folder of `nacha`",
         ),
         _ => {}
+    }
+    Ok(())
+}
+
+/// A bill whose fee is a charge of its own, and was not charged, although it should be voided.
+async fn pairs(
+    store: &Store,
+    intent: &Intent,
+    now_ms: i64,
+    report: &mut Report,
+) -> Result<(), String> {
+    let pair = store.pair(&intent.id).await.map_err(|error| error.to_string())?;
+    let Some(pair) = pair.filter(|pair| pair.pairing() == Pairing::ToVoid) else { return Ok(()) };
+    if pair.end == PERSON {
+        let remedy = "Refund it, or let it stand: `ringtill payments refund`, `waive`";
+        report.differs(intent, "its fee was not charged, and it cannot be voided", remedy);
+    } else if last_step(store, &pair.fee, now_ms).await > LATE_MS {
+        let what = "its fee was not charged, and it is not voided yet";
+        report.differs(intent, what, "The server voids it; see that it runs");
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::clock;
 use super::gateway::Gateways;
 use super::store::{Recovered, Store, StoreError, Unresolved};
+use super::{clock, pairs};
 use crate::gateway::{
     Act, Exchange, Found, Lookup, Modification, Purpose, Repeat, Request, Route, Routes, Search,
 };
@@ -85,13 +85,15 @@ impl Resolver {
         let routes = &self.gateways.routes;
         let mut all = round(&self.store, routes, now_ms, send).await?;
         all.add(changes(&self.store, routes, now_ms, send).await?);
+        let pairs = pairs::step(&self.store, routes, now_ms, send).await?;
+        all.resolved += pairs.ended + pairs.voided;
         Ok(all)
     }
 }
 
 /// Asks again for voids and refunds without a definitive answer: with the same reference, where
 /// the gateway knows it again. Elsewhere a second refund would be another one, so a person looks.
-async fn changes<F: Future<Output = Exchange>>(
+pub(super) async fn changes<F: Future<Output = Exchange>>(
     store: &Store,
     routes: &Routes,
     now_ms: i64,
@@ -154,7 +156,7 @@ pub fn modification<'a>(
 }
 
 /// Looks up everything due, one after the other, sending by `send`.
-async fn round<F: Future<Output = Exchange>>(
+pub(super) async fn round<F: Future<Output = Exchange>>(
     store: &Store,
     routes: &Routes,
     now_ms: i64,
@@ -229,13 +231,13 @@ fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
 mod tests {
     use super::*;
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
-    use crate::gateway::{Charge, Verdict};
+    use crate::gateway::{Charge, Initiator, Verdict};
     use crate::gateway::{Dialect, Gateway};
     use crate::instrument::{Card, Expiry, Instrument, Pan};
     use crate::ledger::sample;
     use crate::secret::Secret;
     use crate::server::bogus::BogusHost;
-    use crate::server::http_client::HttpClient;
+    use crate::server::http_client::{Connections, HttpClient};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -248,7 +250,7 @@ mod tests {
     }
 
     fn client(roots: &[Vec<u8>]) -> HttpClient {
-        HttpClient::new(roots).unwrap()
+        HttpClient::new(roots, Connections::Kept).unwrap()
     }
 
     fn card(number: &str) -> Card {
@@ -283,9 +285,11 @@ mod tests {
                 reference: &intent.id,
                 total: intent.total().unwrap(),
                 fee: intent.fee,
+                surcharge: false,
                 instrument: Instrument::Card(&card),
                 account_id: &intent.account_id,
                 save: false,
+                initiator: Initiator::Customer,
                 at_ms: now_ms,
             };
             let gateway = &self.routes.all()[0].gateway;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{
-    Counters, Shared, Watched, accounts, ach, bank, bogus, clock, dns, evidence, fingerprint,
+    Counters, Shared, Watched, accounts, ach, bank, bogus, clock, dns, evidence, fees, fingerprint,
     gateway, media, prompts, recognizer, routes, sip, store,
 };
 use crate::call::Policy;
@@ -61,6 +61,7 @@ pub(super) async fn open(
     let said = bank::voice(&config, &mut library, &synthesizer).await;
     said.map_err(StartError::configuration)?;
     let banks = bank::banks(&config).map_err(StartError::configuration)?;
+    let bins = fees::bins(&config).map_err(StartError::configuration)?;
     let directory = match &config.accounts.file {
         Some(file) => accounts::read(file, &config, None).map_err(StartError::configuration)?,
         None => {
@@ -98,6 +99,7 @@ pub(super) async fn open(
         dialogue: config.dialogue.clone(),
         fingerprints: Arc::new(fingerprints),
         banks,
+        bins,
         authorisations_recorded: config.recording.authorisations.is_some(),
         agent: config.agent.uri.clone(),
         speech: recognizers.is_some(),

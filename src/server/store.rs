@@ -18,15 +18,17 @@ use crate::ledger::velocity::Counted;
 use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
 pub mod ach; // debits on their way to the bank, and what it says of them
+pub mod arrangement; // what is to be charged later
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
+pub mod pair; // bills and their fees, charged apart
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
 mod settle; // outcomes a person knows
 
 pub use list::Filter;
-use row::{add_step, columns, lookup_wait_ms, move_to, read};
+use row::{insert_intent, lookup_wait_ms, move_to, read};
 pub use settle::Decision;
 
 /// The ledger on disk. Clones share its connections.
@@ -35,6 +37,8 @@ pub struct Store {
     pool: AnyPool,
     /// For what a caller waits for: it is read while something else is written.
     reader: AnyPool,
+    /// For checkpoints.
+    keeper: AnyPool,
     /// One reconciliation file is written at a time.
     posting: Arc<tokio::sync::Mutex<()>>,
 }
@@ -107,7 +111,8 @@ impl Store {
         first.close().await.map_err(wrong)?;
         let pool = connections(1, &options).await.map_err(wrong)?;
         let reader = connections(READERS, &options).await.map_err(wrong)?;
-        let store = Store { pool, reader, posting: Arc::default() };
+        let keeper = connections(1, &options).await.map_err(wrong)?;
+        let store = Store { pool, reader, keeper, posting: Arc::default() };
         store.check_durable(place).await?;
         migrations().run(&store.pool).await.map_err(|error| {
             StoreError::Open(format!(
@@ -132,47 +137,36 @@ impl Store {
     /// Applies an entry; when this says `Stored` it is on disk.
     pub async fn record(&self, entry: Entry, now_ms: i64) -> Recorded {
         let result = match entry {
-            Entry::Consent(intent) => self.consent(&intent, now_ms).await,
+            Entry::Consent(intent) => self.consent(&intent, false, now_ms).await,
+            Entry::Sending(intent) => self.consent(&intent, true, now_ms).await,
             Entry::Move { id, to } => self.step(&id, &kept(to), now_ms).await,
+            Entry::Undo(change) => return self.record_undo(*change).await,
+            Entry::Undone { change, to } => return self.record_undone(&change, &to, now_ms).await,
             Entry::Keep(card) => self.keep_card(&card, now_ms).await,
             Entry::Drop { card, who, why } => self.drop_card(&card, (&who, &why), now_ms).await,
+            Entry::Arrange(new) => self.arrange(&new, now_ms).await,
+            Entry::Cancel { arrangement, who, why } => {
+                self.cancel(&arrangement, (&who, &why), now_ms).await
+            }
         };
         result.unwrap_or_else(|error| Recorded::Failed(error.to_string()))
     }
 
-    async fn consent(&self, intent: &Intent, now_ms: i64) -> Result<Recorded, sqlx::Error> {
+    async fn consent(
+        &self,
+        intent: &Intent,
+        sending: bool,
+        now_ms: i64,
+    ) -> Result<Recorded, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        let (brand, account_kind) = columns(intent.means);
-        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let inserted = sqlx::query(INSERT)
-            .bind(&intent.id)
-            .bind(&intent.confirmation)
-            .bind(&intent.biller)
-            .bind(&intent.account_id)
-            .bind(intent.amount.minor)
-            .bind(intent.fee.minor)
-            .bind(intent.amount.currency.code())
-            .bind(brand)
-            .bind(intent.last4.as_str())
-            .bind(&intent.gateway)
-            .bind(&intent.call_id)
-            .bind(intent.created_ms)
-            .bind(intent.means.method().name())
-            .bind(account_kind)
-            .bind(letters(intent.fingerprint))
-            .bind(letters(intent.origin.caller))
-            .bind(letters(intent.origin.issuer))
-            .bind(&intent.origin.trunk)
-            .execute(&mut *tx)
-            .await;
-        match inserted {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                tx.rollback().await?;
-                return Ok(Recorded::Conflict);
-            }
-            other => other?,
-        };
-        add_step(&mut tx, &intent.id, &State::Consented, "", now_ms).await?;
+        if !insert_intent(&mut tx, intent, now_ms).await? {
+            tx.rollback().await?;
+            return Ok(Recorded::Conflict);
+        }
+        if sending && !move_to(&mut tx, &intent.id, &State::Sending, now_ms).await? {
+            tx.rollback().await?;
+            return Ok(Recorded::Illegal);
+        }
         tx.commit().await?;
         Ok(Recorded::Stored)
     }
@@ -187,60 +181,54 @@ impl Store {
         Ok(Recorded::Stored)
     }
 
-    /// What is known against a payment.
+    /// What is known against a payment: one question, for the caller waits. Whose tries are to be
+    /// looked at one by one is asked beyond it: few enough can reach no limit.
     pub async fn screen(&self, screening: &Screening) -> Result<Screened, StoreError> {
-        let fingerprint = screening.fingerprint.map_or(String::new(), |tag| tag.to_string());
-        let row = sqlx::query(EARLIER)
+        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
+        let sql = format!(
+            "select counted.*, earlier.* from (select {} c0, {} c1, {} c2, {} c3, {} c4, {} c5) \
+             counted left join ({EARLIER}) earlier on true",
+            count("caller = $7", false),
+            count("caller = $7", true),
+            count("biller = $1 and account_id = $2 and fee_of = ''", false),
+            count("biller = $1 and account_id = $2 and fee_of = ''", true),
+            count("issuer = $8", true),
+            count("trunk = $9", true),
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
             .bind(&screening.biller)
             .bind(&screening.account_id)
             .bind(screening.since_ms)
             .bind(screening.amount.minor)
             .bind(screening.amount.currency.code())
-            .bind(fingerprint)
-            .fetch_optional(&self.reader)
-            .await?;
-        let earlier = row.map(|row| read(&row)).transpose()?;
-        let earlier = earlier.and_then(|(intent, state)| screening.earlier(&intent, &state));
-        let mut found = Screened { earlier, ..Screened::default() };
-        for counted in self.suspect(screening).await? {
-            let (attempts, declines) = self.tries(screening, counted).await?;
-            screening.tried(counted, &attempts, &declines, &mut found);
-        }
-        Ok(found)
-    }
-
-    /// Whose tries are to be looked at one by one: few enough can reach no limit.
-    async fn suspect(&self, screening: &Screening) -> Result<Vec<Counted>, StoreError> {
-        let sql = format!(
-            "select {}, {}, {}, {}, {}, {}",
-            count("caller = $1", false),
-            count("caller = $1", true),
-            count("biller = $2 and account_id = $3", false),
-            count("biller = $2 and account_id = $3", true),
-            count("issuer = $4", true),
-            count("trunk = $5", true),
-        );
-        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(letters(screening.fingerprint))
             .bind(letters(screening.origin.caller))
-            .bind(&screening.biller)
-            .bind(&screening.account_id)
             .bind(letters(screening.origin.issuer))
             .bind(&screening.origin.trunk)
             .bind(screening.limits.since_ms(screening.at_ms))
             .fetch_one(&self.reader)
             .await?;
-        let at = |column: usize| row.try_get::<i64, _>(column);
-        let counts = [
-            (Counted::Caller, at(0)?, at(1)?),
-            (Counted::Account, at(2)?, at(3)?),
-            (Counted::Issuer, 0, at(4)?),
-            (Counted::Trunk, 0, at(5)?),
-        ];
-        let suspect = counts.into_iter().filter(|(counted, attempts, declines)| {
-            screening.limits.may_tell(*counted, *attempts, *declines)
-        });
-        Ok(suspect.map(|(counted, ..)| counted).collect())
+        let earlier = match row.try_get::<Option<String>, _>("id")? {
+            Some(_) => {
+                let (intent, state) = read(&row)?;
+                screening.earlier(&intent, &state)
+            }
+            None => None,
+        };
+        let mut found = Screened { earlier, ..Screened::default() };
+        let at = |column: &str| row.try_get::<i64, _>(column);
+        for (counted, attempts, declines) in [
+            (Counted::Caller, at("c0")?, at("c1")?),
+            (Counted::Account, at("c2")?, at("c3")?),
+            (Counted::Issuer, 0, at("c4")?),
+            (Counted::Trunk, 0, at("c5")?),
+        ] {
+            if screening.limits.may_tell(counted, attempts, declines) {
+                let (attempts, declines) = self.tries(screening, counted).await?;
+                screening.tried(counted, &attempts, &declines, &mut found);
+            }
+        }
+        Ok(found)
     }
 
     /// Times of what one of them has tried, and what of it was refused.
@@ -252,7 +240,9 @@ impl Store {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let (column, value) = match counted {
             Counted::Caller => ("caller", letters(screening.origin.caller)),
-            Counted::Account => ("biller = $3 and account_id", screening.account_id.clone()),
+            Counted::Account => {
+                ("biller = $3 and fee_of = '' and account_id", screening.account_id.clone())
+            }
             Counted::Issuer => ("issuer", letters(screening.origin.issuer)),
             Counted::Trunk => ("trunk", screening.origin.trunk.clone()),
         };
@@ -324,7 +314,7 @@ impl Store {
         now_ms: i64,
     ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
-        // In the words of the index of open intents, so that no history is read.
+        // In the words of the index of unsettled intents, so that no history is read.
         let query = "select id, state from intent \
                      where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
                      and (select max(at_ms) from step where intent_id = id) < $1";
@@ -376,8 +366,16 @@ impl Store {
         Ok(false)
     }
 
+    /// Brings what the write-ahead log holds into the file, beside those who read and write: done
+    /// often enough, none of them has to do it, and a caller to wait for that.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        sqlx::query("pragma wal_checkpoint(passive)").execute(&self.keeper).await?;
+        Ok(())
+    }
+
     /// Waits for what is being written and closes the file.
     pub async fn close(&self) {
+        self.keeper.close().await;
         self.reader.close().await;
         self.pool.close().await;
     }
@@ -400,7 +398,7 @@ async fn connections(count: u32, options: &AnyConnectOptions) -> Result<AnyPool,
 /// empty value stands for nobody.
 fn count(whose: &str, refused: bool) -> String {
     let only = if refused { "and state = 'declined'" } else { "" };
-    format!("(select count(*) from intent where {whose} and created_ms >= $6 {only})")
+    format!("(select count(*) from intent where {whose} and created_ms >= $10 {only})")
 }
 
 /// `synchronous = full` syncs the log at every commit: a committed entry survives a power cut.
@@ -410,6 +408,8 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         "pragma journal_mode = wal",
         "pragma synchronous = full",
         "pragma foreign_keys = on",
+        // Who writes brings no more than this into the file: see `Store::checkpoint`.
+        "pragma wal_autocheckpoint = 10000",
         // What is wiped leaves no copy in a free page.
         "pragma secure_delete = on",
     ] {
@@ -422,30 +422,24 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
 const READERS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
 
-const INSERT: &str = "\
-insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
-    last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
-    unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
-    issuer, trunk, token, approved_minor) \
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
-    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0)";
-
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
 select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
-    and (state in ('consented', 'sending', 'unknown') \
+    and fee_of = '' and (state in ('consented', 'sending', 'unknown') \
         or ((state in ('held', 'manual') \
                 or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
             and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
     (4, "cards", include_str!("../../migrations/0004_cards.sql")),
     (5, "ach", include_str!("../../migrations/0005_ach.sql")),
+    (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
+    (7, "fees", include_str!("../../migrations/0007_fees.sql")),
 ];
 
 fn migrations() -> Migrator {

@@ -23,11 +23,15 @@ use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
 mod choices;
+mod later; // what is arranged for later
+mod pair; // fees that are charges of their own
 mod saved; // cards that are kept
 mod scenes;
 mod words;
 
 use choices::Choices;
+use later::{Arranging, standing};
+use pair::Pair;
 use saved::Keeping;
 use scenes::{
     EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes, wallet,
@@ -78,6 +82,9 @@ fn run(scene: &Scene, choices: &mut Choices) {
     for entry in scene.kept_at.iter().flat_map(|gateway| wallet(scene, gateway)) {
         assert_eq!(journal.record(entry), Recorded::Stored);
     }
+    if scene.standing {
+        assert_eq!(journal.record(standing(scene)), Recorded::Stored);
+    }
     let mut world = World {
         scene,
         choices,
@@ -103,12 +110,16 @@ fn run(scene: &Scene, choices: &mut Choices) {
         kept: Vec::new(),
         keyed_account: String::new(),
         keeping: Keeping::default(),
+        arranging: Arranging::default(),
+        asked: Vec::new(),
+        pair: Pair::default(),
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
         routes: Arc::new(routes(scene.gateways)),
         fingerprints: Arc::new(key()),
         banks: scene.banks.clone(),
+        bins: scene.bins.clone(),
         authorisations_recorded: scene.recorded,
         caller: scene.caller.clone(),
         caller_placed: scene.caller_placed,
@@ -190,6 +201,10 @@ struct World<'a> {
     /// The bank account as it was keyed first.
     keyed_account: String,
     keeping: Keeping,
+    arranging: Arranging,
+    /// Names of the questions that were asked.
+    asked: Vec<&'static str>,
+    pair: Pair,
 }
 
 impl World<'_> {
@@ -231,6 +246,7 @@ impl World<'_> {
             Request::Wallet { account_id, .. } => Reply::Wallet(self.wallet(&account_id)),
             Request::Record(entry) => {
                 self.check_kept(&entry);
+                self.check_arranged(&entry);
                 Reply::Record(self.record(entry))
             }
             Request::Keep(evidence) => Reply::Keep(self.keep(*evidence)),
@@ -256,6 +272,7 @@ impl World<'_> {
             return Heard::Hangup;
         }
         self.asked_since_sale = true;
+        self.asked.push(question.name);
         let went_back = self.last_asked.take();
         assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
         let keyed: &[&str] = match question.name {
@@ -264,6 +281,12 @@ impl World<'_> {
             "choice" => &["1", "2", "3"],
             "amount" => &["2500"],
             "confirm" | "consent" | "again" => &["1", "2"],
+            "when" => self.when(),
+            "date" => &["1205"],
+            "instalments" => &["2"],
+            "date_confirm" | "later_agree" | "autopay" => &["1", "2"],
+            "standing" => &["2", "1"],
+            "standing_cancel" => &["1", "2"],
             "method" => &["2", "1"],
             "routing" => &["021000021"],
             "kind" => &["1", "2"],
@@ -295,6 +318,7 @@ impl World<'_> {
             self.again |= self.told_again && keyed.get(way) == Some(&"1");
         }
         self.keeping.answered(question.name, keyed.get(way).copied());
+        self.arranging(question, keyed.get(way).copied());
         match (question.name, keyed.get(way)) {
             ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
             ("authorisation", Some(&"1")) => self.sign(question),
@@ -397,7 +421,10 @@ impl World<'_> {
                 assert_eq!(known, Some(route), "the ledger would ask another gateway");
                 let elsewhere = std::mem::take(&mut self.sold_at) != route;
                 let elsewhere = elsewhere && self.went_unprocessed;
-                self.check_new(reference, elsewhere);
+                match self.is_fee(reference) {
+                    true => assert_eq!(route, "fees"),
+                    false => self.check_new(reference, elsewhere),
+                }
                 self.check_way(route, &words[3..]);
                 let exchange =
                     self.sale(reference, words[2].parse().unwrap(), &words[3..5].join(" "));
@@ -413,21 +440,29 @@ impl World<'_> {
             }
             "keep" => self.keep_there(words[1]),
             "lookup" => self.look_up(words[1]),
+            "void" => self.void(route, words[1], words[2]),
             other => panic!("the script must not {other}"),
         }
     }
 
     fn sale(&mut self, reference: &str, minor: i64, card: &str) -> Exchange {
-        let durable = self.journal.intent(reference).map(|(_, state)| state);
-        assert_eq!(durable, Some(&State::Sending), "the request leaves before the ledger knows");
-        let consented = self.consented.clone();
-        assert_eq!(consented, Some((minor, card.into())), "charged what was not consented to");
+        let Some((intent, state)) = self.journal.intent(reference).cloned() else {
+            panic!("the request leaves before the ledger knows")
+        };
+        assert_eq!(state, State::Sending, "the request leaves before the ledger knows");
+        self.check_agreed(&intent, minor, card);
         self.check_again(minor, card);
         let bank = card.starts_with("checking") || card.starts_with("savings");
         if bank {
             let kept = self.kept.iter().any(|kept| kept == reference);
             assert!(kept, "debited without a kept authorisation");
-            assert!(self.scene.caller_placed, "debited on a call of ours");
+            let may = self.scene.accounts[0].may;
+            let asked_for = self.scene.caller_placed || may.be_called;
+            assert!(asked_for, "debited on a call of ours");
+            assert!(may.pay_by_bank, "debited against the biller's will");
+        } else {
+            let may = self.scene.accounts.iter().any(|account| account.may.pay_by_card);
+            assert!(may, "a card was charged against the biller's will");
         }
         const CARD: [&str; 8] =
             ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
@@ -511,15 +546,17 @@ impl World<'_> {
     /// The money rules.
     fn check(&self, outcome: &Outcome) {
         let path = format!("{}: {:?} -> {outcome:?}", self.scene.name, self.choices.path);
-        let charged = self.truth.approved();
+        let mut charged = self.truth.approved();
+        charged.retain(|(reference, _)| !self.is_fee(reference));
         assert!(charged.len() <= 1, "charged twice: {path}");
         let said = |id| self.said.contains(&id);
         let charges = self.noted.iter().filter(|note| matches!(note, Note::Charging { .. }));
+        // Two gateways may be tried, or two charges be made.
         let gateways = if self.scene.gateways == Gateways::One { 1 } else { 2 };
         let charges_max = gateways * usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
         let told_paid = said("result.approved") || said("result.submitted");
-        let handed_over = self.transferred && !told_paid;
+        let handed_over = self.transferred && !told_paid && !said("later.arranged");
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
         let told_to_hold = said("agent.transfer") && !self.scene.agent;
         assert!(!told_to_hold && (self.scene.agent || !self.transferred), "nobody there: {path}");
@@ -542,6 +579,8 @@ impl World<'_> {
             assert!(!denied.contains(&true), "told that nothing was charged: {path}");
         }
         self.check_keeping(paid, &path);
+        self.check_arranging(outcome, &path);
+        self.check_pair(paid, pending, &path);
         self.check_ledger(paid, pending, &path);
         self.check_number(outcome, &path);
     }
@@ -550,12 +589,18 @@ impl World<'_> {
     fn check_number(&self, outcome: &Outcome, path: &str) {
         let told = match outcome {
             Outcome::Paid { confirmation } | Outcome::Pending { confirmation } => confirmation,
+            Outcome::Arranged { number } => {
+                let same = self.numbers_said.iter().all(|said| said == number);
+                return assert!(same && !self.numbers_said.is_empty(), "another number: {path}");
+            }
             _ => return assert!(self.numbers_said.is_empty(), "a number for nothing: {path}"),
         };
-        let same = self.numbers_said.iter().all(|said| said == told);
-        assert!(same && !self.numbers_said.is_empty(), "another number was said: {path}");
+        let same = self.numbers_said.iter().all(|said| said == told || self.is_arranged(said));
+        assert!(same && self.numbers_said.contains(told), "another number was said: {path}");
         let sent = self.noted.iter().rev().find_map(|note| match note {
-            Note::Charging { reference, .. } => self.journal.intent(reference),
+            Note::Charging { reference, .. } if !self.is_fee(reference) => {
+                self.journal.intent(reference)
+            }
             _ => None,
         });
         let number = sent.map(|(intent, _)| &intent.confirmation);
@@ -571,15 +616,23 @@ impl World<'_> {
             let truth = self.truth.processed.get(&intent.id);
             let approved = truth.is_some_and(|(word, _)| *word == "approved");
             match state {
+                State::Approved(_) if truth.is_some_and(|(word, _)| *word == "voided") => {
+                    let undone = self.journal.undone(&intent.id);
+                    assert!(undone.minor > 0 || undone.open, "given back unknown: {path}");
+                    let sure = undone.minor > 0 || self.store_failed || pending;
+                    assert!(sure, "nobody knows what became of the void: {path}");
+                }
                 State::Approved(_) => {
-                    assert!(approved && paid, "the ledger invents a payment: {path}");
+                    let told = paid || (pending && self.scene.gateways == Gateways::Apart);
+                    assert!(approved && told, "the ledger invents a payment: {path}");
                     assert_eq!(truth.map(|t| t.1), Some(intent.amount.minor + intent.fee.minor));
                 }
                 State::Declined(_) | State::NotCharged(_) => {
                     assert!(!approved, "the ledger lost a payment: {path}");
                 }
                 State::Held(..) | State::Unknown(_) => {
-                    assert!(pending || self.store_failed, "left open without a cause: {path}");
+                    let told = pending || self.said.contains(&"result.fee_open");
+                    assert!(told || self.store_failed, "left open without a cause: {path}");
                 }
                 State::Consented | State::Sending => {
                     assert!(self.store_failed, "left open without a cause: {path}");

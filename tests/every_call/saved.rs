@@ -2,7 +2,7 @@
 //! they are kept and nowhere else.
 
 use ringtill::gateway::Exchange;
-use ringtill::ledger::{Entry, SavedCard};
+use ringtill::ledger::{Entry, Wallet};
 use ringtill::payment::CARD_TERMS;
 
 use super::World;
@@ -24,6 +24,8 @@ pub struct Keeping {
     there: bool,
     /// It is to be dropped: refused for good.
     spent: bool,
+    /// The gateway says that it does not know the kept card.
+    not_known: bool,
     recorded: bool,
     dropped: bool,
 }
@@ -58,7 +60,7 @@ impl World<'_> {
         }
     }
 
-    pub fn wallet(&mut self, account: &str) -> Option<Vec<SavedCard>> {
+    pub fn wallet(&mut self, account: &str) -> Option<Wallet> {
         assert!(!self.scene.caller.name_withheld, "asked for somebody who hides");
         // From here on it may be another account's.
         self.keeping.agreed = None;
@@ -78,7 +80,8 @@ impl World<'_> {
             assert_eq!(self.scene.kept_at, Some(route), "a token for another gateway");
             let code = self.scene.settings.saved.as_ref().is_some_and(|saved| saved.cvv);
             assert_eq!(how == "token+cvv", code);
-            assert!(!self.keeping.spent, "charged again after it was refused for good");
+            let refused = self.keeping.spent || self.keeping.not_known;
+            assert!(!refused, "charged again after it was refused for good");
         }
         let saves = !(self.scene.gateways != Gateways::One && route == "second");
         assert_eq!(how == "save", self.keeping.is_agreed() && saves, "kept unasked: {how}");
@@ -124,14 +127,16 @@ impl World<'_> {
 
     /// What the gateway decided of the sale at hand.
     pub fn decided(&mut self, decision: &str) {
-        self.keeping.spent |= self.keeping.chosen && matches!(decision, "hard" | "number");
+        self.keeping.spent |= self.keeping.chosen && decision == "hard";
+        self.keeping.not_known |= self.keeping.chosen && decision == "number";
     }
 
     pub fn check_keeping(&self, paid: bool, path: &str) {
         let said = |id| self.said.contains(&id);
         let kept = said("saved.kept");
         let biller = &self.scene.settings.biller;
-        let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id).unwrap_or_default();
+        let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id);
+        let wallet = wallet.unwrap_or_default().cards;
         let new = wallet.iter().any(|card| !["kept", "expired"].contains(&&*card.id));
         assert!(!kept || (paid && new), "told that a card is kept that is not: {path}");
         assert!(!new || kept || self.store_failed, "kept, and not told: {path}");

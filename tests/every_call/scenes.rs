@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use ringtill::account::{Account, Caller};
+use ringtill::account::{Account, Caller, May};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
-use ringtill::ledger::{Consent, Entry, Intent, Origin, SavedCard, State};
+use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
-use ringtill::payment::{BankSettings, Banks, DuplicateMatch, Fee, SavedSettings, Settings};
+use ringtill::payment::{
+    BankSettings, Banks, Bins, DuplicateMatch, Fee, FeeMode, SavedSettings, Settings,
+};
 
 use crate::NOW_MS;
 use crate::words::{TOKEN, approval};
@@ -24,10 +26,13 @@ pub struct Scene {
     /// Authorisations are recorded.
     pub recorded: bool,
     pub banks: Option<Arc<Banks>>,
+    pub bins: Option<Arc<Bins>>,
     pub caller_placed: bool,
     pub gateways: Gateways,
     /// The account has a card, kept by this gateway.
     pub kept_at: Option<&'static str>,
+    /// A payment is arranged with that card.
+    pub standing: bool,
 }
 
 /// What the biller has configured: the first takes everything, the second Visa and accounts.
@@ -37,6 +42,8 @@ pub enum Gateways {
     Two,
     /// The first has failed too often of late.
     FirstRests,
+    /// The first, and one that charges fees alone.
+    Apart,
 }
 
 /// A payment of before this call.
@@ -77,11 +84,14 @@ pub fn scenes() -> Vec<Scene> {
         agent: true,
         recorded: true,
         banks: None,
+        bins: None,
         caller_placed: true,
         gateways: Gateways::One,
         kept_at: None,
+        standing: false,
     };
     let owing = account("1001", 32_172);
+    let customer = Account { may: May { be_called: true, ..May::default() }, ..owing.clone() };
     let same_card = Settings { duplicate_match: DuplicateMatch::Method, ..brief.clone() };
     let paid = |name, settings: &Settings, earlier| Scene {
         earlier: Some(earlier),
@@ -103,7 +113,33 @@ pub fn scenes() -> Vec<Scene> {
         kept_at: Some("first"),
         ..scene(name, &known, settings, vec![account("1001", 32_172)])
     };
+    let later = |text: &str| Settings {
+        later: Some(toml::from_str(&format!("time_zone = \"eastern\"\n{text}")).unwrap()),
+        fee: Fee::flat(Money::usd(200)),
+        ..saving.clone()
+    };
+    let dates = later("");
+    let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
+    let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
+    let surcharge = toml::from_str("percent = \"3\"\nbins = \"bins.csv\"").unwrap();
+    let surcharged = Settings { surcharge: Some(surcharge), zip: true, ..brief.clone() };
+    let apart = Settings {
+        fee: Fee::flat(Money::usd(200)),
+        fee_mode: FeeMode::TwoMid,
+        fee_gateway: Some("fees".into()),
+        fee_failure: FeeFailure::Void,
+        payee: Some("Acme Water".into()),
+        declines_max: 1,
+        ..brief.clone()
+    };
+    let waived = Settings { fee_failure: FeeFailure::Waive, payee: None, ..apart.clone() };
+    let once_more = Settings { declines_max: 2, payee: None, ..apart.clone() };
+    let two_charges = |name, settings: &Settings| Scene {
+        gateways: Gateways::Apart,
+        agent: false,
+        ..scene(name, &passed_on, settings, vec![account("1001", 32_172)])
+    };
     let shared_phone = vec![owing.clone(), account("1002", 100)];
     vec![
         scene("known by caller id", &known, &settings, vec![owing.clone()]),
@@ -129,6 +165,12 @@ pub fn scenes() -> Vec<Scene> {
             caller_placed: false,
             ..scene("bank account on a call of ours", &known, &bank, vec![owing.clone()])
         },
+        Scene {
+            caller_placed: false,
+            ..scene("a customer pays on a call of ours", &known, &bank, vec![customer])
+        },
+        scene("no card is allowed", &known, &saving, vec![barred(true)]),
+        scene("no bank account is allowed", &known, &bank, vec![barred(false)]),
         scene("bank accounts alone", &known, &alone, vec![owing.clone()]),
         Scene {
             caller_placed: false,
@@ -163,6 +205,23 @@ pub fn scenes() -> Vec<Scene> {
             earlier: Some(Earlier::Approved),
             ..kept("a card is kept and was charged before", &same_saved)
         },
+        Scene { agent: false, ..kept("a kept card, on a later date", &dates) },
+        Scene { agent: false, ..kept("a kept card, in instalments", &plans) },
+        Scene { agent: false, ..kept("a kept card, then AutoPay", &autopay) },
+        Scene { agent: false, standing: true, ..kept("a payment is arranged already", &dates) },
+        Scene {
+            agent: false,
+            ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
+        },
+        Scene {
+            // The one card of these callers is a credit card, the other is not known.
+            bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),
+            agent: false,
+            ..scene("surcharged", &passed_on, &surcharged, vec![owing.clone()])
+        },
+        two_charges("the fee apart, or nothing", &apart),
+        two_charges("the fee apart, or waived", &waived),
+        two_charges("the fee apart, and another card", &once_more),
         paid("open payment with the same card", &brief, Earlier::OpenSameCard),
         paid("open payment with another card", &brief, Earlier::Open),
         paid("paid before", &brief, Earlier::Approved),
@@ -186,7 +245,14 @@ fn account(id: &str, due: i64) -> Account {
         min_payment: None,
         max_payment: None,
         due_date: None,
+        may: May::default(),
     }
+}
+
+/// Whose biller takes no card from them, or nothing from their bank.
+fn barred(card: bool) -> Account {
+    let may = May { pay_by_card: !card, pay_by_bank: card, ..May::default() };
+    Account { may, ..account("1001", 32_172) }
 }
 
 pub const EARLIER: &str = "earlier";
@@ -214,6 +280,7 @@ pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
         account_id: scene.accounts[0].id.clone(),
         amount: scene.accounts[0].amount_due,
         fee: Money::usd(0),
+        split: Split::Total,
         means: Means::Card(Brand::Visa),
         last4: Last4::parse("1111").unwrap(),
         fingerprint: Some(key().card(&Pan::parse(card).unwrap())),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringtill::gateway::route::{Patience, Takes};
 use ringtill::gateway::{
-    self, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
+    self, Act, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
     Modification, Modified, Operation, Repeat, Route, Routes, Verdict,
 };
 use ringtill::instrument::{Brand, HolderKind, Instrument, Last4, Token};
@@ -29,10 +29,11 @@ impl Gateway for Words {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            operations: &[Operation::Sale, Operation::Lookup],
+            operations: &[Operation::Sale, Operation::Void, Operation::Lookup],
             bank: true,
             tokens: true,
             token_cvv: true,
+            surcharge: true,
             repeat: Repeat::Replays,
         }
     }
@@ -79,12 +80,17 @@ impl Gateway for Words {
         approval.token.clone().filter(|_| approved)
     }
 
-    fn modify(&self, _: &Modification<'_>) -> Result<gateway::Request, Cannot> {
-        panic!("the script undoes nothing")
+    fn modify(&self, change: &Modification<'_>) -> Result<gateway::Request, Cannot> {
+        assert_eq!(change.act, Act::Void, "the script refunds nothing");
+        Ok(request(&format!("void {} {}", change.reference, change.original)))
     }
 
-    fn modified(&self, _: &Modification<'_>, _: &Exchange) -> Modified {
-        panic!("the script undoes nothing")
+    fn modified(&self, _: &Modification<'_>, exchange: &Exchange) -> Modified {
+        match exchange.response() {
+            Ok(response) if response.body() == b"voided" => Modified::Done("v1".into()),
+            Ok(_) => Modified::Refused("too late".into()),
+            Err(silence) => silence.into(),
+        }
     }
 
     fn lookup(&self, lookup: &Lookup<'_>) -> Result<gateway::Request, Cannot> {
@@ -112,6 +118,11 @@ pub fn routes(which: Gateways) -> Routes {
     match which {
         Gateways::One => Routes::new(vec![first]),
         Gateways::Two => Routes::new(vec![first, second]),
+        Gateways::Apart => {
+            let mut fees = Route::new("fees", Arc::new(Words));
+            fees.takes = Takes { cards: Vec::new(), bank: false, save: false };
+            Routes::new(vec![first, fees])
+        }
         Gateways::FirstRests => {
             let first = first.patience(patience);
             first.report(&Exchange::NoAnswer("closed".into()), NOW_MS - 1);

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use ringtill::account::{Account, Caller};
+use ringtill::account::{Account, Caller, May};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::simulator::{Case, Fault, LATE_MS, Trigger};
 use ringtill::gateway::{
-    self, Charge, Exchange, Found, Lookup, Operation, Purpose, Routes, Verdict,
+    self, Charge, Exchange, Found, Initiator, Lookup, Operation, Purpose, Routes, Verdict,
 };
 use ringtill::instrument::{FingerprintKey, Instrument, Method, Saved};
 use ringtill::ledger::journal::Journal;
@@ -96,6 +96,7 @@ fn run(name: &str, seed: u64, tally: &mut Tally) -> Result<(), String> {
         min_payment: None,
         max_payment: None,
         due_date: None,
+        may: May::default(),
     };
     let mut journal = Journal::new();
     if rng.random_range(0..5) == 0 {
@@ -113,6 +114,7 @@ fn run(name: &str, seed: u64, tally: &mut Tally) -> Result<(), String> {
         routes: Arc::new(Routes::one(pair.gateway.clone())),
         fingerprints: Arc::new(FingerprintKey::new(&[9; 32]).unwrap()),
         banks: None,
+        bins: None,
         authorisations_recorded: false,
         caller_placed: true,
         caller: Caller { number: Some("+13175550123".into()), trusted: true, ..Caller::default() },
@@ -217,7 +219,7 @@ impl World<'_> {
 
     /// What is told of cards is so: one that is kept can be charged.
     fn check_wallet(&mut self) -> Result<(), String> {
-        let wallet = self.journal.wallet("biller", "1001").unwrap_or_default();
+        let wallet = self.journal.wallet("biller", "1001").unwrap_or_default().cards;
         let kept = self.said.contains(&"saved.kept");
         ensure(!kept || wallet.len() == 1, || format!("told of a kept card: {wallet:?}"))?;
         let Some(card) = wallet.into_iter().next() else { return Ok(()) };
@@ -229,9 +231,11 @@ impl World<'_> {
             reference: "0197284f-2c00-7a41-8d53-6f0f2f6f3f55",
             total: Money::usd(7_700),
             fee: Money::usd(0),
+            surcharge: false,
             instrument: Instrument::Token(&saved),
             account_id: "1001",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: self.pair.now_ms,
         };
         match self.pair.charge(&charge) {

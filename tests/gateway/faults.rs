@@ -9,7 +9,7 @@ use ringtill::gateway::{
     self, Charge, Exchange, Found, Gateway, Operation, Purpose, Repeat, Search, Verdict,
 };
 use ringtill::instrument::Method;
-use ringtill::server::http_client::HttpClient;
+use ringtill::server::http_client::{Connections, HttpClient};
 
 use super::Tally;
 use super::bench::*;
@@ -72,7 +72,9 @@ impl Bench {
     async fn new(name: &str, line: &str) -> Bench {
         let host = Host::start(gateway::simulator(name, 1).unwrap(), "127.0.0.1").await;
         let gateway = open(name, line, Some(&host.base()), SECRET);
-        let client = HttpClient::new(std::slice::from_ref(&host.certificate)).unwrap();
+        let client =
+            HttpClient::new(std::slice::from_ref(&host.certificate), Connections::to(&*gateway))
+                .unwrap();
         Bench { host, gateway, client }
     }
 
@@ -173,7 +175,7 @@ async fn untrusted(name: &str, line: &str, of: &str, trusted: bool) -> Checked {
     let gateway = open(name, line, Some(&host.base()), SECRET);
     let stranger = Host::start(gateway::simulator(name, 1).unwrap(), of).await;
     let root = if trusted { &host.certificate } else { &stranger.certificate };
-    let client = HttpClient::new(std::slice::from_ref(root)).unwrap();
+    let client = HttpClient::new(std::slice::from_ref(root), Connections::to(&*gateway)).unwrap();
     let bench = Bench { host, gateway, client };
     comes(&bench.charge().await, Comes::NotSent)?;
     ensure(bench.host.standing() == 0, || "charged".into())

@@ -79,6 +79,7 @@ impl World {
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             banks: None,
+            bins: None,
             authorisations_recorded: false,
             agent: agent.map(String::from),
             speech: false,

@@ -223,6 +223,7 @@ impl Server {
             dialogue: dialogue::Settings::default(),
             fingerprints: Arc::new(FingerprintKey::new(&[7; 32]).unwrap()),
             banks: None,
+            bins: None,
             authorisations_recorded: false,
             agent: None,
             speech: self.speech.is_some(),

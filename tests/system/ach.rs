@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config};
 use crate::caller::JAMES;
 use crate::secrets::{Caller, numbers};
 
@@ -113,7 +113,7 @@ fn back(entry: &str, code: &str) -> String {
 
 #[test]
 fn a_debit_goes_to_the_bank_in_a_file_and_comes_back() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = start();
     let mut printed = pay(&mut binary, "result.submitted");
     binary.wait_for("call ended");

@@ -12,8 +12,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use ringtill::dial::script::Keying;
 use ringtill::rtp::packet::Header;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, free_port, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config};
 use crate::caller::{JAMES, Line, MARIA, Sip, sdp, words};
+use crate::ports::free_port;
 use crate::tones;
 
 const ANYWHERE: &str = "127.0.0.1:30000";
@@ -31,7 +32,7 @@ fn expect_service(binary: &Binary) {
 
 #[test]
 fn sip_garbage_is_dropped_or_refused() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let mut caller = Sip::at("127.0.0.1", binary.port);
     random_bytes(&caller);
@@ -104,7 +105,7 @@ fn broken_requests(caller: &mut Sip) -> Vec<(&'static str, String, u16)> {
 
 #[test]
 fn an_unknown_source_is_refused() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let mut stranger = Sip::at("127.0.0.2", binary.port);
     let invite = stranger.invite(&offer());
@@ -116,7 +117,7 @@ fn an_unknown_source_is_refused() {
 
 #[test]
 fn sdp_that_cannot_be_used_is_refused() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let mut caller = Sip::at("127.0.0.1", binary.port);
     let whole = offer();
@@ -173,7 +174,7 @@ fn tone_one(last: &Header) -> Vec<Vec<u8>> {
 
 #[test]
 fn keys_from_a_foreign_source_are_not_heard() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     thread::scope(|scope| {
         let both = ["strict", "nat"].map(|latch| scope.spawn(|| expect_strangers_unheard(latch)));
         for one in both {
@@ -256,7 +257,7 @@ const REJECTED: [(&str, &str, &str); 3] = [
 
 #[test]
 fn a_csv_with_broken_rows_serves_the_good_ones() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start_with(BROKEN_ROWS, "info", "");
     let log = binary.log.join("\n");
     let (line, column, reason) = REJECTED[0];
@@ -283,7 +284,7 @@ fn a_csv_with_broken_rows_serves_the_good_ones() {
 
 #[test]
 fn a_broken_file_at_sighup_leaves_the_accounts_in_use() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let half = ACCOUNTS.split_inclusive('\n').take(2).collect::<String>();
     for (broken, says) in [
@@ -339,9 +340,9 @@ fn a_typo_in_the_configuration_is_shown_with_line_caret_and_remedy() {
     };
     typo("[media]", "[medai]", &["unknown section `medai`", "toml:4:2", "did you mean `media`?"]);
     typo("ports", "port", &["unknown key `port`", "toml:5:1", "did you mean `ports`?"]);
-    typo("fee = \"2.00\"", "fee = \"two\"", &["`two` is no amount", "toml:22:7", "2.00"]);
+    typo("fee = \"2.00\"", "fee = \"two\"", &["`two` is no amount", "toml:23:7", "2.00"]);
     typo("listen = \"127", "listen = 127", &["toml:2:", "put text in quotes"]);
-    typo("/32\"", "/99\"", &["trunk.sources", "toml:31:11"]);
+    typo("/32\"", "/99\"", &["trunk.sources", "toml:32:11"]);
     let folder = tempfile::tempdir().expect("a folder");
     let output = ringtill("serve", folder.path());
     assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -369,7 +370,7 @@ fn expect_text(output: &Output, parts: &[&str]) {
 
 #[test]
 fn draining_refuses_new_calls_and_lets_the_running_one_finish() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let script = "hear-start menu.amount 60, key 1, hear card.ask, hangup";
     let mut line = Line::place(binary.port, JAMES, script, Keying::default());

@@ -2,15 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind};
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::ToSpan;
+
+use crate::ports::free_port;
 
 pub const RINGTILL: &str = env!("CARGO_BIN_EXE_ringtill");
 
@@ -29,11 +30,23 @@ pub struct Binary {
     pub log: Vec<String>,
 }
 
-/// Calls share two cores with a media thread that must not be late: one at a time. Two servers
-/// beside each other refuse calls with 503 on a busy machine.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+/// Held while a test runs.
+#[must_use]
+pub enum Turn {
+    BesideOthers { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// For what takes as long as people take to pay, and next to nothing of the processor.
+pub fn beside_others() -> Turn {
+    Turn::BesideOthers { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) }
+}
+
+/// For what keeps the machine busy, or must not be late.
+pub fn alone() -> Turn {
+    Turn::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) }
 }
 
 impl Binary {
@@ -205,10 +218,11 @@ pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
+/// Takes calls however late this machine makes its media.
 pub fn config(folder: &Path, port: u16, log_level: &str, more: &str) -> String {
     let folder = folder.display();
     format!(
-        "[sip]\nlisten = \"127.0.0.1:{port}\"\n\n[media]\nports = [31000, 31999]\n\n\
+        "[sip]\nlisten = \"127.0.0.1:{port}\"\n\n[media]\nports = [31000, 31999]\nlate_ms = 0\n\n\
          [store]\nfile = \"{folder}/ledger.db\"\n\n[accounts]\nfile = \"{folder}/accounts.csv\"\n\n\
          [posting]\ndirectory = \"{folder}/posting\"\ninterval_s = 1\n\n\
          [recording]\ndirectory = \"{folder}/recordings\"\n\n\
@@ -226,12 +240,6 @@ pub fn expiry() -> String {
     let today = jiff::Timestamp::try_from(std::time::SystemTime::now()).expect("a time");
     let later = today.to_zoned(jiff::tz::TimeZone::UTC).date() + 5.years();
     format!("11{:02}", later.year() % 100)
-}
-
-/// A UDP port nobody has right now.
-pub fn free_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("an address").port()
 }
 
 #[allow(clippy::disallowed_methods)]

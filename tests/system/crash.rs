@@ -19,7 +19,7 @@ use ringtill::server::bogus::BogusHost;
 use ringtill::server::store::Store;
 use tokio::runtime::Runtime;
 
-use crate::binary::{Binary, config, deadline, expiry, now, one_at_a_time};
+use crate::binary::{Binary, beside_others, config, deadline, expiry, now};
 use crate::caller::{Line, words};
 
 /// Kills in one chain, with the same ledger and the same gateway.
@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_secs(150);
 
 #[test]
 fn nothing_is_lost_or_charged_twice_however_often_the_server_dies() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let kills: usize =
         std::env::var("RINGTILL_TESTS_KILLS").map_or(8, |text| text.parse().expect("a number"));
     let seed: u64 = rand::random();

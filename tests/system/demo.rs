@@ -4,11 +4,11 @@ use std::process::Command;
 
 use ringtill::ledger::reconcile;
 
-use crate::binary::{RINGTILL, files, one_at_a_time};
+use crate::binary::{RINGTILL, beside_others, files};
 
 #[test]
 fn all_calls_end_paid_and_nothing_secret_is_shown() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new(RINGTILL)
         .args(["demo", "--directory", "."])

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::binary::{Binary, one_at_a_time};
+use crate::binary::{Binary, beside_others};
 use crate::caller::{NO_CODEC, Sip};
 
 /// Whom the filter finds in a log, in its order; `None` when fail2ban is not here.
@@ -77,7 +77,7 @@ fn log(format: &str) -> (Binary, Vec<String>) {
 
 #[test]
 fn fail2ban_finds_the_rejected_and_nobody_else() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     for format in ["text", "json"] {
         let (binary, log) = log(format);
         let lines: Vec<&String> = log.iter().filter(|line| line.contains("SECURITY")).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringtill::dial::script::Keying;
 use ringtill::sip::Transport;
 
-use crate::binary::{Binary, deadline, expiry, now, one_at_a_time, uninterrupted};
+use crate::binary::{Binary, alone, deadline, expiry, now, uninterrupted};
 use crate::caller::{JAMES, Line, Sip, words};
 use crate::sipp::expect_one_payment;
 
@@ -49,7 +49,7 @@ fn calls_in(binary: &Binary, part: &str) -> HashSet<String> {
 fn every_call_completes_when_a_tenth_of_the_datagrams_is_lost() {
     const CALLS: u32 = 300;
     const SEED: u64 = 3;
-    let _turn = one_at_a_time();
+    let _turn = alone();
     // Either side knows the other by an address of the relay's.
     let sip = "public_address = \"127.0.0.2\"";
     let from = "[[trunk]]\nname = \"lossy\"\nsources = [\"127.0.0.3/32\"]\n";
@@ -85,7 +85,7 @@ fn a_strangers_flood_does_not_disturb_a_payment() {
     const STRANGER: &str = "127.0.0.66";
     /// What a stranger may send: a twentieth of a trunk's rate, two seconds' worth at once.
     const PER_SECOND: f64 = 50.0;
-    let _turn = one_at_a_time();
+    let _turn = alone();
     let mut binary = Binary::start_sip("info", "messages_per_second = 1000", "");
     let script = format!(
         "hear-start menu.amount, pause 400, key 1,
@@ -122,7 +122,7 @@ fn a_strangers_flood_does_not_disturb_a_payment() {
 #[test]
 fn half_open_calls_are_bounded_and_service_goes_on() {
     const CALLS_MAX: usize = 100;
-    let _turn = one_at_a_time();
+    let _turn = alone();
     let sip = format!("calls_max = {CALLS_MAX}\ndrain_minutes = 0");
     let mut binary = Binary::start_sip("info", &sip, "");
     let burst = Flood::of("127.0.0.1", server(&binary), 3_000, Duration::from_secs(1));
@@ -144,7 +144,7 @@ fn half_open_calls_are_bounded_and_service_goes_on() {
 #[test]
 fn connections_of_one_source_are_limited_and_idle_ones_closed() {
     const PER_SOURCE: usize = 40;
-    let turn = one_at_a_time();
+    let turn = alone();
     let sip = format!("connections_per_source = {PER_SOURCE}\nidle_minutes = 1");
     let other = "[[trunk]]\nname = \"other\"\nsources = [\"127.0.0.2/32\"]\n";
     let mut binary = Binary::start_sip("info", &sip, other);

@@ -12,6 +12,7 @@ mod fail2ban;
 mod load;
 mod payments;
 mod peers;
+mod ports;
 mod secrets;
 mod sipp;
 mod sipp_profiles;

@@ -11,7 +11,7 @@ use ringtill::gateway::bogus::{Fault, Outcome, Simulator};
 use ringtill::server::bogus::BogusHost;
 use tokio::runtime::Runtime;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, deadline, expiry, now, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, now};
 use crate::caller::{JAMES, Line};
 
 const KEY: &str = "sk_bogus_payments";
@@ -97,7 +97,7 @@ impl Bench {
 
 #[test]
 fn payments_are_undone_and_reconciled() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("");
     let pays = bench.pays();
     bench.call(&pays);
@@ -177,7 +177,7 @@ fn payments_are_undone_and_reconciled() {
 
 #[test]
 fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::with("", |settings| {
         let down = "id = \"down\"\nname = \"bogus\"\nfailures_max = 1\nrest_s = 3600\n";
         let nowhere = "[gateway.settings]\nbase_url = \"https://127.0.0.1:1\"\napi_key = \"k\"\n";
@@ -222,7 +222,7 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
 /// A card is kept at the first call and pays at the second with three keys; deleted, it is gone.
 #[test]
 fn a_card_that_is_kept_pays_the_next_time() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::with("", |settings| {
         format!("[payment.saved]\n[gateway]\nname = \"bogus\"\n{settings}")
     });
@@ -274,7 +274,7 @@ fn a_card_that_is_kept_pays_the_next_time() {
 
 #[test]
 fn a_caller_who_has_paid_is_asked_before_paying_again() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("");
     let pays = bench.pays();
     bench.call(&pays);
@@ -296,7 +296,7 @@ fn a_caller_who_has_paid_is_asked_before_paying_again() {
 
 #[test]
 fn who_tries_cards_is_told_nothing_and_then_locked_out() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut bench = Bench::new("caller_declines = 2, quiet_after = 1");
     let card = |number: &str| {
         let expiry = expiry();
@@ -317,5 +317,71 @@ fn who_tries_cards_is_told_nothing_and_then_locked_out() {
     bench.binary.start_again();
     bench.call("hear result.not_charged, wait-end");
     assert_eq!(bench.host.sales().len(), 2);
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
+/// A kept card is charged on a later date, without a call, and what is arranged can be cancelled.
+#[test]
+fn a_payment_is_put_off_charged_and_cancelled() {
+    let _turn = beside_others();
+    let mut bench = Bench::with("", |settings| {
+        let later = "[payment.saved]\n[payment.later]\ntime_zone = \"eastern\"\n";
+        format!("{later}[gateway]\nname = \"bogus\"\n{settings}")
+    });
+    bench.call(&format!(
+        "hear-start card.ask, key 4111111111111111#, hear-start expiry.ask, key {},
+         hear-start saved.keep, key 1, hear-start saved.agree 60, key 1,
+         hear-start consent.accept 60, key 1, hear saved.kept 60, hangup",
+        expiry()
+    ));
+    let today = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap();
+    let date = today.to_zoned(jiff::tz::TimeZone::UTC).date() + jiff::Span::new().days(3);
+    let keys = format!("{:02}{:02}", date.month(), date.day());
+    let put_off = format!(
+        "hear-start again.ask 60, key 1, hear-start saved.pay_with, key 1,
+         hear-start later.today, key 2, hear-start later.ask_date, key {keys},
+         hear-start later.chosen, key 1, hear-start later.agree 60, key 1,
+         hear later.number 60, hangup"
+    );
+    bench.call(&put_off);
+    let listed = bench.run(&["later", "list", "1001"]).1;
+    assert!(listed.contains(&format!("    {date}  $323.72  waiting")), "{listed}");
+    let number = listed.split_whitespace().next().unwrap().to_string();
+    assert_eq!(bench.host.sales().len(), 1);
+
+    // The day has come.
+    let runtime = Runtime::new().unwrap();
+    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ringtill.db").display());
+    let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
+    runtime.block_on(async {
+        sqlx::any::install_default_drivers();
+        let mut ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await.unwrap();
+        sqlx::query("pragma busy_timeout = 5000").execute(&mut ledger).await.unwrap();
+        sqlx::query(due).execute(&mut ledger).await.unwrap();
+    });
+    bench.binary.wait_for("arranged payments");
+    let listed = bench.run(&["later", "list", "--all"]).1;
+    assert!(listed.contains("done") && listed.contains("paid  confirmation"), "{listed}");
+    assert_eq!(bench.host.sales().len(), 2);
+    assert_eq!(bench.host.sales()[1].total.minor, 32_372);
+    let paid = bench.confirmations().remove(0);
+    assert!(bench.wait_for(&paid, "posted").contains(&format!("later-{number}")), "{listed}");
+
+    // Another one is cancelled by the biller; a third ends with its card.
+    bench.call(&put_off);
+    let listed = bench.run(&["later", "list"]).1;
+    let number = listed.split_whitespace().next().unwrap();
+    let cancel = ["later", "cancel", number, "--why", "asked for", "--by", "ann"];
+    let (code, text) = bench.run(&cancel);
+    assert!(code == Some(0) && text.contains("nothing more is charged"), "{code:?} {text}");
+    let (code, text) = bench.run(&cancel);
+    assert!(code == Some(1) && text.contains("is cancelled already"), "{code:?} {text}");
+    assert_eq!(bench.run(&["later", "list"]).1, "");
+    bench.call(&put_off);
+    let (_, text) = bench.run(&["cards", "delete", "1001", "--why", "lost", "--by", "ann"]);
+    assert!(text.contains("(once) is stopped"), "{text}");
+    let listed = bench.run(&["later", "list", "--all"]).1;
+    assert!(listed.contains("cancelled by ann: asked for"), "{listed}");
+    assert!(listed.contains("stopped: its card was deleted"), "{listed}");
     assert_eq!(bench.binary.stop(), Some(0));
 }

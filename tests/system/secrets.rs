@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::binary::{Binary, RINGTILL, expiry, one_at_a_time};
+use crate::binary::{Binary, RINGTILL, beside_others, expiry};
 use crate::caller::{JAMES, MARIA, Sip, library};
 
 mod bank; // from a bank account
@@ -89,7 +89,7 @@ fn key_card(card: &Card, zip: &str) -> String {
 
 #[test]
 fn no_byte_we_write_holds_card_data() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("trace", "");
     let cards = cards();
     let again = key_card(&cards[0], "46201").replace("hear-start card.ask", "hear card.invalid");
@@ -180,7 +180,7 @@ fn recordings(binary: &Binary) -> Vec<Vec<u8>> {
 /// A card keyed when nobody asked for it must not be in the recording either.
 #[test]
 fn a_card_keyed_at_the_wrong_moment_is_not_recorded() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     let [card, other, _] = cards();
     // Into the notice of fee and total, which takes no keys.
@@ -202,7 +202,7 @@ fn a_card_keyed_at_the_wrong_moment_is_not_recorded() {
 /// Keys that come by SIP INFO are in messages, where a log of signalling would hold them.
 #[test]
 fn keys_by_info_pay_and_leave_no_trace() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("trace", "");
     let [card, ..] = cards();
     let mut caller = Sip::at("127.0.0.1", binary.port);

@@ -7,7 +7,8 @@ use ringtill::ledger::reconcile;
 use ringtill::ledger::{Intent, Origin, State};
 use ringtill::server::store::Store;
 
-use crate::binary::{Binary, expiry, free_port, one_at_a_time};
+use crate::binary::{Binary, beside_others, expiry};
+use crate::ports::{free_media_port_at, free_port};
 use crate::tones;
 
 /// Whether SIPp is here; a failure when it must be.
@@ -35,7 +36,7 @@ fn sipp(scenario: &str, binary: &Binary) -> bool {
         .arg(format!("127.0.0.1:{}", binary.port))
         .args(["-sf", scenario])
         .args(["-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", &free_port().to_string()])
-        .args(["-mp", &(free_port() & !1).to_string(), "-s", "pay"])
+        .args(["-mp", &free_media_port_at("127.0.0.1").to_string(), "-s", "pay"])
         .args(["-m", "1", "-l", "1", "-nostdin", "-timeout", "150", "-timeout_error"])
         .current_dir(binary.folder.path())
         .output()
@@ -88,7 +89,7 @@ pub fn expect_one_payment(binary: &Binary, account: &str, amount: i64) {
 
 #[test]
 fn a_call_that_hangs_up_charges_nothing() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     if !sipp("uac_hangup.xml", &binary) {
         return;
@@ -101,7 +102,7 @@ fn a_call_that_hangs_up_charges_nothing() {
 
 #[test]
 fn a_call_pays_with_rfc_4733_events() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     if !sipp("pay_events.xml", &binary) {
         return;
@@ -113,7 +114,7 @@ fn a_call_pays_with_rfc_4733_events() {
 
 #[test]
 fn a_call_pays_with_tones_in_its_audio() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("info", "");
     // Keyed ahead up to the consent, which can be answered only once it has been spoken.
     let expiry = expiry();

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::binary::{ACCOUNTS, Binary, deadline, free_port, now, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, beside_others, deadline, now};
+use crate::ports::{free_media_port_at, free_port};
 
 /// One run of a scenario: profile, address it calls from, further arguments, and what must come of
 /// it.
@@ -122,7 +123,7 @@ fn each_profile_serves_what_is_special_about_its_trunk() {
     if !crate::sipp::is_here() {
         return;
     }
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let registrar = free_port();
     let trunks = TRUNKS.replace("REGISTRAR", &registrar.to_string());
     let mut binary = Binary::start_listening(&["tcp"], ACCOUNTS, "info", &trunks);
@@ -183,7 +184,7 @@ impl Sipp {
             .arg("-sf")
             .arg(file)
             .args(["-i", &address.to_string(), "-mi", &address.to_string()])
-            .args(["-p", &port.to_string(), "-mp", &(free_port() & !1).to_string()])
+            .args(["-p", &port.to_string(), "-mp", &free_media_port_at(run.address).to_string()])
             .args(["-s", "pay", "-m", "1", "-l", "1", "-nostdin", "-timeout", "40"])
             .args(["-timeout_error", "-trace_err", "-trace_msg"])
             .args(run.arguments)

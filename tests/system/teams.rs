@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::binary::{ACCOUNTS, Binary, one_at_a_time, uninterrupted};
+use crate::binary::{ACCOUNTS, Binary, beside_others, uninterrupted};
 use crate::caller::Sip;
 
 const OURS: &str = "sbc.example.com";
@@ -190,7 +190,7 @@ fn certify(authority: &Authority, folder: &Path) {
 /// TLS does not imply SRTP, nor a network whose address is known that it is who it says.
 #[test]
 fn problem_12_teams_gets_srtp_over_tls_or_488() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let authority = Authority::new();
     let (mut binary, folder) = start(&authority);
     let key = [7; 30];

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use ringtill::sip::auth::{Client, Credentials};
 use ringtill::sip::model::{Headers, Method};
 
-use crate::binary::{Binary, RINGTILL, config, one_at_a_time};
+use crate::binary::{Binary, RINGTILL, beside_others, config};
 use crate::caller::{NO_CODEC, Sip};
 
 const INVITE: &str = "\
@@ -84,7 +84,7 @@ fn trunk_explain_tells_the_trunk_by_exit_code_and_words() {
 /// Only the right answer to the challenge leads on, to where the offer is looked at.
 #[test]
 fn a_proxy_that_proves_who_it_is_is_served() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let kamailio = "[[trunk]]\nprofile = \"kamailio\"\nsources = [\"127.0.1.11/32\"]\n\
                     users = [{ username = \"edge\", password = \"loopback-secret\" }]\n";
     let mut binary = Binary::start("info", kamailio);

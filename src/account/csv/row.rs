@@ -3,8 +3,8 @@
 use csv::ByteRecord;
 use jiff::civil::Date;
 
-use super::super::Account;
 use super::super::directory::{ID_MAX, NAME_MAX};
+use super::super::{Account, May};
 use super::{FileError, Options, header_error};
 use crate::instrument::looks_like_card;
 use crate::money::{Currency, Money, MoneyError};
@@ -25,17 +25,16 @@ impl Wrong {
 pub(super) const ACCOUNT_ID: &str = "account_id";
 /// The longest cell: beyond it a quote was not closed.
 const CELL_MAX: usize = 256;
+const RELATIONSHIP: &str = "existing_relationship";
 const PHONES: [&str; 3] = ["phone1", "phone2", "phone3"];
 /// Documented columns that are accepted and not used yet.
-const UNUSED: [&str; 19] = [
+const UNUSED: [&str; 16] = [
     "email",
     "language",
     "verify_last4",
     "verify_dob",
     "biller_id",
     "invoice_id",
-    "allow_card",
-    "allow_ach",
     "block_code",
     "message_code",
     "fee_profile",
@@ -46,9 +45,8 @@ const UNUSED: [&str; 19] = [
     "consent_sms",
     "consent_email",
     "tz",
-    "existing_relationship",
 ];
-const USED: [&str; 13] = [
+const USED: [&str; 16] = [
     ACCOUNT_ID,
     "name_first",
     "name_last",
@@ -62,6 +60,9 @@ const USED: [&str; 13] = [
     "max_payment",
     "due_date",
     "currency",
+    "allow_card",
+    "allow_ach",
+    RELATIONSHIP,
 ];
 
 /// The header row: which cell is which.
@@ -135,6 +136,7 @@ impl Columns {
                 format!("this biller is set up for {code}; write {code} or leave it empty");
             return Err(Wrong::new("currency", reason));
         }
+        let usual = May::default();
         let account = Account {
             id: account_id(text(ACCOUNT_ID).unwrap_or_default())?,
             name_first: name("name_first", text("name_first"))?,
@@ -147,6 +149,11 @@ impl Columns {
             min_payment: money("min_payment")?,
             max_payment: money("max_payment")?,
             due_date: text("due_date").map(date).transpose()?,
+            may: May {
+                pay_by_card: yes("allow_card", text("allow_card"), usual.pay_by_card)?,
+                pay_by_bank: yes("allow_ach", text("allow_ach"), usual.pay_by_bank)?,
+                be_called: yes(RELATIONSHIP, text(RELATIONSHIP), usual.be_called)?,
+            },
         };
         limits(&account)?;
         Ok((account, ignored))
@@ -226,6 +233,16 @@ fn name(column: &str, text: Option<&str>) -> Result<Option<String>, Wrong> {
         return Err(Wrong::new(column, "it is longer than 64 bytes; shorten it"));
     }
     Ok(text.map(str::to_string))
+}
+
+/// `yes` or `no`, as spreadsheets and databases write it; an empty cell is as usual.
+fn yes(column: &str, text: Option<&str>, usual: bool) -> Result<bool, Wrong> {
+    let Some(text) = text else { return Ok(usual) };
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "true" | "t" | "1" => Ok(true),
+        "no" | "n" | "false" | "f" | "0" => Ok(false),
+        _ => Err(Wrong::new(column, "it is neither yes nor no; write one of them")),
+    }
 }
 
 /// Five digits, or nine of which the first five count.

@@ -75,7 +75,8 @@ impl<'t> Reader<'t> {
             }
         }
         self.check_files(config);
-        let taken = |brand| config.gateways.iter().any(|gateway| gateway.takes_card(brand));
+        let bills = config.gateways.iter().filter(|gateway| !config.is_fee_gateway(gateway));
+        let taken = |brand| bills.clone().any(|gateway| gateway.takes_card(brand));
         let untaken = config.payment.cards.iter().find(|brand| !taken(**brand));
         if let Some(brand) = untaken {
             let name = brand.name();

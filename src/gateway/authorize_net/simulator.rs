@@ -56,6 +56,7 @@ const ORDERS: [(&str, &[&str]); 5] = [
             "transactionSettings",
             "userFields",
             "surcharge",
+            "surcharge",
             "merchantDescriptor",
             "subMerchant",
             "tip",

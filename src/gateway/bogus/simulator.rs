@@ -62,6 +62,8 @@ pub struct Simulator {
     changes: HashMap<Vec<u8>, Response<Vec<u8>>>,
     faults: VecDeque<Fault>,
     flaky: Option<(StdRng, u32)>,
+    /// Of the next sales, whatever is paid with.
+    judgements: VecDeque<Outcome>,
 }
 
 impl Simulator {
@@ -79,6 +81,7 @@ impl Simulator {
             changes: HashMap::new(),
             faults: VecDeque::new(),
             flaky: None,
+            judgements: VecDeque::new(),
         }
     }
 
@@ -92,6 +95,13 @@ impl Simulator {
     /// From now on `percent` of all requests go wrong, each in a random way.
     pub fn fail_randomly(&mut self, seed: u64, percent: u32) {
         self.flaky = Some((StdRng::seed_from_u64(seed), percent));
+    }
+
+    /// The next sale, and each further one by a further call, is judged so, whatever is paid with.
+    pub fn judge_next(&mut self, outcome: Outcome) {
+        if self.judgements.len() < FAULTS_MAX {
+            self.judgements.push_back(outcome);
+        }
     }
 
     /// From now on every card that is kept is judged so.
@@ -201,6 +211,7 @@ impl Simulator {
             },
             _ => return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request")),
         };
+        let outcome = self.judgements.pop_front().unwrap_or(outcome);
         let charge = Charge {
             id: format!("sale_{:06}", self.charges.len() + self.late.len() + 1),
             total: Money::new(body.amount, currency),

@@ -4,9 +4,9 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::row::{lookup_wait_ms, move_to, read};
-use super::{LOOKUP_FOR_MS, Store, StoreError};
+use super::{LOOKUP_FOR_MS, Store, StoreError, pair};
 use crate::ledger::change::{Change, Progress, Undo, may_change};
-use crate::ledger::journal::masked;
+use crate::ledger::journal::{GIVEN_BACK, masked};
 use crate::ledger::{Intent, State};
 use crate::money::Money;
 
@@ -53,6 +53,12 @@ impl Store {
             Ok(amount) => amount,
             Err(why) => return Ok(Begun::Refused(why)),
         };
+        let whole = amount.minor + undone.minor == approved(&row)?;
+        if let Some(why) =
+            pair::against(&mut tx, &intent, whole && change.act.act().is_some()).await?
+        {
+            return Ok(Begun::Refused(why));
+        }
         let change = Change { amount, ..change };
         let inserted = sqlx::query(INSERT)
             .bind(&change.id)
@@ -114,7 +120,7 @@ impl Store {
             let query = "select * from intent where id = $1 and state = 'held'";
             let held = sqlx::query(query).bind(&change.intent_id).fetch_optional(&mut *tx).await?;
             if held.is_some() {
-                let to = State::Declined("given back".into());
+                let to = State::Declined(GIVEN_BACK.into());
                 move_to(&mut tx, &change.intent_id, &to, now_ms).await?;
             }
         }
@@ -176,6 +182,11 @@ const INSERT: &str = "\
 insert into change (id, intent_id, act, amount_minor, who, why, created_ms, state, detail, \
     state_ms, lookups, lookup_ms, file_sequence) \
 values ($1, $2, $3, $4, $5, $6, $7, 'sending', '', $7, 0, 0, 0)";
+
+/// What was taken of a payment, minor units.
+fn approved(row: &AnyRow) -> Result<i64, sqlx::Error> {
+    row.try_get("approved_minor")
+}
 
 /// A row of `change`; amounts are in the currency of `like`.
 pub(super) fn change(row: &AnyRow, like: Money) -> Result<(Change, Progress), StoreError> {

@@ -7,8 +7,59 @@ use super::StoreError;
 use crate::gateway::Approval;
 use crate::instrument::{AccountKind, Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::predecessors;
-use crate::ledger::{Intent, Origin, State};
+use crate::ledger::{FeeFailure, Intent, Origin, Split, State};
 use crate::money::{Currency, Money};
+
+/// Writes down a new intent; false if its id or number is taken, or one like it is open.
+pub(super) async fn insert_intent(
+    tx: &mut Transaction<'_, Any>,
+    intent: &Intent,
+    now_ms: i64,
+) -> Result<bool, sqlx::Error> {
+    let (brand, account_kind) = columns(intent.means);
+    let (fee_of, apart, failure, kind, end) = split_columns(&intent.split);
+    let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
+    let inserted = sqlx::query(INSERT)
+        .bind(&intent.id)
+        .bind(&intent.confirmation)
+        .bind(&intent.biller)
+        .bind(&intent.account_id)
+        .bind(intent.amount.minor)
+        .bind(intent.fee.minor)
+        .bind(intent.amount.currency.code())
+        .bind(brand)
+        .bind(intent.last4.as_str())
+        .bind(&intent.gateway)
+        .bind(&intent.call_id)
+        .bind(intent.created_ms)
+        .bind(intent.means.method().name())
+        .bind(account_kind)
+        .bind(letters(intent.fingerprint))
+        .bind(letters(intent.origin.caller))
+        .bind(letters(intent.origin.issuer))
+        .bind(&intent.origin.trunk)
+        .bind(fee_of)
+        .bind(apart)
+        .bind(failure)
+        .bind(kind)
+        .bind(end)
+        .execute(&mut **tx)
+        .await;
+    match inserted {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(false),
+        other => other?,
+    };
+    add_step(tx, &intent.id, &State::Consented, "", now_ms).await?;
+    Ok(true)
+}
+
+const INSERT: &str = "\
+insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
+    last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
+    unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
+    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end) \
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
+    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23)";
 
 /// Moves an intent if it is in a state that `to` may follow; false if not.
 pub(super) async fn move_to(
@@ -46,6 +97,7 @@ pub(super) async fn move_noted(
             "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7 \
              and token = $8"
         }
+        State::Sending => FEE_MAY_BE_SENT,
         _ => "",
     };
     let from = from.join(", ");
@@ -75,6 +127,14 @@ pub(super) async fn move_noted(
     }
     Ok(moved)
 }
+
+/// As [`crate::ledger::split::may_charge_fee`] says: none without its bill.
+const FEE_MAY_BE_SENT: &str = "\
+and (fee_of = '' or ( \
+    exists (select 1 from intent as bill where bill.id = intent.fee_of \
+        and bill.state in ('approved', 'posted') and bill.undone_minor = 0) \
+    and not exists (select 1 from change where change.intent_id = intent.fee_of \
+        and change.state in ('sending', 'unknown', 'manual'))))";
 
 pub(super) async fn add_step(
     tx: &mut Transaction<'_, Any>,
@@ -124,6 +184,7 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
         account_id: text("account_id")?,
         amount: Money::new(row.try_get("amount_minor")?, currency),
         fee: Money::new(row.try_get("fee_minor")?, currency),
+        split: split(row, currency)?.ok_or_else(|| foreign("fee"))?,
         means,
         last4: Last4::parse(&text("last4")?).ok_or_else(|| foreign("last4"))?,
         fingerprint: fingerprint("fingerprint")?,
@@ -139,6 +200,36 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
     let state = state(row, &intent)?.ok_or_else(|| foreign("state"))?;
     Ok((intent, state))
 }
+
+/// What part of a payment an intent is; `None` if it is not known.
+fn split(row: &AnyRow, currency: Currency) -> Result<Option<Split>, sqlx::Error> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let (bill, failure, kind) = (text("fee_of")?, text("fee_failure")?, text("fee_kind")?);
+    let fee = Money::new(row.try_get("fee_apart_minor")?, currency);
+    Ok(match (bill.as_str(), failure.as_str(), kind.as_str()) {
+        ("", "", "") => Some(Split::Total),
+        ("", "", SURCHARGE) => Some(Split::Surcharge),
+        ("", failure, "") => FeeFailure::parse(failure).map(|failure| Split::Bill { fee, failure }),
+        (_, "", "") => Some(Split::FeeOf(bill)),
+        _ => None,
+    })
+}
+
+/// A split as it is kept: `fee_of`, `fee_apart_minor`, `fee_failure`, `fee_kind`, `fee_end`.
+pub(super) fn split_columns(
+    split: &Split,
+) -> (&str, i64, &'static str, &'static str, &'static str) {
+    match split {
+        Split::Total => ("", 0, "", "", ""),
+        Split::Surcharge => ("", 0, "", SURCHARGE, ""),
+        Split::Bill { fee, failure } => ("", fee.minor, failure.name(), "", DUE),
+        Split::FeeOf(bill) => (bill, 0, "", "", ""),
+    }
+}
+
+const SURCHARGE: &str = "surcharge";
+/// A bill whose fee has no end yet.
+pub(super) const DUE: &str = "due";
 
 /// The state an intent is in; `None` if its name is not known.
 fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
@@ -169,7 +260,7 @@ fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
 }
 
 /// `brand` and `account_kind` as they are kept.
-pub(super) fn columns(means: Means) -> (&'static str, &'static str) {
+fn columns(means: Means) -> (&'static str, &'static str) {
     match means {
         Means::Card(brand) => (brand.name(), ""),
         Means::Bank(kind) => ("", AccountKind::name(kind)),

@@ -4,10 +4,10 @@ use super::row::detail;
 use super::*;
 use crate::gateway::Approval;
 use crate::instrument::{AccountKind, Brand, Means, Token};
-use crate::ledger::Origin;
 use crate::ledger::journal::Journal;
 use crate::ledger::sample;
 use crate::ledger::velocity::Limits;
+use crate::ledger::{Change, FeeFailure, Origin, Progress, Split, Undo};
 use crate::money::Money;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -39,7 +39,17 @@ fn entry(rng: &mut StdRng) -> Entry {
         if rng.random_bool(0.1) {
             intent.confirmation = sample::intent(n + 1, "").confirmation;
         }
+        let failure = [FeeFailure::Void, FeeFailure::Waive][rng.random_range(0..2)];
+        intent.split = match rng.random_range(0..6) {
+            0 | 1 => Split::Bill { fee: Money::usd(200), failure },
+            2 | 3 => Split::FeeOf(sample::intent(rng.random_range(1..24), "").id),
+            4 => Split::Surcharge,
+            _ => Split::Total,
+        };
         return Entry::Consent(Box::new(intent));
+    }
+    if rng.random_bool(0.15) {
+        return undo(rng);
     }
     let mut states = sample::states();
     states.push(State::Declined("card 4111111111111111\n".into()));
@@ -54,6 +64,27 @@ fn entry(rng: &mut StdRng) -> Entry {
         _ => states.swap_remove(rng.random_range(0..states.len())),
     };
     Entry::Move { id: sample::intent(n, "").id, to }
+}
+
+/// Something about giving a payment back.
+fn undo(rng: &mut StdRng) -> Entry {
+    let change = Box::new(Change {
+        id: format!("change-{}", rng.random_range(1..9)),
+        intent_id: sample::intent(rng.random_range(1..24), "").id,
+        act: [Undo::Void, Undo::Refund][rng.random_range(0..2)],
+        amount: Money::usd(0),
+        who: "ann".into(),
+        why: "asked".into(),
+        created_ms: NOW,
+    });
+    let to = match rng.random_range(0..6) {
+        0 | 1 => return Entry::Undo(change),
+        2 => Progress::Done("v".into()),
+        3 => Progress::Unknown("?".into()),
+        4 => Progress::NotSent("no route".into()),
+        _ => Progress::Refused("late".into()),
+    };
+    Entry::Undone { change, to }
 }
 
 #[tokio::test]
@@ -101,7 +132,9 @@ async fn it_finds_the_payments_that_the_journal_finds() {
             intent.fingerprint = sample::fingerprint(["a", "b", "c"][rng.random_range(0..3)]);
             intent.origin.caller = sample::fingerprint(["b", "d"][rng.random_range(0..2)]);
             intent.origin.issuer = sample::fingerprint(["c", "e"][rng.random_range(0..2)]);
-            let mut entries = vec![Entry::Consent(Box::new(intent.clone()))];
+            let sending = rng.random_ratio(1, 2);
+            let entry = if sending { Entry::Sending } else { Entry::Consent };
+            let mut entries = vec![entry(Box::new(intent.clone()))];
             let states = sample::states();
             let to = states[rng.random_range(0..states.len())].clone();
             entries.extend(

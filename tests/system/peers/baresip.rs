@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, Program, free_port_at, free_ports_at};
+use super::{PATIENCE, Program};
 use crate::binary::{deadline, now, uninterrupted};
+use crate::ports::{free_port_at, free_ports_at};
 
 const MODULES: &str = "/usr/lib/baresip/modules";
 /// Longer than any call of these tests: at its end baresip hangs up.
@@ -44,7 +45,7 @@ impl Baresip {
         let config = format!(
             "poll_method epoll\nnet_interface {ip}\nsip_listen {ip}:{port}\n{}call_max_calls 8\n\
              audio_source aufile,voice.wav\nstatmode_default off\nmodule_path {MODULES}\n\
-             module g711.so\nmodule srtp.so\nmodule aufile.so\nmodule_tmp uuid.so\n\
+             module g711.so\nmodule g722.so\nmodule opus.so\nmodule srtp.so\nmodule aufile.so\nmodule_tmp uuid.so\n\
              module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
              ctrl_tcp_listen {ip}:{control_port}\n",
             trusted.unwrap_or_default()

@@ -2,10 +2,7 @@
 //! brings along. Each is started in a folder of its own and ended by its own process.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::ops::Range;
-use std::process::{self, Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -124,31 +121,6 @@ fn read_lines(output: impl Read + Send + 'static, lines: Sender<String>) {
             }
         }
     });
-}
-
-/// A port that nobody has right now at this address, for UDP and TCP alike.
-pub fn free_port_at(ip: &str) -> u16 {
-    free_ports_at::<1>(ip)
-}
-
-/// The first of `COUNT` neighbouring ports that nobody has right now, for UDP and TCP alike. Below
-/// those that the kernel gives to sockets without a port of their own and those of our server's
-/// media, and none is given twice, so that nobody takes one before the program it is for.
-pub fn free_ports_at<const COUNT: u16>(ip: &str) -> u16 {
-    const PORTS: Range<u32> = 10_240..31_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let ip: IpAddr = ip.parse().expect("an address");
-    for _ in PORTS {
-        // Two test programs at once begin at different ports.
-        let first = process::id() * 64 + NEXT.fetch_add(COUNT.into(), Ordering::Relaxed);
-        let first = u16::try_from(PORTS.start + first % (PORTS.end - PORTS.start)).expect("a port");
-        let is_free =
-            |port| UdpSocket::bind((ip, port)).is_ok() && TcpListener::bind((ip, port)).is_ok();
-        if (first..first + COUNT).all(is_free) {
-            return first;
-        }
-    }
-    panic!("no {COUNT} neighbouring ports are free at {ip}");
 }
 
 /// All payments posted, as account and amount; ledger and reconciliation files tell the same.

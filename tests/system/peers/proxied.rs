@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::baresip::{Baresip, Voice};
-use super::{Program, free_port_at, is_here};
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, one_at_a_time};
+use super::{Program, is_here};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others};
 use crate::caller::{JAMES, MARIA};
+use crate::ports::free_port_at;
 
 /// Where Kamailio is.
 const PROXY: &str = "127.0.0.6";
@@ -20,7 +21,7 @@ fn calls_by_way_of_kamailio_reach_us_and_the_agent() {
     if !is_here("kamailio", "kamailio") || !is_here("baresip", "baresip-core") {
         return;
     }
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let port = free_port_at(PROXY);
     let folder = tempfile::tempdir().expect("a folder");
     let mut kamailio = kamailio(port, folder.path());

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Program, free_port_at, free_ports_at, payments};
-use crate::binary::{ACCOUNTS, Binary, expiry, one_at_a_time};
+use super::{Program, payments};
+use crate::binary::{ACCOUNTS, Binary, beside_others, expiry};
+use crate::ports::{free_media_port_at, free_port_at};
 use crate::sipp;
 
 /// Where the caller's trunk takes a REFER, where it refuses, and where the agent is.
@@ -23,7 +24,7 @@ fn sipp_calls_in_numbers_by_info_and_with_transfers() {
     if !sipp::is_here() {
         return;
     }
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let agent_port = free_port_at(AGENT);
     let trunks = format!(
         "[agent]\nuri = \"sip:agent@callcenter.test\"\n\n\
@@ -81,8 +82,7 @@ fn expect_sound(ringtill: &Binary) {
 }
 
 fn sipp(ringtill: &Binary, ip: &str, port: u16, arguments: &[&str]) -> Program {
-    // An even one; it takes neighbours for RTCP and video as well.
-    let media_port = free_ports_at::<5>(ip).next_multiple_of(2);
+    let media_port = free_media_port_at(ip);
     let mut command = Command::new("sipp");
     command
         .args(arguments)

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::scan::{keys_in, numbers};
 use super::{Caller, library};
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, config, one_at_a_time};
+use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config};
 use crate::caller::JAMES;
 
 const ACCOUNT: &str = "738491620583714";
@@ -35,7 +35,7 @@ fn start() -> Binary {
 
 #[test]
 fn a_debit_is_authorised_kept_and_leaves_no_account_number() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = start();
     let script = format!(
         "hear-start greet.hello, key 1, hear-start method.ask, key 2,

@@ -74,7 +74,7 @@ fn accounts(count: usize) -> String {
 
 #[test]
 fn memory_is_clean_a_second_after_the_call() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let payments = std::env::var("RINGTILL_TESTS_PAYMENTS");
     let payments: usize = payments.map_or(8, |text| text.parse().expect("a number"));
     let runtime = Runtime::new().expect("a runtime");

@@ -1,12 +1,12 @@
 //! A card that is kept: its number is nowhere, and its token in the ledger alone.
 
 use super::{Caller, cards, findings, key_card};
-use crate::binary::{Binary, one_at_a_time};
+use crate::binary::{Binary, beside_others};
 use crate::caller::JAMES;
 
 #[test]
 fn a_kept_card_is_nowhere_and_its_token_in_the_ledger_alone() {
-    let _turn = one_at_a_time();
+    let _turn = beside_others();
     let mut binary = Binary::start("trace", "[payment.saved]\n");
     let cards = cards();
     let keep = "hear-start saved.keep, key 1, hear-start saved.agree 60, key 1";
