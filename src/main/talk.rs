@@ -34,9 +34,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         eprintln!("say a {}, after a pause another; interrupt to end", asked.name());
         return match talk::answer(asked, &arguments.engine, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(listen::Error::Output(error))
-                if error.kind() == std::io::ErrorKind::BrokenPipe =>
-            {
+            Err(listen::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 ExitCode::SUCCESS
             }
             Err(error) => super::fail(&error.to_string()),

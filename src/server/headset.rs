@@ -217,9 +217,8 @@ impl Playing {
         let mut next = self.next(frames);
         match data.sample_format() {
             SampleFormat::F32 => self.spread(data.as_slice_mut::<f32>(), &mut next, |s| s),
-            SampleFormat::I16 => self.spread(data.as_slice_mut::<i16>(), &mut next, |s| {
-                (s * 32_767.0).round() as i16
-            }),
+            SampleFormat::I16 => self
+                .spread(data.as_slice_mut::<i16>(), &mut next, |s| (s * 32_767.0).round() as i16),
             SampleFormat::I32 => self.spread(data.as_slice_mut::<i32>(), &mut next, |s| {
                 (f64::from(s) * 2_147_483_647.0).round() as i32
             }),
