@@ -7,7 +7,7 @@ use super::again::{self, Against, Told};
 use super::authorisation::{Authorisation, Evidence};
 use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Line, Note, later, pair, phrases, saved};
+use super::{Desk, Line, Note, pair, saved};
 use crate::account::Account;
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
@@ -189,33 +189,12 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = spent(line, desk, tender, settled).await;
+    let settled = saved::spent(line, desk, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
         settled => settled,
     }
-}
-
-/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
-/// the gateway does not know may be known again once its keys or its merchant are the right ones.
-async fn spent(line: &mut Line, desk: &Desk, tender: &Tender, settled: Settled) -> Settled {
-    let Tender::Saved(kept) = tender else { return settled };
-    match settled {
-        Settled::Fixable(Fixable::Number) => {
-            let gateway = kept.card.gateway.as_str().into();
-            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
-        }
-        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
-            let arranged = later::standing::with_card(line, desk, &kept.card).await;
-            saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
-            if arranged {
-                line.tell(phrases(["later.stopped"])).await;
-            }
-        }
-        settled => return settled,
-    }
-    Settled::DeclinedHard
 }
 
 /// One charge of an order: all of it, or its bill or its fee.
