@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringtill::gateway::bogus::Simulator;
-use ringtill::gateway::{self, Charge, Gateway, Purpose, Verdict};
+use ringtill::gateway::{self, Charge, Gateway, Initiator, Purpose, Verdict};
 use ringtill::instrument::{Card, Expiry, FingerprintKey, Instrument, Means, Pan};
 use ringtill::ledger::velocity::Limits;
 use ringtill::ledger::{Entry, Intent, Origin, Recorded, Screening, State};
@@ -159,6 +159,7 @@ async fn sale(desk: &Desk, n: u32) -> [Duration; 4] {
         instrument: Instrument::Card(&card),
         account_id: &account_id,
         save: false,
+        initiator: Initiator::Customer,
         at_ms: now_ms(),
     };
     let request = desk.gateway.charge(&charge).unwrap();

@@ -11,7 +11,7 @@ use crate::account::{Account, Caller, Query};
 use crate::dialogue::{self, Dialogue, Heard, Hold, Told};
 use crate::gateway::{self, Exchange};
 use crate::instrument::FingerprintKey;
-use crate::ledger::{Entry, Recorded, SavedCard, Screened, Screening};
+use crate::ledger::{Entry, Recorded, Screened, Screening, Wallet};
 use crate::media::{self, Clip, ListenId, PlayId, SegmentId};
 use crate::payment::{
     self, Banks, Bins, Desk, Evidence, Flow, Note, Outcome, Reply, Request, Step,
@@ -75,7 +75,7 @@ pub enum Input {
     Told(ListenId, Told),
     Found(Serial, Vec<Account>),
     Screened(Serial, Option<Screened>),
-    Wallet(Serial, Option<Vec<SavedCard>>),
+    Wallet(Serial, Option<Wallet>),
     Recorded(Serial, Recorded),
     /// Whether evidence is durable.
     Kept(Serial, bool),

@@ -18,11 +18,14 @@ use zeroizing_alloc::ZeroAlloc;
 mod ach;
 #[path = "main/cards.rs"]
 mod cards;
+#[path = "main/later.rs"]
+mod later;
 #[path = "main/payments.rs"]
 mod payments;
 
 use ach::AchCommand;
 use cards::CardsCommand;
+use later::LaterCommand;
 use payments::PaymentsCommand;
 
 /// What is freed is zeroed: keys and card data pass through queues and buffers of others, which
@@ -96,6 +99,15 @@ enum Command {
         file: ConfigFile,
         #[command(subcommand)]
         command: CardsCommand,
+    },
+    /// What callers have arranged to be charged later to kept cards: list, cancel
+    ///
+    /// Exit code 0: done; 1: there is no such arrangement, or it cannot be cancelled.
+    Later {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(subcommand)]
+        command: LaterCommand,
     },
     /// Debits by NACHA file: write, import returns, represent, blocked, allow
     Ach {
@@ -353,6 +365,7 @@ fn main() -> ExitCode {
                 Box::pin(payments::run(&file.config, command)).await
             }
             Command::Cards { file, command } => Box::pin(cards::run(&file.config, command)).await,
+            Command::Later { file, command } => Box::pin(later::run(&file.config, command)).await,
             Command::Ach { file, command } => Box::pin(ach::run(&file.config, command)).await,
             Command::Reconcile { file, date } => Box::pin(reconcile_day(&file.config, date)).await,
             Command::Trunk { command } => trunk(command),

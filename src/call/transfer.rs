@@ -89,6 +89,7 @@ impl Summary {
             Note::Consent { means, .. } => self.debit = means.method() == Method::Bank,
             Note::Step(_) | Note::Again { .. } | Note::Locked { .. } | Note::Resting { .. } => {}
             Note::Keep { .. } | Note::Dropped { .. } | Note::NotKnown { .. } => {}
+            Note::Arranged { .. } | Note::Disarranged { .. } => {}
         }
     }
 

@@ -15,7 +15,8 @@ use super::body::{self, List, Object, encoded};
 use super::settings::{Environment, address, credential, secret, sensitive};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series,
+    Simulator, Verdict, reply,
 };
 use crate::instrument::{Instrument, Method, Token};
 use crate::money::Money;
@@ -152,7 +153,14 @@ impl Gateway for Adyen {
             }
             if charge.save || kept {
                 all.text("shopperReference", charge.account_id);
-                all.text("recurringProcessingModel", "CardOnFile");
+                all.text(
+                    "recurringProcessingModel",
+                    match charge.initiator {
+                        Initiator::Customer => "CardOnFile",
+                        Initiator::Merchant { series: Series::Once, .. } => "UnscheduledCardOnFile",
+                        Initiator::Merchant { .. } => "Subscription",
+                    },
+                );
             }
             if charge.save {
                 all.flag("storePaymentMethod", true);

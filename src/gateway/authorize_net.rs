@@ -18,12 +18,14 @@ use super::body::{self, Object};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{AccountKind, Debit, HolderKind, Instrument, Method, Saved, Token};
 use crate::money::Money;
 use crate::secret::Secret;
 
+mod stored; // what is said of a card that is kept
 mod fee; // what is said of it
 pub mod simulator; // the processor
 
@@ -176,13 +178,9 @@ impl Gateway for AuthorizeNet {
             if !bank {
                 all.object("retail", |retail| retail.text("marketType", "1"));
             }
-            self.settings(all);
+            stored::settings(all, self.duplicate_window_s, charge.initiator);
             fee::fees(all, charge);
-            if charge.save || token.is_some() {
-                let name =
-                    if charge.save { "isFirstSubsequentAuth" } else { "isStoredCredentials" };
-                all.object("processingOptions", |options| options.flag(name, true));
-            }
+            stored::options(all, charge, token.is_some());
         }))
     }
 
@@ -219,7 +217,7 @@ impl Gateway for AuthorizeNet {
             all.text("refTransId", change.original);
             if change.act == Act::Refund {
                 order(all, change.reference, None);
-                self.settings(all);
+                stored::settings(all, self.duplicate_window_s, Initiator::Customer);
             }
         }))
     }
@@ -308,17 +306,6 @@ impl AuthorizeNet {
                 members(all);
             });
         })
-    }
-
-    fn settings(&self, all: &mut Object<'_>) {
-        all.object("transactionSettings", |settings| {
-            settings.list("setting", |list| {
-                list.object(|setting| {
-                    setting.text("settingName", "duplicateWindow");
-                    setting.text("settingValue", &self.duplicate_window_s.to_string());
-                });
-            });
-        });
     }
 }
 

@@ -5,13 +5,14 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, surcharge (the fee is one), currency, account, channel, save, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
+//! | `POST /v1/sales`, `Idempotency-Key: <reference>` | reference, amount, fee, surcharge (the fee is one), currency, account, channel, save, initiator, and card, bank or saved | 200 the sale, 402 the sale declined, held or to be corrected |
 //! | `GET /v1/sales?reference=<reference>` | | 200 `{"sales":[...]}`, empty when never processed |
 //! | `POST /v1/sales/<id>/void` | `{}` | 200 the sale, 409 once it has settled |
 //! | `POST /v1/sales/<id>/refund` | amount, currency | 200 the sale, 409 before it has settled |
 //!
 //! With `"save": true` an approved sale has a `token`, which is charged as `saved` (token, cvv); one
-//! that was deleted is declined with code `no_such_token` and retry `never`.
+//! that was deleted is declined with code `no_such_token` and retry `never`. With `initiator`
+//! (`once`, `recurring` or `instalment`) the merchant charges it, and nobody is on the phone.
 //!
 //! Void and refund have an `Idempotency-Key` too: what took effect is answered as it was.
 //!
@@ -30,7 +31,8 @@ use zeroize::Zeroizing;
 use super::body::encoded;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
-    Gateway, Lookup, Modification, Modified, Operation, Repeat, Request, Verdict,
+    Gateway, Initiator, Lookup, Modification, Modified, Operation, Repeat, Request, Series,
+    Verdict,
 };
 use crate::instrument::{HolderKind, Instrument, Method as Paid, Token};
 use crate::secret::Secret;
@@ -167,6 +169,12 @@ impl Gateway for Bogus {
             return Err(Cannot("this gateway keeps cards alone"));
         }
         let variable = sale.reference.len() + sale.account_id.len() + length;
+        let initiator = match sale.initiator {
+            Initiator::Customer => None,
+            Initiator::Merchant { series: Series::Once, .. } => Some("once"),
+            Initiator::Merchant { series: Series::Recurring, .. } => Some("recurring"),
+            Initiator::Merchant { series: Series::Instalment, .. } => Some("instalment"),
+        };
         let body = SaleBody {
             reference: sale.reference,
             amount: sale.total.minor,
@@ -176,6 +184,7 @@ impl Gateway for Bogus {
             account: sale.account_id,
             channel: "telephone",
             save: sale.save,
+            initiator,
             with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
@@ -288,6 +297,8 @@ struct SaleBody<'a> {
     channel: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     save: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initiator: Option<&'a str>,
     #[serde(flatten)]
     with: With<'a>,
 }
@@ -431,6 +442,7 @@ mod tests {
             instrument: Instrument::Card(card),
             account_id: "4471 \"B\"",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 use super::body::{self, Object, encoded};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
-    Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Found, Gateway, Lookup,
-    Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Found, Gateway, Initiator,
+    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{AccountKind, Debit, HolderKind, Instrument, Method, Token};
 use crate::money::Money;
@@ -263,7 +264,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
         }
         Instrument::Card(_) | Instrument::Token(_) => {
             how.flag("capture", charge.purpose == Purpose::Sale);
-            how.text("commerceIndicator", "moto");
+            how.text(
+                "commerceIndicator",
+                match charge.initiator {
+                    Initiator::Merchant { series: Series::Recurring, .. } => "recurring",
+                    Initiator::Merchant { series: Series::Instalment, .. } => "install",
+                    _ => "moto",
+                },
+            );
         }
     }
     if charge.save {
@@ -273,12 +281,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
             list.text("instrumentIdentifier");
         });
     }
-    // The caller is there and chose it: both times it is the customer who begins.
+    // A caller who is there and chose it begins; the network's id of the first payment is with the
+    // token.
     let kept = matches!(charge.instrument, Instrument::Token(_));
     if charge.save || kept {
         how.object("authorizationOptions", |options| {
             options.object("initiator", |initiator| {
-                initiator.text("type", "customer");
+                let customer = charge.initiator == Initiator::Customer;
+                initiator.text("type", if customer { "customer" } else { "merchant" });
                 let name = if kept { "storedCredentialUsed" } else { "credentialStoredOnFile" };
                 initiator.flag(name, true);
             });

@@ -80,8 +80,8 @@ pub mod cybersource; // CyberSource, Visa's own
 pub mod nacha; // no processor: files to the operator's own bank
 
 pub use request::{
-    Act, Cannot, Capabilities, Charge, Exchange, Lookup, Modification, Operation, Purpose, Repeat,
-    Request, Silence,
+    Act, Cannot, Capabilities, Charge, Exchange, Initiator, Lookup, Modification, Operation,
+    Purpose, Repeat, Request, Series, Silence,
 };
 pub use route::{Route, Routes};
 pub use search::Search;
@@ -231,6 +231,7 @@ mod conformance {
             instrument: Instrument::Card(card),
             account_id: "A\"1",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: NOW,
         }
     }

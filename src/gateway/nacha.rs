@@ -152,7 +152,7 @@ fn request(method: Method, reference: &str, body: Zeroizing<Vec<u8>>) -> Request
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Purpose;
+    use crate::gateway::{Initiator, Purpose};
     use crate::instrument::{AccountKind, Debit, HolderKind, Last4, Method as Paid};
     use crate::money::Money;
 
@@ -173,6 +173,7 @@ mod tests {
             instrument: Instrument::Bank(debit),
             account_id: "1001",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

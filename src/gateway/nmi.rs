@@ -16,7 +16,8 @@ use super::settings::{address, credential, secret};
 use super::simulator::form;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series,
+    Simulator, Verdict,
 };
 use crate::instrument::{AccountKind, HolderKind, Instrument, Method, Token};
 use crate::money::Money;
@@ -141,12 +142,9 @@ impl Gateway for Nmi {
             if charge.save {
                 form.field("customer_vault", "add_customer");
             }
-            // Who is on the phone begins it, the first time and later.
             let kept = matches!(charge.instrument, Instrument::Token(_));
             if charge.save || kept {
-                form.field("initiated_by", "customer");
-                let indicator = if kept { "used" } else { "stored" };
-                form.field("stored_credential_indicator", indicator);
+                stored(form, charge.initiator, kept);
             }
             form.field("dup_seconds", &self.dup_seconds.to_string());
         }))
@@ -237,6 +235,21 @@ impl Nmi {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let (head, ()) = request.body(()).expect("the address was checked at open").into_parts();
         Request { head, body: form.into_bytes(), shown: SHOWN }
+    }
+}
+
+/// Who begins it: the first time and on a call it is the customer.
+fn stored(form: &mut Form, initiator: Initiator<'_>, kept: bool) {
+    let merchant = matches!(initiator, Initiator::Merchant { .. });
+    form.field("initiated_by", if merchant { "merchant" } else { "customer" });
+    form.field("stored_credential_indicator", if kept { "used" } else { "stored" });
+    if let Initiator::Merchant { series, first } = initiator {
+        form.some("initial_transaction_id", Some(first).filter(|first| !first.is_empty()));
+        match series {
+            Series::Once => {}
+            Series::Recurring => drop(form.field("billing_method", "recurring")),
+            Series::Instalment => drop(form.field("billing_method", "installment")),
+        }
     }
 }
 

@@ -91,8 +91,31 @@ pub struct Charge<'a> {
     pub account_id: &'a str,
     /// Ask for a token that can be charged later: the card's holder has agreed to be kept.
     pub save: bool,
+    /// Who begins it: a card that is kept may be charged without its holder.
+    pub initiator: Initiator<'a>,
     /// When it is sent, Unix milliseconds: some dialects sign it.
     pub at_ms: i64,
+}
+
+/// Who begins a charge. Card networks want to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator<'a> {
+    /// The customer, on the phone.
+    Customer,
+    /// The merchant, with a card that its holder has had kept for this. `first`: the gateway's
+    /// reference for the payment it was kept with; empty if there is none.
+    Merchant { series: Series, first: &'a str },
+}
+
+/// What a charge by the merchant is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// One payment on a date that the customer named.
+    Once,
+    /// Payments without an end.
+    Recurring,
+    /// Payments of a plan.
+    Instalment,
 }
 
 impl Charge<'_> {

@@ -17,7 +17,8 @@ use super::body::{Form, encoded};
 use super::settings::{Environment, base_url, credential, secret, sensitive};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict, reply,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator,
+    Verdict, reply,
 };
 use crate::instrument::{Instrument, Method, Token};
 use crate::money::Money;
@@ -154,7 +155,11 @@ impl Gateway for Stripe {
         }
         form.field("payment_method_types[0]", "card");
         method(&mut form, &charge.instrument)?;
-        form.field("payment_method_options[card][moto]", "true");
+        match charge.initiator {
+            Initiator::Customer => form.field("payment_method_options[card][moto]", "true"),
+            // Nobody is there to confirm it.
+            Initiator::Merchant { .. } => form.field("off_session", "true"),
+        };
         if charge.save {
             form.field("setup_future_usage", "off_session");
         }

@@ -15,7 +15,8 @@ use super::reply::{self, Element};
 use super::settings::{Environment, base_url, credential, secret};
 use super::{
     Act, Approval, Cannot, Capabilities, Charge, Dialect, Exchange, Fixable, Found, Gateway,
-    Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Simulator, Verdict,
+    Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request, Series,
+    Simulator, Verdict,
 };
 use crate::instrument::{
     AccountKind, Brand, Card, Debit, Expiry, HolderKind, Instrument, Method, Token,
@@ -152,7 +153,14 @@ impl Gateway for WorldpayCnp {
             if let Some(surcharge) = charge.surcharge() {
                 all.text("surchargeAmount", &surcharge.minor.to_string());
             }
-            all.text("orderSource", "telephone");
+            all.text(
+                "orderSource",
+                match charge.initiator {
+                    Initiator::Merchant { series: Series::Recurring, .. } => "recurring",
+                    Initiator::Merchant { series: Series::Instalment, .. } => "installment",
+                    _ => "telephone",
+                },
+            );
             match &charge.instrument {
                 Instrument::Card(card) => card_elements(all, card),
                 Instrument::Bank(debit) => account_elements(all, debit),
@@ -167,8 +175,15 @@ impl Gateway for WorldpayCnp {
                     }
                 }),
             }
-            // Credentials on file: kept now, or used by their holder, who is on the phone.
+            // Credentials on file: kept now, used by their holder, who is on the phone, or by us. A
+            // series says so by its source.
             match charge.instrument {
+                Instrument::Token(_) if charge.initiator != Initiator::Customer => {
+                    if matches!(charge.initiator, Initiator::Merchant { series: Series::Once, .. })
+                    {
+                        all.text("processingType", "merchantInitiatedCOF");
+                    }
+                }
                 Instrument::Token(_) => all.text("processingType", "cardholderInitiatedCOF"),
                 _ if charge.save && !bank => all.text("processingType", "initialCOF"),
                 _ => {}

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::arrangement::{Arrangement, Arrangements, Wallet};
 use super::card::KEPT_ANEW;
 use super::change::may_change;
 use super::split::{Undone, may_charge_fee, may_give_back};
@@ -111,6 +112,7 @@ pub struct Journal {
     changes: Vec<(Change, Progress)>,
     /// Each with why it is charged no more, if so.
     cards: Vec<(SavedCard, Option<String>)>,
+    arrangements: Arrangements,
     fault: Option<Fault>,
 }
 
@@ -182,6 +184,25 @@ impl Journal {
             Entry::Undone { change, to } => self.progress(&change, to),
             Entry::Keep(card) => self.keep(*card),
             Entry::Drop { card, why, .. } => self.drop_card(&card, &why),
+            Entry::Arrange(arrangement) => self.arrange(*arrangement),
+            Entry::Cancel { arrangement, .. } => match self.arrangements.end(&arrangement) {
+                true => Recorded::Stored,
+                false => Recorded::Illegal,
+            },
+        }
+    }
+
+    /// Only with a card that is kept for the account.
+    fn arrange(&mut self, new: Arrangement) -> Recorded {
+        let kept = self.cards.iter().any(|(card, dropped)| {
+            dropped.is_none()
+                && (&card.id, &card.biller, &card.account_id)
+                    == (&new.card, &new.biller, &new.account_id)
+        });
+        match kept {
+            false => Recorded::Illegal,
+            true if self.arrangements.add(new) => Recorded::Stored,
+            true => Recorded::Conflict,
         }
     }
 
@@ -195,6 +216,7 @@ impl Journal {
         for (other, dropped) in &mut self.cards {
             if dropped.is_none() && card.replaces(other) {
                 *dropped = Some(KEPT_ANEW.into());
+                self.arrangements.without_card(&other.id, Some(&card.id));
             }
         }
         self.cards.push((card, None));
@@ -205,21 +227,23 @@ impl Journal {
         match self.cards.iter_mut().find(|(card, dropped)| card.id == id && dropped.is_none()) {
             Some((_, dropped)) => {
                 *dropped = Some(masked(why));
+                self.arrangements.without_card(id, None);
                 Recorded::Stored
             }
             None => Recorded::Illegal,
         }
     }
 
-    /// Cards that are kept for an account, newest first; `None` while the disk fails.
-    pub fn wallet(&self, biller: &str, account_id: &str) -> Option<Vec<SavedCard>> {
+    /// What is kept for an account; `None` while the disk fails.
+    pub fn wallet(&self, biller: &str, account_id: &str) -> Option<Wallet> {
         if self.fault.is_some_and(|fault| fault.writes_left == 0) {
             return None;
         }
         let kept = self.cards.iter().rev().filter(|(card, dropped)| {
             dropped.is_none() && card.biller == biller && card.account_id == account_id
         });
-        Some(kept.map(|(card, _)| card.clone()).collect())
+        let cards = kept.map(|(card, _)| card.clone()).collect();
+        Some(Wallet { cards, arrangements: self.arrangements.of(biller, account_id) })
     }
 
     fn consent(&mut self, intent: Intent) -> Recorded {

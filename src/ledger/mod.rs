@@ -9,10 +9,12 @@ pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod change; // voids, refunds and returns
 pub mod split; // a bill and its fee, in one charge or in two
 pub mod card; // cards that callers have kept for their next payments
+pub mod arrangement; // payments by kept cards that are arranged for later
 pub mod velocity; // how fast cards are tried
 pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
+pub use arrangement::{Arrangement, Instalment, Wallet};
 pub use card::{Consent, SavedCard};
 pub use change::{Change, Progress, Undo};
 pub use screen::{Earlier, Screened, Screening};
@@ -114,7 +116,7 @@ impl From<&Verdict> for State {
                 State::Held(why, Some(bare(approval)))
             }
             Verdict::Approved(approval) => State::Approved(bare(approval)),
-            Verdict::DeclinedHard => State::Declined("declined for good".into()),
+            Verdict::DeclinedHard => State::Declined(FOR_GOOD.into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
             Verdict::Held(why) => State::Held(why.clone(), None),
@@ -125,6 +127,9 @@ impl From<&Verdict> for State {
         }
     }
 }
+
+/// Why a payment was declined whose card will never be charged again.
+pub const FOR_GOOD: &str = "declined for good";
 
 impl Intent {
     /// What the card is charged, fee included; `None` if it does not fit.
@@ -159,13 +164,22 @@ pub enum Entry {
         who: String,
         why: String,
     },
+    /// What a caller arranged for later.
+    Arrange(Box<Arrangement>),
+    /// An arrangement of this id ends before its time: who says so (nobody: a caller), and why.
+    Cancel {
+        arrangement: String,
+        who: String,
+        why: String,
+    },
 }
 
 /// What the store did with an entry. Only `Stored` means durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     Stored,
-    /// The account has another payment whose outcome is open, or this id exists.
+    /// The account has another payment whose outcome is open, or an arrangement of this kind, or
+    /// this id exists.
     Conflict,
     /// The entry may not follow the intent's present state.
     Illegal,
@@ -191,7 +205,8 @@ mod tests {
 /// Intents and states for the tests of this crate.
 #[cfg(test)]
 pub(crate) mod sample {
-    use super::{Consent, Intent, Origin, SavedCard, Split, State};
+    use super::arrangement::{Agreement, Kind};
+    use super::{Arrangement, Consent, Instalment, Intent, Origin, SavedCard, Split, State};
     use crate::gateway::Approval;
     use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token, luhn_check_digit};
     use crate::money::Money;
@@ -244,6 +259,33 @@ pub(crate) mod sample {
                 call_id: format!("call-{n}"),
                 payment: format!("intent-{n}"),
             },
+            created_ms: 1_780_000_000_000 + n as i64,
+        }
+    }
+
+    /// One payment of account A1 by card `card-<card>` on a day of June 2026.
+    pub fn arrangement(n: u64, kind: Kind, card: u64) -> Arrangement {
+        let stem = (20_000_000 + n).to_string();
+        Arrangement {
+            id: format!("arrangement-{n}"),
+            number: format!("{stem}{}", luhn_check_digit(&stem)),
+            biller: "acme-water".into(),
+            account_id: "A1".into(),
+            card: format!("card-{card}"),
+            kind,
+            limit: Money::usd(5_200),
+            agreement: Agreement {
+                said: "later.charged_on later.agree".into(),
+                at_ms: 1_780_000_000_000,
+                call_id: format!("call-{n}"),
+            },
+            instalments: vec![Instalment {
+                position: 1,
+                due: jiff::civil::date(2026, 6, 5),
+                at_ms: 1_780_664_400_000,
+                amount: Money::usd(5_000),
+                fee: Money::usd(200),
+            }],
             created_ms: 1_780_000_000_000 + n as i64,
         }
     }

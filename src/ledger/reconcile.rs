@@ -130,7 +130,7 @@ impl Row {
             false => part,
         };
         let (status, (amount, fee)) = match change.act {
-            Undo::Void => (Status::Voided, (intent.amount, intent.fee)),
+            Undo::Void => (Status::Voided, whole),
             Undo::Refund => (Status::Refunded, part),
             Undo::Returned => (Status::Returned, whole),
             Undo::Represented => (Status::Represented, whole),

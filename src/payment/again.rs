@@ -19,6 +19,8 @@ pub(super) struct Told {
     payments: Vec<String>,
     /// Kept cards that were refused: they are not offered again on this call.
     pub(super) refused: Vec<String>,
+    /// Arrangements of theirs.
+    pub(super) standing: Vec<String>,
 }
 
 /// Whether to go on. `fingerprint` is of the card or account once it is known.

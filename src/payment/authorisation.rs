@@ -169,6 +169,7 @@ mod tests {
             issuer: None,
             authorisation: None,
             keep: None,
+            plan: None,
         };
         let (holder, holder_kind) = ("James Walker".to_string().into(), HolderKind::Personal);
         let debit = Debit { account, holder, holder_kind };

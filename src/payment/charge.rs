@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::again::{self, Against, Told};
 use super::authorisation::{Authorisation, Evidence};
+use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Line, Note, pair, saved};
+use super::{Desk, Line, Note, later, pair, phrases, saved};
 use crate::account::Account;
 use crate::gateway::{
-    Approval, Charge, Exchange, Fixable, Lookup, Purpose, Route, Search, Verdict,
+    Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::masked;
@@ -36,6 +37,8 @@ pub(super) struct Order {
     pub(super) authorisation: Option<Authorisation>,
     /// The card is to be kept, as its holder agreed.
     pub(super) keep: Option<Consent>,
+    /// It is the first payment of a plan.
+    pub(super) plan: Option<Plan>,
 }
 
 impl Order {
@@ -43,6 +46,15 @@ impl Order {
     pub(super) fn new(
         desk: &Desk,
         account: &Account,
+        amount: Money,
+        tender: &Tender,
+    ) -> Option<Order> {
+        Order::of(desk, &account.id, amount, tender)
+    }
+
+    pub(super) fn of(
+        desk: &Desk,
+        account_id: &str,
         amount: Money,
         tender: &Tender,
     ) -> Option<Order> {
@@ -56,7 +68,7 @@ impl Order {
         Some(Order {
             apart,
             surcharge,
-            account_id: account.id.clone(),
+            account_id: account_id.into(),
             amount,
             fee,
             total: amount.checked_add(fee)?,
@@ -66,7 +78,16 @@ impl Order {
             issuer: tender.issuer(desk),
             authorisation: None,
             keep: None,
+            plan: None,
         })
+    }
+
+    /// Only the first payment of the plan is made now.
+    pub(super) fn divided(&mut self, plan: Plan) -> Option<()> {
+        (self.amount, self.fee, self.surcharge) = (plan.first, plan.fee, plan.surcharge);
+        self.total = plan.first.checked_add(plan.fee)?;
+        self.plan = Some(plan);
+        Some(())
     }
 }
 
@@ -80,11 +101,9 @@ fn surcharge(desk: &Desk, amount: Money, tender: &Tender) -> Option<Money> {
 
 /// How a charge ended, as the caller is told.
 pub(super) enum Settled {
-    /// Whether the card is kept, if that was wanted.
     Approved {
         confirmation: String,
-        kept: Option<bool>,
-        fee: FeeEnd,
+        with: With,
     },
     DeclinedHard,
     DeclinedSoft,
@@ -108,10 +127,21 @@ pub(super) enum Settled {
     },
 }
 
+/// What was wanted together with a payment, and what came of it.
+#[derive(Clone, Default)]
+pub(super) struct With {
+    pub(super) fee: FeeEnd,
+    /// The id of the card, if it was to be kept and is.
+    pub(super) kept: Option<Option<String>>,
+    /// The number of the plan, if there was to be one and there is.
+    pub(super) plan: Option<Option<String>>,
+}
+
 /// What became of the fee of a payment that was approved.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum FeeEnd {
     /// In the same charge, or there was none.
+    #[default]
     Together,
     /// In a charge of its own.
     Apart,
@@ -159,7 +189,7 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = spent(line, tender, settled).await;
+    let settled = spent(line, desk, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
@@ -169,7 +199,7 @@ pub(super) async fn charge(
 
 /// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
 /// the gateway does not know may be known again once its keys or its merchant are the right ones.
-async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
+async fn spent(line: &mut Line, desk: &Desk, tender: &Tender, settled: Settled) -> Settled {
     let Tender::Saved(kept) = tender else { return settled };
     match settled {
         Settled::Fixable(Fixable::Number) => {
@@ -177,7 +207,11 @@ async fn spent(line: &mut Line, tender: &Tender, settled: Settled) -> Settled {
             line.note(Note::NotKnown { last4: kept.card.last4, gateway });
         }
         Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            let arranged = later::standing::with_card(line, desk, &kept.card).await;
             saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
+            if arranged {
+                line.tell(phrases(["later.stopped"])).await;
+            }
         }
         settled => return settled,
     }
@@ -262,12 +296,21 @@ async fn charge_at(
     let named = (id.as_str(), confirmation.as_str());
     let mut ran = run(line, route, (order, &leg, tender), named).await;
     let not_sent = ran.not_sent && ran.recorded;
-    if let (Settled::Approved { kept, .. }, Some(approval), Some(_)) =
-        (&mut ran.settled, ran.approval.clone(), &order.keep)
+    if let (Settled::Approved { with, .. }, Some(approval)) =
+        (&mut ran.settled, ran.approval.clone())
     {
-        let sale = sale(route, (order, &leg), tender, (&id, line.wall_ms()));
-        let token = token(line, route, &sale, approval).await;
-        *kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+        if order.keep.is_some() {
+            let sale = sale(route, (order, &leg), tender, (&id, line.wall_ms()));
+            let token = token(line, route, &sale, approval).await;
+            with.kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
+        }
+        if let Some(plan) = &order.plan {
+            let card = tender.kept().or(with.kept.as_ref().and_then(|kept| kept.as_deref()));
+            with.plan = Some(match card {
+                Some(card) => plan.begin(line, desk, &order.account_id, card).await,
+                None => None,
+            });
+        }
     }
     let settled = match fee {
         None => ran.settled,
@@ -395,6 +438,7 @@ fn sale<'a>(
         instrument: tender.instrument(),
         account_id: &order.account_id,
         save: order.keep.is_some() && route.takes.save && leg.split.bill().is_none(),
+        initiator: Initiator::Customer,
         at_ms,
     }
 }
@@ -476,9 +520,7 @@ async fn conclude(
     let state = State::from(&verdict);
     let settled = match verdict {
         Verdict::Approved(approval) if approval.partial.is_some() => Settled::Held { confirmation },
-        Verdict::Approved(_) => {
-            Settled::Approved { confirmation, kept: None, fee: FeeEnd::Together }
-        }
+        Verdict::Approved(_) => Settled::Approved { confirmation, with: With::default() },
         Verdict::DeclinedHard => Settled::DeclinedHard,
         Verdict::DeclinedSoft => Settled::DeclinedSoft,
         Verdict::Fixable(field) => Settled::Fixable(field),

@@ -15,7 +15,7 @@ use super::{Evidence, Note, Outcome, phrases};
 use crate::account::{Account, Query};
 use crate::dialogue::{Field, Grammar, Heard, Question};
 use crate::gateway::{self, Exchange};
-use crate::ledger::{Entry, Recorded, SavedCard, Screened, Screening};
+use crate::ledger::{Entry, Recorded, Screened, Screening, Wallet};
 use crate::prompt::Prompt;
 
 /// What the script wants next; each is answered by the [`Reply`] of the same name.
@@ -30,7 +30,7 @@ pub enum Request {
     Name(String),
     /// What the ledger knows against a payment.
     Screen(Screening),
-    /// Cards that are kept for an account.
+    /// What is kept for an account.
     Wallet {
         biller: String,
         account_id: String,
@@ -57,8 +57,8 @@ pub enum Reply {
     Name(bool),
     /// `None`: the ledger could not be read.
     Screen(Option<Screened>),
-    /// Newest first; `None`: the ledger could not be read.
-    Wallet(Option<Vec<SavedCard>>),
+    /// `None`: the ledger could not be read.
+    Wallet(Option<Wallet>),
     Record(Recorded),
     /// Whether it is durable.
     Keep(bool),
@@ -186,8 +186,8 @@ impl Line {
         found
     }
 
-    /// Cards that are kept for an account, newest first; `None`: the ledger could not be read.
-    pub async fn wallet(&mut self, biller: &str, account_id: &str) -> Option<Vec<SavedCard>> {
+    /// What is kept for an account; `None`: the ledger could not be read.
+    pub async fn wallet(&mut self, biller: &str, account_id: &str) -> Option<Wallet> {
         let (biller, account_id) = (biller.to_string(), account_id.to_string());
         let wallet = Request::Wallet { biller, account_id };
         let Reply::Wallet(found) = self.exchange(wallet).await else { mismatch() };

@@ -25,6 +25,7 @@ mod again;
 mod card;
 mod bank;
 mod saved; // cards that are kept for the next call
+mod later; // on a date, in instalments, by AutoPay
 mod tender; // a card, keyed or kept, or a bank account
 pub mod authorisation; // of a debit by phone
 mod consent; // the total, accepted by a key
@@ -39,12 +40,15 @@ pub use line::{Flow, Leave, Line, Reply, Request, Step};
 pub use pair::{WHO as VOIDED_BY, WHY as VOIDED_FOR};
 pub use partial::PartialSettings;
 pub use saved::TERMS as CARD_TERMS;
-pub use settings::{BankSettings, DuplicateMatch, FeeMode, SavedSettings, Settings, Zone};
+pub use settings::{
+    BankSettings, DuplicateMatch, FeeMode, LaterSettings, SavedSettings, Settings, Zone,
+};
 pub use surcharge::{Bins, SurchargeSettings};
 
 use again::Told;
 use amount::Choice;
 use charge::{Order, Settled};
+use later::When;
 use receipt::Next;
 use saved::{Way, Ways};
 use tender::{Draft, Tender};
@@ -80,6 +84,10 @@ pub enum Outcome {
     /// The gateway gave no definitive answer: the caller was told to wait for the result.
     Pending {
         confirmation: String,
+    },
+    /// A kept card will be charged later: the number of what was arranged.
+    Arranged {
+        number: String,
     },
     /// The caller said no to the total.
     Cancelled,
@@ -132,6 +140,15 @@ pub enum Note {
         last4: Last4,
         gateway: Arc<str>,
     },
+    /// A kept card is to be charged later: once, by AutoPay or a plan.
+    Arranged {
+        kind: &'static str,
+        number: String,
+    },
+    /// The caller has cancelled what was arranged.
+    Disarranged {
+        number: String,
+    },
     Charging {
         reference: String,
         gateway: Arc<str>,
@@ -174,6 +191,7 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
     let mut charges_left = desk.settings.declines_max;
     let mut told = Told::default();
     loop {
+        later::standing::tell(line, desk, &account, &mut told.standing).await?;
         line.note(Note::Step("amount"));
         let amount = match amount::choose(line, desk, &account).await {
             Ok(Choice::Amount(amount)) => amount,
@@ -247,11 +265,11 @@ async fn pay_by(
         }
         let before = consented == Some(this);
         match agreed(line, desk, (ways, &mut asked), (&tender, &mut order), before).await {
-            Ok(true) => consented = Some(this),
-            Ok(false) => {
+            // A plan is of what is to be paid, not of its first payment.
+            Ok(None) => consented = Some(this).filter(|_| order.plan.is_none()),
+            Ok(Some(outcome)) => {
                 drop(tender);
-                line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
-                return Ok(Some(Outcome::Cancelled));
+                return Ok(Some(outcome));
             }
             Err(Leave::Back) => {
                 draft = Draft::back(tender, &desk.settings);
@@ -267,6 +285,7 @@ async fn pay_by(
             }
             settled => settled,
         };
+        let offer = later::autopay::offer(desk, ways, (&order, &settled), tender.kept());
         draft = match (&settled, tender) {
             (Settled::Fixable(field), tender) => Draft::without(tender, *field),
             // Card data ends here, before anything is read back.
@@ -282,7 +301,7 @@ async fn pay_by(
         // Where there are only bank accounts, another one is another way.
         let other_way = choice || method == Method::Bank;
         let next = receipt::Retry { may: *charges_left > 0, other_way, method };
-        match receipt::tell(line, settled, next).await? {
+        match receipt::tell(line, desk, (settled, offer), next).await? {
             Next::End(outcome) => return Ok(Some(outcome)),
             Next::TryAgain => {}
             Next::OtherWay => return Ok(None),
@@ -291,19 +310,29 @@ async fn pay_by(
     Err(Leave::Failed)
 }
 
-/// Whether the card is to be kept, and then whether the total is accepted, unless it was `before`.
+/// Whether the card is to be kept, when is to be paid, and then whether the total is accepted,
+/// unless it was `before`. An outcome: nothing is charged on this call.
 async fn agreed(
     line: &mut Line,
     desk: &Desk,
     (ways, asked): (&Ways, &mut saved::Asked),
     (tender, order): (&Tender, &mut Order),
     before: bool,
-) -> Result<bool, Leave> {
+) -> Result<Option<Outcome>, Leave> {
     order.keep = saved::consent(line, desk, ways, asked, (tender, &*order)).await?;
     if before {
-        return Ok(true);
+        return Ok(None);
     }
-    consent::consent(line, desk, order, tender).await
+    match later::when(line, desk, ways, (tender, &*order)).await? {
+        When::Today => {}
+        When::Ended(outcome) => return Ok(Some(outcome)),
+        When::Plan(plan) => return order.divided(plan).map(|()| None).ok_or(Leave::Failed),
+    }
+    if consent::consent(line, desk, order, tender).await? {
+        return Ok(None);
+    }
+    line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
+    Ok(Some(Outcome::Cancelled))
 }
 
 /// The caller has paid before, and once is enough.

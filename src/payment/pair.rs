@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::charge::{self, FeeEnd, Leg, Order, Ran, Settled};
+use super::charge::{self, FeeEnd, Leg, Order, Ran, Settled, With};
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, consent};
 use crate::gateway::{Approval, Exchange, Modification, Operation, Purpose, Repeat, Route};
@@ -102,11 +102,14 @@ pub(super) async fn finish(
     ran: Ran,
 ) -> Settled {
     let failure = order.apart.unwrap_or(FeeFailure::Waive);
-    let Settled::Approved { confirmation, kept, .. } = ran.settled else {
+    let Settled::Approved { confirmation, with } = ran.settled else {
         charge::not_charged(line, &fee.id, "its bill was not charged while the caller paid").await;
         return ran.settled;
     };
-    let approved = |fee| Settled::Approved { confirmation: confirmation.clone(), kept, fee };
+    let approved = |fee| Settled::Approved {
+        confirmation: confirmation.clone(),
+        with: With { fee, ..with.clone() },
+    };
     let Some(approval) = ran.approval.filter(|_| ran.recorded) else {
         // The server finds the bill out, and then does what the biller wants.
         charge::not_charged(line, &fee.id, "the approval of its bill was not journalled").await;

@@ -1,7 +1,8 @@
 //! What the caller is told of the outcome, and what may follow.
 
-use super::charge::{FeeEnd, Settled};
-use super::{Leave, Line, Note, Outcome, phrases};
+use super::charge::{FeeEnd, Settled, With};
+use super::later::autopay::{self, Offer};
+use super::{Desk, Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::gateway::Fixable;
@@ -26,14 +27,20 @@ pub(super) struct Retry {
     pub(super) method: Method,
 }
 
-pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Result<Next, Leave> {
+/// With what is offered after an approved payment.
+pub(super) async fn tell(
+    line: &mut Line,
+    desk: &Desk,
+    (settled, offer): (Settled, Option<Offer>),
+    retry: Retry,
+) -> Result<Next, Leave> {
     line.note(Note::Step("receipt"));
     let bank = retry.method == Method::Bank;
     match settled {
-        Settled::Approved { confirmation, kept, fee } => {
+        Settled::Approved { confirmation, with } => {
             // A bank may return a debit days later: nobody is told that it was paid.
             let phrase = if bank { "result.submitted" } else { "result.approved" };
-            approved(line, phrase, &confirmation, (kept, fee)).await;
+            approved(line, desk, (phrase, &confirmation), (with, offer)).await;
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
@@ -84,32 +91,59 @@ pub(super) async fn tell(line: &mut Line, settled: Settled, retry: Retry) -> Res
     }
 }
 
-/// The confirmation number, as often as the caller wants to hear it.
+/// The confirmation number, what came with the payment, and what may follow it.
 async fn approved(
     line: &mut Line,
-    result: &'static str,
-    confirmation: &str,
-    (kept, fee): (Option<bool>, FeeEnd),
+    desk: &Desk,
+    (result, confirmation): (&'static str, &str),
+    (with, offer): (With, Option<Offer>),
 ) {
-    const REPEATS_MAX: usize = 5;
     let mut said = read_out(result, "result.confirmation", confirmation);
-    said.extend(match fee {
+    said.extend(match with.fee {
         FeeEnd::Together => None,
         FeeEnd::Apart => Some(Prompt::Phrase("result.fee_apart")),
         FeeEnd::Waived => Some(Prompt::Phrase("result.fee_waived")),
         FeeEnd::Open => Some(Prompt::Phrase("result.fee_open")),
     });
-    let told = kept.map(|kept| if kept { "saved.kept" } else { "saved.not_kept" });
-    said.extend(told.map(Prompt::Phrase));
+    let told = |of: &Option<Option<String>>, [yes, no]: [&'static str; 2]| {
+        of.as_ref().map(|of| Prompt::Phrase(if of.is_some() { yes } else { no }))
+    };
+    said.extend(told(&with.kept, ["saved.kept", "saved.not_kept"]));
+    said.extend(told(&with.plan, ["later.plan_number", "later.no_plan"]));
+    if let Some(number) = with.plan.flatten() {
+        said.push(Prompt::Groups { digits: number, slow: false });
+    }
     line.tell(said).await;
+    let gone = |leave: &Leave| matches!(leave, Leave::HandedOver | Leave::Hangup);
+    if let Some(offer) = offer
+        && autopay::ask(line, desk, offer).await.is_err_and(|leave| gone(&leave))
+    {
+        return;
+    }
+    repeated(line, "result.confirmation", confirmation).await;
+}
+
+/// What was arranged, and its number.
+pub(super) async fn numbered(
+    line: &mut Line,
+    result: &'static str,
+    name: &'static str,
+    number: &str,
+) {
+    line.tell(read_out(result, name, number)).await;
+    repeated(line, name, number).await;
+}
+
+/// The number, as often as the caller wants to hear it.
+async fn repeated(line: &mut Line, name: &'static str, number: &str) {
+    const REPEATS_MAX: usize = 5;
     let repeat = vec![Prompt::Phrase("result.repeat")];
     let field = Field::menu("repeat", repeat, Menu(vec![('9', ())])).once();
     for _ in 0..REPEATS_MAX {
         match line.ask(&field).await {
             Ok(()) => {
-                let digits = confirmation.to_string();
-                let slowly = Prompt::Groups { digits, slow: true };
-                line.tell(vec![Prompt::Phrase("result.confirmation"), slowly]).await;
+                let slowly = Prompt::Groups { digits: number.to_string(), slow: true };
+                line.tell(vec![Prompt::Phrase(name), slowly]).await;
             }
             Err(Leave::HandedOver | Leave::Hangup) => return,
             Err(Leave::Back | Leave::Agent | Leave::Failed) => break,
@@ -125,7 +159,7 @@ async fn reference(line: &mut Line, result: &'static str, confirmation: &str) {
     line.tell(again.to_vec()).await;
 }
 
-fn read_out(result: &'static str, number: &'static str, digits: &str) -> Vec<Prompt> {
+pub(super) fn read_out(result: &'static str, number: &'static str, digits: &str) -> Vec<Prompt> {
     let groups = Prompt::Groups { digits: digits.to_string(), slow: false };
     vec![Prompt::Phrase(result), Prompt::Phrase(number), groups]
 }

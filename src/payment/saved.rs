@@ -10,6 +10,7 @@ use crate::dialogue::grammar::{Menu, SecurityCode};
 use crate::dialogue::{Field, ReadBack, Voice};
 use crate::gateway::Route;
 use crate::instrument::{Cvv, Fingerprint, Means, Method};
+use crate::ledger::arrangement::Kind;
 use crate::ledger::{Consent, Entry, Recorded, SavedCard};
 use crate::prompt::Prompt;
 use crate::speech;
@@ -43,6 +44,8 @@ pub(super) struct Ways {
     /// A card may be keyed.
     card: bool,
     bank: bool,
+    /// What was arranged with kept cards before.
+    arranged: Vec<Kind>,
 }
 
 /// Cards kept for an account at a time: a menu of more is hard to follow.
@@ -53,11 +56,13 @@ impl Ways {
         let card = !desk.settings.cards.is_empty() && account.may.pay_by_card;
         let bank = bank::is_offered(desk, account);
         let Some(settings) = settings(desk).filter(|_| account.may.pay_by_card) else {
-            return Ways { cards: Vec::new(), card, bank };
+            return Ways { cards: Vec::new(), card, bank, arranged: Vec::new() };
         };
         // A ledger that cannot be read has no cards, and the caller keys one.
         let biller = &desk.settings.biller;
-        let mut cards = line.wallet(biller, &account.id).await.unwrap_or_default();
+        let wallet = line.wallet(biller, &account.id).await.unwrap_or_default();
+        let arranged = wallet.arrangements.iter().map(|one| one.kind).collect();
+        let mut cards = wallet.cards;
         let today = today(line.wall_ms());
         cards.retain(|card| {
             let able = desk.routes.by_id(&card.gateway).map(|route| route.gateway.capabilities());
@@ -66,11 +71,15 @@ impl Ways {
                 && !card.expiry.is_over(today)
         });
         cards.truncate(CARDS_MAX);
-        Ways { cards, card, bank }
+        Ways { cards, card, bank, arranged }
     }
 
     pub(super) fn is_choice(&self) -> bool {
         self.cards.len() + usize::from(self.card) + usize::from(self.bank) > 1
+    }
+
+    pub(super) fn has_arranged(&self, kind: Kind) -> bool {
+        self.arranged.contains(&kind)
     }
 
     /// Those that were refused on this call are not offered again.
@@ -139,7 +148,7 @@ fn named(card: &SavedCard) -> [Prompt; 4] {
 }
 
 /// Whether cards are kept for this caller: never for one who hides who they are.
-fn settings(desk: &Desk) -> Option<&SavedSettings> {
+pub(super) fn settings(desk: &Desk) -> Option<&SavedSettings> {
     let anonymous = desk.caller.number.is_none() || desk.caller.name_withheld;
     desk.settings.saved.as_ref().filter(|_| !anonymous)
 }
@@ -227,16 +236,16 @@ pub(super) async fn consent(
     Ok(answer)
 }
 
-/// Keeps a card whose charge was approved; whether it is kept.
+/// Keeps a card whose charge was approved; its id, if it is kept.
 pub(super) async fn keep(
     line: &mut Line,
     desk: &Desk,
     (route, payment): (&Route, &str),
     (order, tender): (&Order, &Tender),
     token: Option<crate::instrument::Token>,
-) -> bool {
-    let (Some(token), Some(consent)) = (token, order.keep.clone()) else { return false };
-    let (Tender::Card(card), Means::Card(brand)) = (tender, order.means) else { return false };
+) -> Option<String> {
+    let (Some(token), Some(consent)) = (token, order.keep.clone()) else { return None };
+    let (Tender::Card(card), Means::Card(brand)) = (tender, order.means) else { return None };
     let created_ms = line.wall_ms();
     let card = SavedCard {
         id: super::charge::reference(line, created_ms),
@@ -252,7 +261,9 @@ pub(super) async fn keep(
         consent: Consent { payment: payment.into(), ..consent },
         created_ms,
     };
-    line.record(Entry::Keep(Box::new(card))).await == Recorded::Stored
+    let id = card.id.clone();
+    let recorded = line.record(Entry::Keep(Box::new(card))).await;
+    (recorded == Recorded::Stored).then_some(id)
 }
 
 /// A kept card that will never be charged again.

@@ -16,8 +16,10 @@ use crate::ledger::velocity::Limits;
 use crate::money::{Currency, Money};
 
 mod bank; // paying from a bank account
+mod later; // paying later with a kept card
 
 pub use bank::{BankSettings, Phone, Zone};
+pub use later::{Every, LaterSettings, PlanSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -57,6 +59,8 @@ pub struct Settings {
     pub bank: Option<BankSettings>,
     /// Callers may have a card kept for their next payments. Unset: every card is keyed.
     pub saved: Option<SavedSettings>,
+    /// Callers may have a kept card charged later. Unset: on the call alone.
+    pub later: Option<LaterSettings>,
     /// Longest account number that callers key.
     pub account_len_max: usize,
     /// Charges tried in one call before the agent takes over.
@@ -124,6 +128,7 @@ impl Default for Settings {
             zip: true,
             bank: None,
             saved: None,
+            later: None,
             account_len_max: 20,
             declines_max: 3,
             authentications_max: 3,

@@ -70,6 +70,14 @@ impl Tender {
         }
     }
 
+    /// Id of the kept card.
+    pub(super) fn kept(&self) -> Option<&str> {
+        match self {
+            Tender::Saved(kept) => Some(&kept.card.id),
+            Tender::Card(_) | Tender::Bank(_) => None,
+        }
+    }
+
     /// A gateway's text without the number of the account, should it quote it: one is too short to
     /// be told from other numbers once nobody knows it any more, as cards can.
     pub(super) fn hide(&self, text: &str) -> String {

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::gateway::bogus::{Bogus, Fault, Settings};
     use crate::gateway::{
-        Charge as Asked, Dialect, Exchange, Found, Gateway, Lookup, Purpose, Verdict,
+        Charge as Asked, Dialect, Exchange, Found, Gateway, Initiator, Lookup, Purpose, Verdict,
     };
     use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
     use crate::money::Money;
@@ -267,6 +267,7 @@ mod tests {
             instrument: Instrument::Card(card),
             account_id: "A1",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: 0,
         }
     }

@@ -335,6 +335,8 @@ impl Task {
                 "the gateway does not know a kept card: are its keys of the same merchant as \
                  before? If it was deleted there, `ringtill cards delete` it here"
             ),
+            Note::Arranged { kind, number } => info!(call, kind, number, "arranged for later"),
+            Note::Disarranged { number } => info!(call, number, "cancelled by the caller"),
             Note::Charging { reference, gateway } => {
                 info!(call, reference, gateway = &**gateway, "charging");
             }

@@ -62,6 +62,9 @@ pub async fn delete(
         .await
         .map_err(|error| error.to_string())?;
     cards.retain(|card| ending.as_ref().is_none_or(|ending| card.last4 == *ending));
+    let biller = &config.payment.biller;
+    let arranged = store.list_arrangements(biller, Some(&account), false).await;
+    let arranged = arranged.map_err(|error| error.to_string())?;
     for card in &cards {
         let (who, why) = (who.clone(), why.clone());
         let entry = Entry::Drop { card: card.id.clone(), who, why };
@@ -76,6 +79,14 @@ pub async fn delete(
             "{} ending {} is charged no more; `{}` still has it: delete it there too",
             card.brand, card.last4, card.gateway
         ))?;
+    }
+    for one in arranged {
+        let now =
+            store.arrangement(biller, &one.number).await.map_err(|error| error.to_string())?;
+        if now.is_some_and(|now| now.state != "active") {
+            let (number, kind) = (one.number, one.kind.name());
+            written(writeln!(out, "{number} ({kind}) is stopped: nothing more is charged"))?;
+        }
     }
     store.close().await;
     if cards.is_empty() {

@@ -92,6 +92,10 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
             let ending = last4.as_str();
             (Who::Note, format!("{gateway} does not know the kept card ending {ending}"))
         }
+        Note::Arranged { kind, number } => {
+            (Who::Note, format!("arranged for later ({kind}): number {number}"))
+        }
+        Note::Disarranged { number } => (Who::Note, format!("{number} is cancelled")),
         Note::Again { confirmation, again } => {
             let again = if *again { "paid again" } else { "not paid again" };
             (Who::Note, format!("like payment {confirmation}: {again}"))

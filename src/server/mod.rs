@@ -29,6 +29,7 @@ pub mod dial; // the scripted caller on real sockets
 pub mod dtmf; // which keys a recording holds
 pub mod evidence; // authorisations of debits on disk
 pub mod explain; // which trunk takes a request, and why
+pub mod later; // what callers have arranged for later
 mod key_file; // keys of the operator's
 mod fees; // what the way fees are charged needs of gateways
 mod fingerprint; // the key of the ledger's fingerprints
@@ -64,7 +65,7 @@ pub struct Server {
     sip: sip::Sip,
     /// Ends when the SIP core has stopped.
     accepting: JoinHandle<()>,
-    tasks: [JoinHandle<()>; 6],
+    tasks: [JoinHandle<()>; 7],
     /// The simulated gateway, when the configuration asks for it.
     simulator: Option<bogus::BogusHost>,
 }
@@ -129,6 +130,7 @@ impl Server {
             tokio::spawn(debit_regularly(shared.clone())),
             tokio::spawn(admission::watch_media(shared.clone())),
             tokio::spawn(checkpoint_regularly(shared.clone())),
+            tokio::spawn(charge_later(shared.clone())),
         ];
         Ok(Server { shared, sip, accepting, tasks, simulator })
     }
@@ -354,6 +356,21 @@ async fn checkpoint_regularly(shared: Arc<Shared>) {
         tokio::time::sleep(INTERVAL).await;
         if let Err(error) = shared.store.checkpoint().await {
             warn!(%error, "the ledger's log is not brought into its file");
+        }
+    }
+}
+
+/// Charges what callers have arranged for later.
+async fn charge_later(shared: Arc<Shared>) {
+    let (store, directory) = (shared.store.clone(), shared.directory.clone());
+    match later::Scheduler::new(store, directory, &shared.config.payment) {
+        Some(scheduler) => scheduler.run(shared.gateways.clone()).await,
+        None => {
+            let left = shared.store.active_arrangements(&shared.config.payment.biller).await;
+            if let Ok(arrangements @ 1..) = left {
+                let fault = "configuration";
+                error!(fault, arrangements, "they are not charged: [payment.later] is not set");
+            }
         }
     }
 }

@@ -231,7 +231,7 @@ fn settled(found: Found, due: &Unresolved, now_ms: i64) -> Option<State> {
 mod tests {
     use super::*;
     use crate::gateway::bogus::{Bogus, Fault, Outcome, Settings, Simulator};
-    use crate::gateway::{Charge, Verdict};
+    use crate::gateway::{Charge, Initiator, Verdict};
     use crate::gateway::{Dialect, Gateway};
     use crate::instrument::{Card, Expiry, Instrument, Pan};
     use crate::ledger::sample;
@@ -289,6 +289,7 @@ mod tests {
                 instrument: Instrument::Card(&card),
                 account_id: &intent.account_id,
                 save: false,
+                initiator: Initiator::Customer,
                 at_ms: now_ms,
             };
             let gateway = &self.routes.all()[0].gateway;

@@ -18,6 +18,7 @@ use crate::ledger::velocity::Counted;
 use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
 
 pub mod ach; // debits on their way to the bank, and what it says of them
+pub mod arrangement; // what is to be charged later
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
 pub mod pair; // bills and their fees, charged apart
@@ -27,7 +28,7 @@ mod row; // intents and their steps as rows
 mod settle; // outcomes a person knows
 
 pub use list::Filter;
-use row::{add_step, columns, lookup_wait_ms, move_to, read, split_columns};
+use row::{insert_intent, lookup_wait_ms, move_to, read};
 pub use settle::Decision;
 
 /// The ledger on disk. Clones share its connections.
@@ -143,6 +144,10 @@ impl Store {
             Entry::Undone { change, to } => return self.record_undone(&change, &to, now_ms).await,
             Entry::Keep(card) => self.keep_card(&card, now_ms).await,
             Entry::Drop { card, who, why } => self.drop_card(&card, (&who, &why), now_ms).await,
+            Entry::Arrange(new) => self.arrange(&new, now_ms).await,
+            Entry::Cancel { arrangement, who, why } => {
+                self.cancel(&arrangement, (&who, &why), now_ms).await
+            }
         };
         result.unwrap_or_else(|error| Recorded::Failed(error.to_string()))
     }
@@ -154,43 +159,10 @@ impl Store {
         now_ms: i64,
     ) -> Result<Recorded, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        let (brand, account_kind) = columns(intent.means);
-        let (fee_of, apart, failure, kind, end) = split_columns(&intent.split);
-        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let inserted = sqlx::query(INSERT)
-            .bind(&intent.id)
-            .bind(&intent.confirmation)
-            .bind(&intent.biller)
-            .bind(&intent.account_id)
-            .bind(intent.amount.minor)
-            .bind(intent.fee.minor)
-            .bind(intent.amount.currency.code())
-            .bind(brand)
-            .bind(intent.last4.as_str())
-            .bind(&intent.gateway)
-            .bind(&intent.call_id)
-            .bind(intent.created_ms)
-            .bind(intent.means.method().name())
-            .bind(account_kind)
-            .bind(letters(intent.fingerprint))
-            .bind(letters(intent.origin.caller))
-            .bind(letters(intent.origin.issuer))
-            .bind(&intent.origin.trunk)
-            .bind(fee_of)
-            .bind(apart)
-            .bind(failure)
-            .bind(kind)
-            .bind(end)
-            .execute(&mut *tx)
-            .await;
-        match inserted {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                tx.rollback().await?;
-                return Ok(Recorded::Conflict);
-            }
-            other => other?,
-        };
-        add_step(&mut tx, &intent.id, &State::Consented, "", now_ms).await?;
+        if !insert_intent(&mut tx, intent, now_ms).await? {
+            tx.rollback().await?;
+            return Ok(Recorded::Conflict);
+        }
         if sending && !move_to(&mut tx, &intent.id, &State::Sending, now_ms).await? {
             tx.rollback().await?;
             return Ok(Recorded::Illegal);
@@ -450,14 +422,6 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
 const READERS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
 
-const INSERT: &str = "\
-insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
-    last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
-    unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
-    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end) \
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
-    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23)";
-
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
 select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
@@ -468,12 +432,13 @@ select * from intent where biller = $1 and account_id = $2 and ($6 = '' or finge
 order by created_ms desc, id desc limit 1";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
     (4, "cards", include_str!("../../migrations/0004_cards.sql")),
     (5, "ach", include_str!("../../migrations/0005_ach.sql")),
+    (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
     (7, "fees", include_str!("../../migrations/0007_fees.sql")),
 ];
 

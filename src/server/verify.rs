@@ -10,7 +10,7 @@ use super::http_client::HttpClient;
 use super::{clock, gateway};
 use crate::config::Config;
 use crate::gateway::{
-    Charge, Exchange, Found, Gateway, Lookup, Operation, Purpose, Route, Search, Verdict,
+    Charge, Exchange, Found, Gateway, Initiator, Lookup, Operation, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Card, Cvv, Expiry, Instrument, Method, Pan};
 use crate::ledger::journal::masked;
@@ -88,6 +88,7 @@ async fn test_one(
         instrument: Instrument::Card(&card),
         account_id: "test",
         save: false,
+        initiator: Initiator::Customer,
         at_ms: clock::wall_ms(),
     };
     let request = match gateway.charge(&charge) {

@@ -24,12 +24,14 @@ use ringtill::prompt::Prompt;
 use ringtill::secret::Keys;
 
 mod choices;
+mod later; // what is arranged for later
 mod pair; // fees that are charges of their own
 mod saved; // cards that are kept
 mod scenes;
 mod words;
 
 use choices::Choices;
+use later::{Arranging, standing};
 use pair::Pair;
 use saved::Keeping;
 use scenes::{
@@ -81,6 +83,9 @@ fn run(scene: &Scene, choices: &mut Choices) {
     for entry in scene.kept_at.iter().flat_map(|gateway| wallet(scene, gateway)) {
         assert_eq!(journal.record(entry), Recorded::Stored);
     }
+    if scene.standing {
+        assert_eq!(journal.record(standing(scene)), Recorded::Stored);
+    }
     let mut world = World {
         scene,
         choices,
@@ -106,6 +111,8 @@ fn run(scene: &Scene, choices: &mut Choices) {
         kept: Vec::new(),
         keyed_account: String::new(),
         keeping: Keeping::default(),
+        arranging: Arranging::default(),
+        asked: Vec::new(),
         pair: Pair::default(),
     };
     let desk = Desk {
@@ -195,6 +202,9 @@ struct World<'a> {
     /// The bank account as it was keyed first.
     keyed_account: String,
     keeping: Keeping,
+    arranging: Arranging,
+    /// Names of the questions that were asked.
+    asked: Vec<&'static str>,
     pair: Pair,
 }
 
@@ -237,6 +247,7 @@ impl World<'_> {
             Request::Wallet { account_id, .. } => Reply::Wallet(self.wallet(&account_id)),
             Request::Record(entry) => {
                 self.check_kept(&entry);
+                self.check_arranged(&entry);
                 Reply::Record(self.record(entry))
             }
             Request::Keep(evidence) => Reply::Keep(self.keep(*evidence)),
@@ -262,6 +273,7 @@ impl World<'_> {
             return Heard::Hangup;
         }
         self.asked_since_sale = true;
+        self.asked.push(question.name);
         let went_back = self.last_asked.take();
         assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
         let keyed: &[&str] = match question.name {
@@ -270,6 +282,12 @@ impl World<'_> {
             "choice" => &["1", "2", "3"],
             "amount" => &["2500"],
             "confirm" | "consent" | "again" => &["1", "2"],
+            "when" => self.when(),
+            "date" => &["1205"],
+            "instalments" => &["2"],
+            "date_confirm" | "later_agree" | "autopay" => &["1", "2"],
+            "standing" => &["2", "1"],
+            "standing_cancel" => &["1", "2"],
             "method" => &["2", "1"],
             "routing" => &["021000021"],
             "kind" => &["1", "2"],
@@ -301,6 +319,7 @@ impl World<'_> {
             self.again |= self.told_again && keyed.get(way) == Some(&"1");
         }
         self.keeping.answered(question.name, keyed.get(way).copied());
+        self.arranging(question, keyed.get(way).copied());
         match (question.name, keyed.get(way)) {
             ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
             ("authorisation", Some(&"1")) => self.sign(question),
@@ -542,7 +561,7 @@ impl World<'_> {
         let charges_max = gateways * usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
         let told_paid = said("result.approved") || said("result.submitted");
-        let handed_over = self.transferred && !told_paid;
+        let handed_over = self.transferred && !told_paid && !said("later.arranged");
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");
         let told_to_hold = said("agent.transfer") && !self.scene.agent;
         assert!(!told_to_hold && (self.scene.agent || !self.transferred), "nobody there: {path}");
@@ -565,6 +584,7 @@ impl World<'_> {
             assert!(!denied.contains(&true), "told that nothing was charged: {path}");
         }
         self.check_keeping(paid, &path);
+        self.check_arranging(outcome, &path);
         self.check_pair(paid, pending, &path);
         self.check_ledger(paid, pending, &path);
         self.check_number(outcome, &path);
@@ -574,10 +594,14 @@ impl World<'_> {
     fn check_number(&self, outcome: &Outcome, path: &str) {
         let told = match outcome {
             Outcome::Paid { confirmation } | Outcome::Pending { confirmation } => confirmation,
+            Outcome::Arranged { number } => {
+                let same = self.numbers_said.iter().all(|said| said == number);
+                return assert!(same && !self.numbers_said.is_empty(), "another number: {path}");
+            }
             _ => return assert!(self.numbers_said.is_empty(), "a number for nothing: {path}"),
         };
-        let same = self.numbers_said.iter().all(|said| said == told);
-        assert!(same && !self.numbers_said.is_empty(), "another number was said: {path}");
+        let same = self.numbers_said.iter().all(|said| said == told || self.is_arranged(said));
+        assert!(same && self.numbers_said.contains(told), "another number was said: {path}");
         let sent = self.noted.iter().rev().find_map(|note| match note {
             Note::Charging { reference, .. } if !self.is_fee(reference) => {
                 self.journal.intent(reference)

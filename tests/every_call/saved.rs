@@ -2,7 +2,7 @@
 //! they are kept and nowhere else.
 
 use ringtill::gateway::Exchange;
-use ringtill::ledger::{Entry, SavedCard};
+use ringtill::ledger::{Entry, Wallet};
 use ringtill::payment::CARD_TERMS;
 
 use super::World;
@@ -60,14 +60,17 @@ impl World<'_> {
         }
     }
 
-    pub fn wallet(&mut self, account: &str) -> Option<Vec<SavedCard>> {
+    pub fn wallet(&mut self, account: &str) -> Option<Wallet> {
         assert!(!self.scene.caller.name_withheld, "asked for somebody who hides");
         // From here on it may be another account's.
         self.keeping.agreed = None;
         match self.choices.pick(2) {
             0 => self.journal.wallet(&self.scene.settings.biller, account),
             // Nothing is lost by it: the caller keys a card.
-            _ => None,
+            _ => {
+                self.arranging.blind = true;
+                None
+            }
         }
     }
 
@@ -135,7 +138,8 @@ impl World<'_> {
         let said = |id| self.said.contains(&id);
         let kept = said("saved.kept");
         let biller = &self.scene.settings.biller;
-        let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id).unwrap_or_default();
+        let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id);
+        let wallet = wallet.unwrap_or_default().cards;
         let new = wallet.iter().any(|card| !["kept", "expired"].contains(&&*card.id));
         assert!(!kept || (paid && new), "told that a card is kept that is not: {path}");
         assert!(!new || kept || self.store_failed, "kept, and not told: {path}");

@@ -31,6 +31,8 @@ pub struct Scene {
     pub gateways: Gateways,
     /// The account has a card, kept by this gateway.
     pub kept_at: Option<&'static str>,
+    /// A payment is arranged with that card.
+    pub standing: bool,
 }
 
 /// What the biller has configured: the first takes everything, the second Visa and accounts.
@@ -86,6 +88,7 @@ pub fn scenes() -> Vec<Scene> {
         caller_placed: true,
         gateways: Gateways::One,
         kept_at: None,
+        standing: false,
     };
     let owing = account("1001", 32_172);
     let customer = Account { may: May { be_called: true, ..May::default() }, ..owing.clone() };
@@ -110,6 +113,14 @@ pub fn scenes() -> Vec<Scene> {
         kept_at: Some("first"),
         ..scene(name, &known, settings, vec![account("1001", 32_172)])
     };
+    let later = |text: &str| Settings {
+        later: Some(toml::from_str(&format!("time_zone = \"eastern\"\n{text}")).unwrap()),
+        fee: Fee::flat(Money::usd(200)),
+        ..saving.clone()
+    };
+    let dates = later("");
+    let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
+    let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
     let whole = toml::from_str("allow = \"none\"\nover = \"none\"").unwrap();
     let whole = Settings { partial: whole, declines_max: 1, ..brief.clone() };
@@ -197,6 +208,14 @@ pub fn scenes() -> Vec<Scene> {
             ..kept("a card is kept and was charged before", &same_saved)
         },
         scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
+        Scene { agent: false, ..kept("a kept card, on a later date", &dates) },
+        Scene { agent: false, ..kept("a kept card, in instalments", &plans) },
+        Scene { agent: false, ..kept("a kept card, then AutoPay", &autopay) },
+        Scene { agent: false, standing: true, ..kept("a payment is arranged already", &dates) },
+        Scene {
+            agent: false,
+            ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
+        },
         Scene {
             // The one card of these callers is a credit card, the other is not known.
             bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ringtill::gateway::simulator::{SECRET, Trigger};
 use ringtill::gateway::{
-    self, Act, Approval, Charge, Exchange, Found, Gateway, Lookup, Modification, Modified, Purpose,
-    Search, Simulator, Verdict,
+    self, Act, Approval, Charge, Exchange, Found, Gateway, Initiator, Lookup, Modification,
+    Modified, Purpose, Search, Simulator, Verdict,
 };
 use ringtill::instrument::{
     AccountKind, BankAccount, Card, Cvv, Debit, Expiry, HolderKind, Instrument, Last4, Method, Pan,
@@ -111,6 +111,7 @@ pub fn charge<'a>(purpose: Purpose, reference: &'a str, paid: &'a Paid) -> Charg
         instrument: paid.instrument(),
         account_id: "44-71 \"B\"",
         save: false,
+        initiator: Initiator::Customer,
         at_ms: NOW,
     }
 }

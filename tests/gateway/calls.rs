@@ -11,7 +11,7 @@ use ringtill::account::{Account, Caller, May};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::simulator::{Case, Fault, LATE_MS, Trigger};
 use ringtill::gateway::{
-    self, Charge, Exchange, Found, Lookup, Operation, Purpose, Routes, Verdict,
+    self, Charge, Exchange, Found, Initiator, Lookup, Operation, Purpose, Routes, Verdict,
 };
 use ringtill::instrument::{FingerprintKey, Instrument, Method, Saved};
 use ringtill::ledger::journal::Journal;
@@ -219,7 +219,7 @@ impl World<'_> {
 
     /// What is told of cards is so: one that is kept can be charged.
     fn check_wallet(&mut self) -> Result<(), String> {
-        let wallet = self.journal.wallet("biller", "1001").unwrap_or_default();
+        let wallet = self.journal.wallet("biller", "1001").unwrap_or_default().cards;
         let kept = self.said.contains(&"saved.kept");
         ensure(!kept || wallet.len() == 1, || format!("told of a kept card: {wallet:?}"))?;
         let Some(card) = wallet.into_iter().next() else { return Ok(()) };
@@ -235,6 +235,7 @@ impl World<'_> {
             instrument: Instrument::Token(&saved),
             account_id: "1001",
             save: false,
+            initiator: Initiator::Customer,
             at_ms: self.pair.now_ms,
         };
         match self.pair.charge(&charge) {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ringtill::gateway::simulator::SECRET;
 use ringtill::gateway::{
-    self, Act, Approval, Cannot, Charge, Gateway, Lookup, Modification, Purpose, Request,
+    self, Act, Approval, Cannot, Charge, Gateway, Initiator, Lookup, Modification, Purpose,
+    Request, Series,
 };
 use ringtill::instrument::{AccountKind, Brand, Cvv, HolderKind, Method, Saved, Token};
 use ringtill::money::{Currency, Money};
@@ -76,6 +77,15 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     ask("sale.token", charge(Purpose::Sale, REFERENCE, &tokens[0]));
     ask("sale.token_with_code", charge(Purpose::Sale, REFERENCE, &with_code));
     ask("sale.token_of_account", charge(Purpose::Sale, REFERENCE, &tokens[1]));
+    for (series, word) in [
+        (Series::Once, "once"),
+        (Series::Recurring, "recurring"),
+        (Series::Instalment, "instalment"),
+    ] {
+        let initiator = Initiator::Merchant { series, first: "60112345432" };
+        let later = Charge { initiator, ..charge(Purpose::Sale, REFERENCE, &tokens[0]) };
+        ask(&format!("sale.{word}"), later);
+    }
     let saved = visa();
     ask("sale.save", Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) });
     let approval = Approval { token: Token::parse("9002"), ..Approval::default() };

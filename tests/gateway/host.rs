@@ -166,7 +166,8 @@ async fn send(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> Option<()> {
 }
 
 fn error() -> Vec<u8> {
-    b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\nerror".to_vec()
+    b"HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\ncontent-length: 5\r\n\r\nerror"
+        .to_vec()
 }
 
 fn bytes(response: &http::Response<Vec<u8>>, body: &[u8]) -> Vec<u8> {
@@ -174,7 +175,7 @@ fn bytes(response: &http::Response<Vec<u8>>, body: &[u8]) -> Vec<u8> {
     for (name, value) in response.headers() {
         head += &format!("{name}: {}\r\n", value.to_str().unwrap());
     }
-    head += &format!("content-length: {}\r\n\r\n", body.len());
+    head += &format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 

@@ -63,7 +63,7 @@ fn a_kept_card_pays_the_balance_with_three_keys() {
     let before = Server::new(start(), library().clone(), 7).started_ms;
     let (server, first, reports) = call(fresh(before), KEEPS, 1);
     assert!(matches!(server.outcome, Some(Outcome::Paid { .. })), "{reports}");
-    let wallet = server.journal.wallet("biller", "1001").unwrap();
+    let wallet = server.journal.wallet("biller", "1001").unwrap().cards;
     let [card] = &wallet[..] else { panic!("{wallet:?}\n{reports}") };
     assert_eq!((card.last4.as_str(), &*card.gateway), ("1111", "bogus"));
 
@@ -96,7 +96,7 @@ fn a_kept_card_that_is_refused_for_good_is_offered_no_more() {
             hear-start consent.accept 60, key 1, hear result.approved 60, wait-end 90";
         let (server, _, reports) = call(server, script, 4);
         assert!(matches!(server.outcome, Some(Outcome::Paid { .. })), "{reports}");
-        assert_eq!(server.journal.wallet("biller", "1001").unwrap(), [], "{reports}");
+        assert_eq!(server.journal.wallet("biller", "1001").unwrap().cards, [], "{reports}");
         let (_, _, reports) = call(
             later(server, 30),
             "hear-start greet.hello, key 1, hear-start card.ask, hangup",

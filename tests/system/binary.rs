@@ -242,6 +242,13 @@ pub fn expiry() -> String {
     format!("11{:02}", later.year() % 100)
 }
 
+/// The day it will be by UTC in so many days.
+#[allow(clippy::disallowed_methods)]
+pub fn in_days(days: i64) -> jiff::civil::Date {
+    let today = jiff::Timestamp::try_from(std::time::SystemTime::now()).expect("a time");
+    today.to_zoned(jiff::tz::TimeZone::UTC).date() + days.days()
+}
+
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Instant {
     Instant::now()

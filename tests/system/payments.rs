@@ -11,7 +11,9 @@ use ringtill::gateway::bogus::{Fault, Outcome, Simulator};
 use ringtill::server::bogus::BogusHost;
 use tokio::runtime::Runtime;
 
-use crate::binary::{ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, now};
+use crate::binary::{
+    ACCOUNTS, Binary, RINGTILL, beside_others, config, deadline, expiry, in_days, now,
+};
 use crate::caller::{JAMES, Line};
 
 const KEY: &str = "sk_bogus_payments";
@@ -317,5 +319,71 @@ fn who_tries_cards_is_told_nothing_and_then_locked_out() {
     bench.binary.start_again();
     bench.call("hear result.not_charged, wait-end");
     assert_eq!(bench.host.sales().len(), 2);
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
+/// A kept card is charged on a later date, without a call, and what is arranged can be cancelled.
+#[test]
+fn a_payment_is_put_off_charged_and_cancelled() {
+    let _turn = beside_others();
+    let mut bench = Bench::with("", |settings| {
+        let later = "[payment.saved]\n[payment.later]\ntime_zone = \"eastern\"\n";
+        format!("{later}[gateway]\nname = \"bogus\"\n{settings}")
+    });
+    bench.call(&format!(
+        "hear-start card.ask, key 4111111111111111#, hear-start expiry.ask, key {},
+         hear-start saved.keep, key 1, hear-start saved.agree 60, key 1,
+         hear-start consent.accept 60, key 1, hear saved.kept 60, hangup",
+        expiry()
+    ));
+    let date = in_days(3);
+    let keys = format!("{:02}{:02}", date.month(), date.day());
+    let put_off = format!(
+        "hear-start again.ask 60, key 1, hear-start saved.pay_with, key 1,
+         hear-start later.today, key 2, hear-start later.ask_date, key {keys},
+         hear-start later.chosen, key 1, hear-start later.agree 60, key 1,
+         hear later.number 60, hangup"
+    );
+    bench.call(&put_off);
+    let listed = bench.run(&["later", "list", "1001"]).1;
+    assert!(listed.contains(&format!("    {date}  $323.72  waiting")), "{listed}");
+    let number = listed.split_whitespace().next().unwrap().to_string();
+    assert_eq!(bench.host.sales().len(), 1);
+
+    // The day has come.
+    let runtime = Runtime::new().unwrap();
+    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ledger.db").display());
+    let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
+    runtime.block_on(async {
+        sqlx::any::install_default_drivers();
+        let ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await;
+        let mut ledger = ledger.unwrap();
+        sqlx::query("pragma busy_timeout = 5000").execute(&mut ledger).await.unwrap();
+        sqlx::query(due).execute(&mut ledger).await.unwrap();
+    });
+    bench.binary.wait_for("arranged payments");
+    let listed = bench.run(&["later", "list", "--all"]).1;
+    assert!(listed.contains("done") && listed.contains("paid  confirmation"), "{listed}");
+    assert_eq!(bench.host.sales().len(), 2);
+    assert_eq!(bench.host.sales()[1].total.minor, 32_372);
+    let paid = bench.confirmations().remove(0);
+    assert!(bench.wait_for(&paid, "posted").contains(&format!("later-{number}")), "{listed}");
+
+    // Another one is cancelled by the biller; a third ends with its card.
+    bench.call(&put_off);
+    let listed = bench.run(&["later", "list"]).1;
+    let number = listed.split_whitespace().next().unwrap();
+    let cancel = ["later", "cancel", number, "--why", "asked for", "--by", "ann"];
+    let (code, text) = bench.run(&cancel);
+    assert!(code == Some(0) && text.contains("nothing more is charged"), "{code:?} {text}");
+    let (code, text) = bench.run(&cancel);
+    assert!(code == Some(1) && text.contains("is cancelled already"), "{code:?} {text}");
+    assert_eq!(bench.run(&["later", "list"]).1, "");
+    bench.call(&put_off);
+    let (_, text) = bench.run(&["cards", "delete", "1001", "--why", "lost", "--by", "ann"]);
+    assert!(text.contains("(once) is stopped"), "{text}");
+    let listed = bench.run(&["later", "list", "--all"]).1;
+    assert!(listed.contains("cancelled by ann: asked for"), "{listed}");
+    assert!(listed.contains("stopped: its card was deleted"), "{listed}");
     assert_eq!(bench.binary.stop(), Some(0));
 }

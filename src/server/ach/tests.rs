@@ -11,7 +11,7 @@ use super::*;
 use crate::ach::Returned;
 use crate::ach::returned::tests::{Back, file as back_file};
 use crate::ach::settings::EXAMPLE;
-use crate::gateway::{Charge, Gateway, Purpose as For, Verdict};
+use crate::gateway::{Charge, Gateway, Initiator, Purpose as For, Verdict};
 use crate::instrument::{
     AccountKind, BankAccount, Debit, HolderKind, Instrument, Means, RoutingNumber,
 };
@@ -101,6 +101,7 @@ impl Bench {
             instrument: Instrument::Bank(&debit),
             account_id: &intent.account_id,
             save: false,
+            initiator: Initiator::Customer,
             at_ms: NOW,
         };
         let request = nacha::Nacha.charge(&charge).unwrap();

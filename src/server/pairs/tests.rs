@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::super::resolver;
 use super::*;
-use crate::account::{Account, Caller};
+use crate::account::{Account, Caller, May};
 use crate::dialogue::{Heard, Question};
 use crate::gateway::bogus::{Bogus, Outcome as Judged, Settings as BogusSettings, Simulator};
 use crate::gateway::simulator::Fault;
 use crate::gateway::{Dialect, Exchange};
 use crate::instrument::FingerprintKey;
+use crate::ledger::arrangement::Wallet;
 use crate::ledger::{Entry, FeeFailure, Pairing, Recorded, State};
 use crate::money::Money;
 use crate::payment::{
@@ -153,7 +154,7 @@ impl Bench {
             Wanted::Lookup(_) => Reply::Lookup(vec![account()]),
             Wanted::Name(_) => Reply::Name(true),
             Wanted::Screen(screening) => Reply::Screen(self.store.screen(&screening).await.ok()),
-            Wanted::Wallet { .. } => Reply::Wallet(Some(Vec::new())),
+            Wanted::Wallet { .. } => Reply::Wallet(Some(Wallet::default())),
             Wanted::Record(entry) => Reply::Record(self.record(entry).await?),
             Wanted::Keep(_) => panic!("nothing is debited"),
             Wanted::Send { gateway, request, .. } => {
@@ -279,7 +280,7 @@ fn account() -> Account {
         min_payment: None,
         max_payment: None,
         due_date: None,
-        may: crate::account::May::default(),
+        may: May::default(),
     }
 }
 

@@ -3,11 +3,11 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row as _, Transaction};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, arrangement};
 use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Token};
-use crate::ledger::Recorded;
 use crate::ledger::card::{Consent, KEPT_ANEW, SavedCard};
 use crate::ledger::journal::masked;
+use crate::ledger::{Recorded, Wallet};
 
 /// A card as people look at it: never its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,21 +27,25 @@ pub struct Listed {
 const CARDS_MAX: i64 = 1_000;
 
 impl Store {
-    /// Cards that are kept for an account, newest first.
-    pub async fn wallet(
-        &self,
-        biller: &str,
-        account_id: &str,
-    ) -> Result<Vec<SavedCard>, StoreError> {
+    /// What is kept for an account.
+    pub async fn wallet(&self, biller: &str, account_id: &str) -> Result<Wallet, StoreError> {
         let query = "select * from card where biller = $1 and account_id = $2 and dropped_ms = 0 \
                      order by created_ms desc, id desc limit 10";
         let rows = sqlx::query(query).bind(biller).bind(account_id).fetch_all(&self.reader).await?;
-        let mut wallet = Vec::new();
+        let mut cards = Vec::new();
         for row in &rows {
             let consent = self.consent_of(row).await?;
-            wallet.push(read(row, consent)?);
+            cards.push(read(row, consent)?);
         }
-        Ok(wallet)
+        Ok(Wallet { cards, arrangements: self.arrangements(biller, account_id).await? })
+    }
+
+    /// The card of this id, if it may be charged.
+    pub async fn card(&self, id: &str) -> Result<Option<SavedCard>, StoreError> {
+        let query = sqlx::query("select * from card where id = $1 and dropped_ms = 0").bind(id);
+        let Some(row) = query.fetch_optional(&self.reader).await? else { return Ok(None) };
+        let consent = self.consent_of(&row).await?;
+        read(&row, consent).map(Some)
     }
 
     async fn consent_of(&self, row: &AnyRow) -> Result<Consent, StoreError> {
@@ -89,11 +93,10 @@ impl Store {
             .bind(card.fingerprint.to_string())
             .fetch_optional(&mut *tx)
             .await?;
-        if let Some(row) = same {
-            let id: String = row.try_get("id")?;
-            if id != card.id {
-                dropped(&mut tx, &id, ("", KEPT_ANEW), now_ms).await?;
-            }
+        let same: Option<String> = same.map(|row| row.try_get("id")).transpose()?;
+        let same = same.filter(|id| *id != card.id);
+        if let Some(id) = &same {
+            dropped(&mut tx, id, ("", KEPT_ANEW), now_ms).await?;
         }
         let inserted = sqlx::query(INSERT)
             .bind(&card.id)
@@ -128,6 +131,9 @@ impl Store {
             .bind(payment)
             .execute(&mut *tx)
             .await?;
+        if let Some(id) = &same {
+            arrangement::change_card(&mut tx, [id, &card.id]).await?;
+        }
         tx.commit().await?;
         Ok(Recorded::Stored)
     }
@@ -143,6 +149,7 @@ impl Store {
             tx.rollback().await?;
             return Ok(Recorded::Illegal);
         }
+        arrangement::without_card(&mut tx, card, now_ms).await?;
         tx.commit().await?;
         Ok(Recorded::Stored)
     }
@@ -275,8 +282,8 @@ mod tests {
             assert_eq!(Some(wallet), journal.wallet("acme-water", "A1"), "{entry:?}");
         }
         assert_eq!(told, [true, true, false, false, true, false, true, false, true]);
-        assert_eq!(store.wallet("acme-water", "A2").await.unwrap(), []);
-        assert_eq!(store.wallet("other", "A1").await.unwrap(), []);
+        assert_eq!(store.wallet("acme-water", "A2").await.unwrap(), Wallet::default());
+        assert_eq!(store.wallet("other", "A1").await.unwrap(), Wallet::default());
         let listed = store.cards("acme-water", Some("A1")).await.unwrap();
         let ids: Vec<&str> = listed.iter().map(|card| &*card.id).collect();
         assert_eq!(ids, ["card-4", "card-3"]);
@@ -317,6 +324,6 @@ mod tests {
         store.close().await;
         let store = super::super::tests::store(&directory).await;
         let wallet = store.wallet("acme-water", "A1").await.unwrap();
-        assert_eq!(wallet, [sample::card(2, "a")], "after a restart");
+        assert_eq!(wallet.cards, [sample::card(2, "a")], "after a restart");
     }
 }

@@ -10,6 +10,57 @@ use crate::ledger::journal::predecessors;
 use crate::ledger::{FeeFailure, Intent, Origin, Split, State};
 use crate::money::{Currency, Money};
 
+/// Writes down a new intent; false if its id or number is taken, or one like it is open.
+pub(super) async fn insert_intent(
+    tx: &mut Transaction<'_, Any>,
+    intent: &Intent,
+    now_ms: i64,
+) -> Result<bool, sqlx::Error> {
+    let (brand, account_kind) = columns(intent.means);
+    let (fee_of, apart, failure, kind, end) = split_columns(&intent.split);
+    let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
+    let inserted = sqlx::query(INSERT)
+        .bind(&intent.id)
+        .bind(&intent.confirmation)
+        .bind(&intent.biller)
+        .bind(&intent.account_id)
+        .bind(intent.amount.minor)
+        .bind(intent.fee.minor)
+        .bind(intent.amount.currency.code())
+        .bind(brand)
+        .bind(intent.last4.as_str())
+        .bind(&intent.gateway)
+        .bind(&intent.call_id)
+        .bind(intent.created_ms)
+        .bind(intent.means.method().name())
+        .bind(account_kind)
+        .bind(letters(intent.fingerprint))
+        .bind(letters(intent.origin.caller))
+        .bind(letters(intent.origin.issuer))
+        .bind(&intent.origin.trunk)
+        .bind(fee_of)
+        .bind(apart)
+        .bind(failure)
+        .bind(kind)
+        .bind(end)
+        .execute(&mut **tx)
+        .await;
+    match inserted {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(false),
+        other => other?,
+    };
+    add_step(tx, &intent.id, &State::Consented, "", now_ms).await?;
+    Ok(true)
+}
+
+const INSERT: &str = "\
+insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
+    last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
+    unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
+    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end) \
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
+    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23)";
+
 /// Moves an intent if it is in a state that `to` may follow; false if not.
 pub(super) async fn move_to(
     tx: &mut Transaction<'_, Any>,
@@ -209,7 +260,7 @@ fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
 }
 
 /// `brand` and `account_kind` as they are kept.
-pub(super) fn columns(means: Means) -> (&'static str, &'static str) {
+fn columns(means: Means) -> (&'static str, &'static str) {
     match means {
         Means::Card(brand) => (brand.name(), ""),
         Means::Bank(kind) => ("", AccountKind::name(kind)),

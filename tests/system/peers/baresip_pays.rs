@@ -118,7 +118,7 @@ fn refused_without_srtp(ringtill: &Binary, mut phone: Baresip) {
 fn trunks(certificates: &TempDir, agent: u16) -> String {
     let folder = certificates.path().display();
     format!(
-        "transports = [\"udp\"]\n\n[agent]\nuri = \"sip:agent@127.0.0.1:{agent}\"\n\n\
+        "transports = [\"udp\"]\ncodecs = [\"pcmu\", \"opus\", \"g722\"]\n\n[agent]\nuri = \"sip:agent@127.0.0.1:{agent}\"\n\n\
          [sip.tls]\ncertificate_file = \"{folder}/us.pem\"\nkey_file = \"{folder}/us.key\"\n\n\
          [[trunk]]\nname = \"secure\"\nsources = [\"127.0.0.1/32\", \"{SECURE}/32\"]\n\
          trust_caller_id = true\nsrtp = \"optional\"\nsensitive_media = \"srtp\"\n"

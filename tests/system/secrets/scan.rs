@@ -24,7 +24,7 @@ pub fn findings(place: &str, bytes: &[u8], cards: &[Card]) -> Vec<String> {
             found.push(format!("{place}: security code {nth} {form}"));
         }
     }
-    for form in cards_of_any_number(&all.tokens, bytes) {
+    for form in cards_of_any_number(bytes) {
         found.push(format!("{place}: {form}"));
     }
     found
@@ -217,8 +217,27 @@ fn security_code(bytes: &[u8], tokens: &[Token<'_>], card: &Card) -> Vec<&'stati
     forms
 }
 
+/// Without UUIDs: the digits that one ends with, and what follows it in a record of the ledger,
+/// would be taken for one number. No part of a UUID has room for a card.
+fn without_references(bytes: &[u8]) -> Vec<u8> {
+    const LEN: usize = 36;
+    let mut without = bytes.to_vec();
+    for (start, window) in bytes.windows(LEN).enumerate() {
+        let is_reference = window.iter().enumerate().all(|(nth, byte)| match nth {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+        if is_reference {
+            without[start..start + LEN].fill(b'x');
+        }
+    }
+    without
+}
+
 /// Anything that could be a card number, known to us or not.
-fn cards_of_any_number(tokens: &[Token<'_>], bytes: &[u8]) -> Vec<String> {
+fn cards_of_any_number(bytes: &[u8]) -> Vec<String> {
+    let bytes = &without_references(bytes)[..];
+    let tokens = &tokens(bytes)[..];
     let mut found = Vec::new();
     let mut judge = |digits: &[u8], at: usize| {
         if starts_like_a_card(digits) && luhn(digits) {
@@ -377,6 +396,13 @@ mod tests {
         ] {
             assert_eq!(found(kept.as_bytes()), Vec::<String>::new(), "{kept}");
         }
+    }
+
+    #[test]
+    fn digits_that_a_reference_ends_with_are_no_part_of_the_next_number() {
+        let after = |reference: &str| found(format!("{reference}111111111testco").as_bytes());
+        assert_eq!(after("0197284f-2c00-7a41-8d53-6f0f24111111"), [""; 0]);
+        assert_eq!(after("0197284f-2c00-7a41-8d53-6f0f2x4111111").len(), 1);
     }
 
     #[test]

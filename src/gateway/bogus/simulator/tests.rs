@@ -3,7 +3,7 @@
 use super::super::charge::TRIGGER_CARDS;
 use super::*;
 use crate::gateway::bogus::{Bogus, Settings};
-use crate::gateway::{Act, Charge as Asked, Dialect, Fixable, Found, Gateway, Lookup};
+use crate::gateway::{Act, Charge as Asked, Dialect, Fixable, Found, Gateway, Initiator, Lookup};
 use crate::gateway::{Modification, Modified, Purpose, Verdict};
 use crate::instrument::{Card, Cvv, Expiry, Instrument, Last4, Method as Paid};
 
@@ -37,6 +37,7 @@ fn asked<'a>(reference: &'a str, card: &'a Card, total: i64) -> Asked<'a> {
         instrument: Instrument::Card(card),
         account_id: "A1",
         save: false,
+        initiator: Initiator::Customer,
         at_ms: NOW,
     }
 }
