@@ -196,6 +196,7 @@ async fn pay(library: Library, server: SocketAddr, keying: mpsc::Sender<()>) -> 
         srtp: SrtpPolicy::Off,
         local: None,
         call_max: Duration::from_secs(120),
+        person: None,
     };
     let mut report = |_: Duration, report: &Report| {
         if let Report::Keys { .. } = report {

@@ -22,6 +22,9 @@ mod cards;
 mod later;
 #[path = "main/payments.rs"]
 mod payments;
+#[cfg(feature = "headset")]
+#[path = "main/talk.rs"]
+mod talk;
 
 use ach::AchCommand;
 use cards::CardsCommand;
@@ -70,6 +73,12 @@ enum Command {
     /// Hears it as on a call. What is said is printed: give it nothing a caller said.
     /// Exit code 1: a file could not be read; the others are told.
     Listen(ListenArguments),
+    /// Calls in person, or answers the recognizer, with this machine's microphone and loudspeaker
+    ///
+    /// Wear a headset: what the loudspeaker says is heard by the microphone. Keys are typed, and
+    /// pressed when the line is ended. Interrupt it to hang up.
+    #[cfg(feature = "headset")]
+    Talk(talk::Arguments),
     /// The voice: check recordings, export the script for a voice talent, render with a command
     Prompts {
         #[command(flatten)]
@@ -336,6 +345,7 @@ async fn call(arguments: DialArguments) -> ExitCode {
         prompts: ringtill::prompt::Settings::default(),
         local: arguments.local,
         call_max: std::time::Duration::from_secs(arguments.seconds_max),
+        person: None,
     };
     dial::dial(options, &mut std::io::stdout()).await
 }
@@ -357,6 +367,8 @@ fn main() -> ExitCode {
             Command::Dial(arguments) => call(arguments).await,
             Command::Dtmf(arguments) => keys(&arguments),
             Command::Listen(arguments) => said(&arguments),
+            #[cfg(feature = "headset")]
+            Command::Talk(arguments) => Box::pin(talk::run(arguments)).await,
             Command::Prompts { file, command } => voice(&file.config, command).await,
             Command::Gateway { command: GatewayCommand::Test { file, id } } => {
                 Box::pin(verify(&file.config, id.as_deref())).await

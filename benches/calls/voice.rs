@@ -54,6 +54,7 @@ pub fn speaking(runtime: &Runtime) {
                     srtp: SrtpPolicy::Off,
                     local: None,
                     call_max: Duration::from_secs(150),
+                    person: None,
                 };
                 let wait = APART * nth as u32;
                 runtime.spawn(async move {

@@ -416,15 +416,6 @@ impl<'t> Reader<'t> {
                 "add [payment.saved], or leave [payment.later] out",
             );
         }
-        let apart = payment.fee_mode == crate::payment::FeeMode::TwoMid && payment.has_fees();
-        if payment.later.is_some() && (apart || payment.surcharge.is_some()) {
-            self.note(
-                "payment",
-                "later",
-                "nobody is there to hear of a second charge, or of a surcharge",
-                "leave [payment.later] out, or fee_mode = \"two_mid\" and [payment.surcharge]",
-            );
-        }
         if payment.cards.is_empty() && payment.bank.is_none() {
             self.note(
                 "payment",

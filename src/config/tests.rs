@@ -107,11 +107,6 @@ fn what_no_single_key_can_say_is_checked_too() {
         ("[payment]\ndeclines_max = 0\n", "1 to 10"),
         ("[payment.later]\ntime_zone = \"eastern\"\n", "add [payment.saved]"),
         ("[payment.saved]\n[payment.later]\n", "write time_zone = \"eastern\""),
-        (
-            "[payment.saved]\n[payment.later]\ntime_zone = \"eastern\"\n\
-             [payment.surcharge]\npercent = \"3\"\nbins = \"bins.csv\"\n",
-            "to hear of a second charge, or of a surcharge",
-        ),
         ("[payment]\naccount_len_max = 0\n", "1 to 32"),
         ("[payment]\nmin_payment = \"0\"\nmax_payment = \"0\"\n", "nothing could be paid"),
         ("[posting]\ninterval_s = 0\n", "1 to 86400"),

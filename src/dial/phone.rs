@@ -2,7 +2,6 @@
 //! the bytes, like everything else: it runs over sockets and on a virtual clock alike.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +11,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::listen::{Heard, Index, Listener, SoundId};
+pub use super::report::Report;
 use super::run::{Action, Failure, Run};
 use super::script::{Keying, Script, masked};
+use crate::media::frame::SAMPLES;
 use crate::media::stream::PACKET_MAX;
-use crate::media::{self, Clip, Digit, Method, Stream};
+use crate::media::{self, Clip, Digit, Method, Stream, codec};
+use crate::prompt::clip::encode;
 use crate::secret::Keys;
 use crate::sip::agent::{self, Agent, Cause, Command, Event, Input, Leg, Placement};
 use crate::sip::offer::{self, Law, Local, Negotiated, Silence, SrtpPolicy, SrtpSeed};
@@ -28,6 +30,10 @@ const LATE_MAX: Duration = Duration::from_millis(200);
 /// How long to wait for the answer to our BYE.
 const GOODBYE: Duration = Duration::from_secs(2);
 const OUTPUTS_MAX: usize = 1_024;
+/// What is said live, a frame at a time.
+const LIVE: media::PlayId = media::PlayId(1);
+/// Frames of live speech that may wait: older ones would only make it later.
+const VOICE_MAX: usize = 5;
 
 /// One call to be placed.
 pub struct Setup {
@@ -58,66 +64,17 @@ pub struct Setup {
 
 #[derive(Debug)]
 pub enum Output {
-    Sip { destination: SocketAddr, bytes: Bytes },
-    Rtp { destination: SocketAddr, bytes: Bytes },
+    Sip {
+        destination: SocketAddr,
+        bytes: Bytes,
+    },
+    Rtp {
+        destination: SocketAddr,
+        bytes: Bytes,
+    },
     Report(Report),
-}
-
-/// What a person following the call wants to know. Shows no key that may not be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    Ringing {
-        status: u16,
-    },
-    Answered {
-        codec: offer::Codec,
-        events: bool,
-        secured: bool,
-    },
-    /// Prompts of ours, in their words. `cut` when they did not come to their end.
-    Heard {
-        words: String,
-        cut: bool,
-    },
-    /// Something else was said, for this long.
-    Speech {
-        ms: u64,
-    },
-    /// Keys on their way, as far as they may be shown.
-    Keys {
-        shown: String,
-        method: Method,
-    },
-    /// We say what is called so.
-    Says {
-        name: String,
-    },
-    HungUp,
-    TheyHungUp,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Report::Ringing { status } => write!(f, "ringing ({status})"),
-            Report::Answered { codec, events, secured } => {
-                let codec = codec.encoding();
-                let events = if *events { " and telephone-event" } else { "" };
-                let secured = if *secured { ", encrypted" } else { "" };
-                write!(f, "answered, {codec}{events}{secured}")
-            }
-            Report::Heard { words, cut: false } => write!(f, "heard \"{words}\""),
-            Report::Heard { words, cut: true } => write!(f, "heard \"{words} ...\""),
-            Report::Speech { ms } => {
-                write!(f, "heard {}.{} s of sound we do not know", ms / 1000, ms % 1000 / 100)
-            }
-            Report::Keys { shown, method: Method::Events } => write!(f, "keys {shown}"),
-            Report::Keys { shown, method: Method::InBand } => write!(f, "keys {shown} as tones"),
-            Report::Says { name } => write!(f, "says {name}"),
-            Report::HungUp => f.write_str("we hung up"),
-            Report::TheyHungUp => f.write_str("the other side hung up"),
-        }
-    }
+    /// 20 ms of what the other side says, for [`Phone::live`].
+    Sound(Box<[i16; SAMPLES]>),
 }
 
 /// One call. Hand in what arrives, call [`Phone::tick`] at [`Phone::deadline`], then
@@ -130,6 +87,10 @@ pub struct Phone {
     listener: Listener,
     run: Run,
     transcript: Transcript,
+    /// Somebody hears what is heard.
+    live: bool,
+    /// What is said live and not sent yet.
+    voice: VecDeque<Clip>,
     local: Local,
     /// Our offer went out with a 200 and its answer is awaited in the ACK.
     offered: bool,
@@ -192,6 +153,8 @@ impl Phone {
             listener: Listener::new(index),
             run: Run::new(script),
             transcript: Transcript::default(),
+            live: false,
+            voice: VecDeque::new(),
             local,
             offered: false,
             phase: Phase::Calling,
@@ -203,6 +166,12 @@ impl Phone {
         };
         phone.place(now);
         phone
+    }
+
+    /// Somebody has it in their hand: they are given [`Output::Sound`].
+    pub fn live(mut self) -> Phone {
+        self.live = true;
+        self
     }
 
     fn place(&mut self, now: Instant) {
@@ -246,6 +215,15 @@ impl Phone {
         let (id, clips) = (media::PlayId(0), vec![sound]);
         self.stream.command(now, media::Command::Play { id, clips, barge_in: false });
         self.settle(now);
+    }
+
+    /// Says the next 20 ms live, 8 kHz; of frames that come faster than they can be sent the oldest
+    /// are lost.
+    pub fn speak(&mut self, sound: &[i16; SAMPLES]) {
+        if self.voice.len() == VOICE_MAX {
+            self.voice.pop_front();
+        }
+        self.voice.push_back(encode(sound));
     }
 
     /// Presses keys that are not in the script.
@@ -297,6 +275,10 @@ impl Phone {
     }
 
     fn transmit(&mut self, now: Instant) {
+        if let Some(frame) = self.voice.pop_front() {
+            let (id, clips) = (LIVE, vec![frame]);
+            self.stream.command(now, media::Command::Play { id, clips, barge_in: false });
+        }
         let mut packet = [0; PACKET_MAX];
         let len = self.stream.transmit(now, &mut packet);
         if let (Some(len), Some(destination)) = (len, self.stream.remote()) {
@@ -309,8 +291,16 @@ impl Phone {
         self.signals(now);
         while let Some(event) = self.stream.poll() {
             match event {
-                media::Event::Heard(frame) => self.listener.hear(&*frame),
+                media::Event::Heard(frame) => {
+                    if self.live {
+                        let law = self.listener.index().law();
+                        let sound = frame.map(|code| codec::decode(law, code));
+                        self.push(Output::Sound(Box::new(sound)));
+                    }
+                    self.listener.hear(&*frame);
+                }
                 media::Event::Pressed => self.run.pressed(),
+                media::Event::PlayEnded { id: LIVE, .. } => {}
                 // Nobody keys to us.
                 media::Event::PlayEnded { .. } => self.run.pressed(),
                 media::Event::Key { .. } => {}

@@ -61,7 +61,8 @@ pub(super) async fn when(
         && !ways.has_arranged(Kind::Once);
     let keeps = order.keep.is_some() || matches!(tender, Tender::Saved(_));
     let most = settings.plan.as_ref().map_or(0, |plan| plan.most(order.amount));
-    let plan = keeps && most >= 2 && !ways.has_arranged(Kind::Plan);
+    // A surcharge is disclosed with the one payment that it is on.
+    let plan = keeps && most >= 2 && !ways.has_arranged(Kind::Plan) && !order.surcharge;
     let offered = [
         (true, '1', Wish::Today, "later.today"),
         (date, '2', Wish::Date, "later.on_a_date"),

@@ -20,8 +20,10 @@ use crate::dial::phone::{Output, Report, Setup};
 use crate::dial::run::Failure;
 use crate::dial::script::{Keying, Script};
 use crate::media::Clip;
+use crate::media::frame::SAMPLES;
 use crate::prompt::clip::{ClipError, Converter, encode};
 use crate::prompt::{self, Library};
+use crate::secret::Keys;
 use crate::sip::model::Uri;
 use crate::sip::offer::{Law, SrtpPolicy};
 
@@ -52,6 +54,8 @@ pub struct Options {
     /// Our address; found by the route to the target when `None`.
     pub local: Option<IpAddr>,
     pub call_max: Duration,
+    /// Who speaks and keys beside the script.
+    pub person: Option<Box<dyn Person>>,
 }
 
 /// One call to be placed.
@@ -66,6 +70,18 @@ pub struct Call {
     pub srtp: SrtpPolicy,
     pub local: Option<IpAddr>,
     pub call_max: Duration,
+    /// Who speaks and keys beside the script.
+    pub person: Option<Box<dyn Person>>,
+}
+
+/// Somebody with a phone in their hand.
+pub trait Person: Send {
+    /// The next 20 ms of what they say, 8 kHz, if it is there already.
+    fn spoken(&mut self) -> Option<Box<[i16; SAMPLES]>>;
+    /// Plays 20 ms to them.
+    fn play(&mut self, sound: &[i16; SAMPLES]);
+    /// Keys they have pressed.
+    fn pressed(&mut self) -> Option<Keys>;
 }
 
 /// Why a call was not placed, or how it went wrong.
@@ -121,6 +137,7 @@ pub async fn dial(options: Options, out: &mut (dyn Write + Send)) -> ExitCode {
         srtp: options.srtp,
         local: options.local,
         call_max: options.call_max,
+        person: options.person,
     };
     let mut print = |at: Duration, report: &Report| {
         // A closed pipe must not end the call without a BYE.
@@ -197,7 +214,9 @@ pub async fn place(
         call_max: call.call_max,
     };
     let start = Instant::now();
-    let mut line = Line { phone: Phone::new(setup, start), sip, rtp, start };
+    let phone = Phone::new(setup, start);
+    let phone = if call.person.is_some() { phone.live() } else { phone };
+    let mut line = Line { phone, sip, rtp, start, person: call.person };
     line.run(report).await.map_err(DialError::Socket)?.map_err(DialError::Failed)
 }
 
@@ -206,6 +225,7 @@ struct Line {
     sip: UdpSocket,
     rtp: UdpSocket,
     start: Instant,
+    person: Option<Box<dyn Person>>,
 }
 
 impl Line {
@@ -219,6 +239,7 @@ impl Line {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let mut interrupted = false;
         loop {
+            self.listen_to_person();
             self.send(report).await;
             if let Some(result) = self.phone.finished() {
                 return Ok(result.clone());
@@ -254,6 +275,18 @@ impl Line {
         }
     }
 
+    /// What they have said and keyed since the last turn.
+    #[allow(clippy::disallowed_methods)] // `server` owns the clock.
+    fn listen_to_person(&mut self) {
+        let Some(person) = &mut self.person else { return };
+        while let Some(sound) = person.spoken() {
+            self.phone.speak(&sound);
+        }
+        while let Some(keys) = person.pressed() {
+            self.phone.press(Instant::now(), keys);
+        }
+    }
+
     async fn send(&mut self, report: &mut (dyn FnMut(Duration, &Report) + Send)) {
         while let Some(output) = self.phone.poll() {
             // What cannot be sent is lost, like any datagram: SIP sends it again.
@@ -265,6 +298,11 @@ impl Line {
                     let _ = self.rtp.send_to(&bytes, destination).await;
                 }
                 Output::Report(what) => report(self.start.elapsed(), &what),
+                Output::Sound(sound) => {
+                    if let Some(person) = &mut self.person {
+                        person.play(&sound);
+                    }
+                }
             }
         }
     }
@@ -318,6 +356,7 @@ mod tests {
             prompts: prompt::Settings::default(),
             local: None,
             call_max: Duration::from_secs(20),
+            person: None,
         }
     }
 

@@ -48,6 +48,8 @@ pub enum Error {
     /// The file of an engine's model.
     Model(PathBuf, io::Error),
     Output(io::Error),
+    #[cfg(feature = "headset")]
+    Headset(super::headset::HeadsetError),
 }
 
 /// Why one file cannot be listened to.
@@ -116,7 +118,7 @@ pub fn listen(
     })
 }
 
-fn open(engine: &str) -> Result<std::sync::Arc<dyn Engine>, Error> {
+pub(super) fn open(engine: &str) -> Result<std::sync::Arc<dyn Engine>, Error> {
     let (name, path) = match engine.split_once(':') {
         Some((name, path)) => (name, Some(Path::new(path))),
         None => (engine, None),
@@ -131,7 +133,22 @@ fn open(engine: &str) -> Result<std::sync::Arc<dyn Engine>, Error> {
 }
 
 impl Asked {
-    fn field(self) -> Field {
+    /// What callers call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Asked::Card => "card number",
+            Asked::Routing => "routing number",
+            Asked::Zip => "ZIP code",
+            Asked::Expiry => "month and year of expiry",
+            Asked::Cvv => "security code",
+            Asked::Amount => "sum",
+            Asked::Yesno => "yes or no",
+            Asked::Digit => "digit",
+            Asked::Digits => "number",
+        }
+    }
+
+    pub(super) fn field(self) -> Field {
         match self {
             Asked::Card => Field::Card,
             Asked::Routing => Field::Routing,
@@ -185,34 +202,70 @@ pub fn each_answer(
     engine: &dyn Engine,
     mut each: impl FnMut(&Answers),
 ) {
-    const ID: ListenId = ListenId(0);
-    let mut ear = Ear::new(false);
-    ear.hear_speech();
-    let mut listener: Option<Listener> = None;
-    if let Some(hearing) = ear.hearing() {
-        hearing.listen(Some(ID));
+    let mut listening = Listening::new(field, engine);
+    for codes in codes.chunks(SAMPLES) {
+        listening.hear(codes, &mut each);
     }
-    for (nth, codes) in codes.chunks(SAMPLES).enumerate() {
-        let timestamp = (nth * SAMPLES) as u32;
-        let unit = Unit::Audio { payload_type: 0, timestamp, payload: codes };
-        ear.hear(unit, Law::Mu, true, None, |_| ());
-        let Some(hearing) = ear.hearing() else { continue };
+    listening.end(&mut each);
+}
+
+/// Sound as it comes, and every answer in it.
+pub struct Listening<'e> {
+    field: Field,
+    engine: &'e dyn Engine,
+    ear: Ear,
+    listener: Option<Listener>,
+    /// RTP timestamp of the next frame.
+    timestamp: u32,
+}
+
+const ID: ListenId = ListenId(0);
+
+impl<'e> Listening<'e> {
+    pub fn new(field: Field, engine: &'e dyn Engine) -> Listening<'e> {
+        let mut ear = Ear::new(false);
+        ear.hear_speech();
+        if let Some(hearing) = ear.hearing() {
+            hearing.listen(Some(ID));
+        }
+        Listening { field, engine, ear, listener: None, timestamp: 0 }
+    }
+
+    /// The next 20 ms, in mu-law.
+    pub fn hear(&mut self, codes: &[u8], each: &mut impl FnMut(&Answers)) {
+        let unit = Unit::Audio { payload_type: 0, timestamp: self.timestamp, payload: codes };
+        self.timestamp = self.timestamp.wrapping_add(SAMPLES as u32);
+        self.ear.hear(unit, Law::Mu, true, None, |_| ());
+        let Some(hearing) = self.ear.hearing() else { return };
         while let Some(spoken) = hearing.take() {
-            let listening =
-                listener.get_or_insert_with(|| Listener::new(engine, field, &Keys::new()));
+            let listening = self
+                .listener
+                .get_or_insert_with(|| Listener::new(self.engine, self.field, &Keys::new()));
             let heard = listening.hear(Frame::of(&spoken.sound), spoken.quiet_ms);
             if let Some(Heard::Answer) = heard {
                 each(&listening.answers());
             }
             if heard.is_some() {
-                listener = None;
+                self.listener = None;
                 hearing.listen(Some(ID));
             }
         }
     }
-    if let Some(mut listener) = listener {
-        each(&listener.answers());
+
+    /// No more comes: what was being said is over.
+    pub fn end(&mut self, each: &mut impl FnMut(&Answers)) {
+        if let Some(mut listener) = self.listener.take() {
+            each(&listener.answers());
+        }
     }
+}
+
+/// An answer as a line of JSON; `file` tells where the sound is from.
+#[cfg(feature = "headset")]
+pub(super) fn line(file: &str, answer: Answer) -> Result<String, Error> {
+    let mut said = Said::default();
+    said.add(answer);
+    said.line(Path::new(file))
 }
 
 impl Said {
@@ -233,6 +286,7 @@ impl Said {
         }
     }
 
+    /// `file`: where the sound is from.
     fn line(&self, file: &Path) -> Result<String, Error> {
         let best = self.answer.as_ref().and_then(|answer| answer.best.as_ref());
         let value = best.map(value);
@@ -275,6 +329,8 @@ impl fmt::Display for Error {
             Error::Engine(error) => write!(f, "--engine: {error}"),
             Error::Model(path, error) => write!(f, "--engine: {}: {error}", path.display()),
             Error::Output(error) => write!(f, "{error}"),
+            #[cfg(feature = "headset")]
+            Error::Headset(error) => error.fmt(f),
         }
     }
 }

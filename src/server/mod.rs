@@ -36,6 +36,10 @@ mod fingerprint; // the key of the ledger's fingerprints
 pub mod gateway; // the configured gateways, opened
 pub mod http_client; // requests to gateways
 pub mod listen; // what is said in a recording
+#[cfg(feature = "headset")]
+pub mod headset; // this machine's microphone and loudspeaker
+#[cfg(feature = "headset")]
+pub mod talk; // a call, or an answer, in person
 mod log; // lines for the operator, and what never gets into them
 pub mod media; // the media threads
 pub mod pairs; // bills whose fee is a charge of its own

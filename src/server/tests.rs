@@ -52,6 +52,7 @@ async fn a_charge_under_way_is_finished_before_we_stop() {
         srtp: SrtpPolicy::Off,
         local: None,
         call_max: Duration::from_secs(120),
+        person: None,
     };
     let caller = tokio::spawn(async move { Box::pin(dial::place(call, &mut |_, _| {})).await });
     let until_sending = async {

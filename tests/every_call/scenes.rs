@@ -207,7 +207,6 @@ pub fn scenes() -> Vec<Scene> {
             earlier: Some(Earlier::Approved),
             ..kept("a card is kept and was charged before", &same_saved)
         },
-        scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene { agent: false, ..kept("a kept card, on a later date", &dates) },
         Scene { agent: false, ..kept("a kept card, in instalments", &plans) },
         Scene { agent: false, ..kept("a kept card, then AutoPay", &autopay) },
@@ -216,6 +215,7 @@ pub fn scenes() -> Vec<Scene> {
             agent: false,
             ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
         },
+        scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene {
             // The one card of these callers is a credit card, the other is not known.
             bins: Some(Arc::new(Bins::parse("411111,credit").unwrap())),

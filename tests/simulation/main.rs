@@ -304,6 +304,7 @@ impl Simulation<'_> {
                         let source = "192.0.2.9:30000".parse().unwrap();
                         self.network.send(self.now, send(source, destination, &bytes));
                     }
+                    Output::Sound(_) => {}
                     Output::Report(report) => {
                         let at = self.now.duration_since(start).as_secs_f32();
                         reports.push(format!("{at:7.2} {report}"));

@@ -194,6 +194,8 @@ fn converse(call: &mut Simulation<'_>, line: &mut Line, amex: bool) -> Vec<Strin
                     line.spoil(&mut bytes);
                     ("192.0.2.9:30000", destination, bytes)
                 }
+                // Nobody is there to hear it.
+                Output::Sound(_) => continue,
                 Output::Report(report) => {
                     let at = call.now.duration_since(begin).as_secs_f32();
                     reports.push(format!("{at:7.2} {report}"));

@@ -303,6 +303,7 @@ impl Line {
                     let header = Packet::parse(&bytes).expect("the phone sends RTP").header;
                     self.last = Some((header, destination));
                 }
+                Output::Sound(_) => {}
                 Output::Report(report) => {
                     let at = now().duration_since(self.began).as_secs_f32();
                     self.reports.push(format!("{at:7.2} {report}"));

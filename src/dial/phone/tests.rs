@@ -1,6 +1,6 @@
 //! The phone calls a small server of its own over a network that loses and delays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::OnceLock;
 
 use super::*;
@@ -141,6 +141,9 @@ struct World {
     server: Server,
     turn: Instant,
     reports: Vec<String>,
+    /// Of somebody live: what they say, a frame each turn, and what they hear.
+    said: VecDeque<[i16; SAMPLES]>,
+    sound: Vec<i16>,
 }
 
 fn world(seed: u64, law: Law, script: &str, method: Method) -> World {
@@ -178,6 +181,8 @@ fn world_with(seed: u64, law: Law, script: &str, method: Method, srtp: SrtpPolic
         server: Server::new(start, law),
         turn: start,
         reports: vec![],
+        said: VecDeque::new(),
+        sound: vec![],
     }
 }
 
@@ -221,6 +226,9 @@ impl World {
         self.server.agent.handle(self.now, Input::Tick);
         if self.turn <= self.now {
             self.turn += 20 * MS;
+            if let Some(frame) = self.said.pop_front() {
+                self.phone.speak(&frame);
+            }
             let mut packet = [0; PACKET_MAX];
             if let Some(len) = self.server.stream.transmit(self.now, &mut packet) {
                 self.send(true, 1, Bytes::copy_from_slice(&packet[..len]));
@@ -240,6 +248,7 @@ impl World {
                     self.send(false, 1, bytes);
                 }
                 Output::Report(report) => self.reports.push(report.to_string()),
+                Output::Sound(sound) => self.sound.extend(*sound),
             }
         }
         while let Some(output) = self.server.agent.poll() {
@@ -290,6 +299,31 @@ fn a_call_is_reported_as_it_happens() {
         ]
     );
     assert_eq!(world.server.keys, "4111111111111111#1");
+}
+
+#[test]
+fn somebody_live_hears_and_is_heard() {
+    let script = "hear-start card.ask, pause 3000, hangup";
+    let mut world = world(5, Law::A, script, Method::InBand);
+    world.phone = world.phone.live();
+    // A key of another phone, held to the microphone for a tenth of a second.
+    let wave = |hz: f32, n: usize| (std::f32::consts::TAU * hz * n as f32 / 8_000.0).sin();
+    let key = |n: usize| (6_000.0 * (wave(770.0, n) + wave(1_209.0, n))) as i16;
+    let frame = |nth: usize| {
+        std::array::from_fn(|n| if (90..95).contains(&nth) { key(nth * SAMPLES + n) } else { 0 })
+    };
+    world.said = (0..150).map(frame).collect();
+    assert_eq!(world.run(), Ok(()), "{:#?}", world.reports);
+    assert_eq!(world.server.keys, "4");
+    let loud = world.sound.iter().filter(|sample| sample.unsigned_abs() > 1_000).count();
+    assert!(loud > 1_000, "{loud} of {} samples", world.sound.len());
+}
+
+#[test]
+fn what_is_said_too_fast_is_not_said_late() {
+    let mut world = world(6, Law::Mu, "hear-start card.ask, hangup", Method::Events);
+    (0..100).for_each(|_| world.phone.speak(&[0; SAMPLES]));
+    assert_eq!(world.phone.voice.len(), VOICE_MAX);
 }
 
 #[test]

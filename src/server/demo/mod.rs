@@ -179,6 +179,7 @@ async fn place(server: &Server, scene: Scene) -> Result<(), String> {
         srtp: SrtpPolicy::Off,
         local: None,
         call_max: Duration::from_secs(150),
+        person: None,
     };
     let quiet = &mut |_: Duration, _: &Report| {};
     Box::pin(dial::place(call, quiet)).await.map_err(|error| format!("the caller: {error}"))?;
