@@ -135,7 +135,7 @@ impl Scheduler {
             warn!(number, "its account is not in the account file: it waits");
             return self.postpone(due, now_ms + 60 * MINUTE_MS).await;
         };
-        let amount = match self.amount(due, &account).await? {
+        let amount = match self.amount(due, &account, now_ms).await? {
             Ok(amount) => amount,
             Err(why) => return Ok(Some(Next::Skipped(why))),
         };
@@ -185,6 +185,7 @@ impl Scheduler {
         &self,
         due: &Due,
         account: &Account,
+        now_ms: i64,
     ) -> Result<Result<Money, String>, StoreError> {
         if !account.may.pay_by_card {
             return Ok(Err("cards are not taken for this account".into()));
@@ -204,7 +205,7 @@ impl Scheduler {
                     None => {
                         let received = self.store.received(
                             (&due.biller, &due.account_id),
-                            self.as_of_ms().unwrap_or(due.agreed_ms),
+                            self.as_of_ms(now_ms).unwrap_or(due.agreed_ms),
                         );
                         balance(due, account, received.await?)
                     }
@@ -214,10 +215,10 @@ impl Scheduler {
     }
 
     /// Since when the account file may not know of payments: it tells of a day or so before it was
-    /// written.
-    fn as_of_ms(&self) -> Option<i64> {
-        let written =
-            std::fs::metadata(self.file.as_ref()?).and_then(|file| file.modified()).ok()?;
+    /// written. Accounts that are from no file are of two days ago.
+    fn as_of_ms(&self, now_ms: i64) -> Option<i64> {
+        let Some(file) = &self.file else { return Some(now_ms - 2 * DAY_MS) };
+        let written = std::fs::metadata(file).and_then(|file| file.modified()).ok()?;
         let written = written.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
         Some(i64::try_from(written).ok()? - DAY_MS)
     }
