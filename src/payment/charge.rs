@@ -178,7 +178,13 @@ pub(super) async fn charge(
         Some(id) => *route.id == *id,
         None => route.takes.takes(order.means),
     };
-    for route in desk.routes.all().iter().filter(takes) {
+    let mut routes: Vec<&Route> = desk.routes.all().iter().filter(takes).collect();
+    if order.keep.is_some() {
+        // A card is kept where it is charged, and a plan is charged to a card that is kept.
+        routes.retain(|route| route.takes.save || order.plan.is_none());
+        routes.sort_by_key(|route| !route.takes.save);
+    }
+    for route in routes {
         if !route.admits(line.wall_ms()) {
             line.note(Note::Resting { gateway: route.id.clone() });
             continue;
