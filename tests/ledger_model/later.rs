@@ -12,6 +12,11 @@ use ringtill::server::store::arrangement::due::{Due, Next};
 
 use super::{BILLER, Bench, Model, OPEN, number};
 
+/// Money may move or have moved: nobody knows yet.
+fn undecided(state: &str) -> bool {
+    OPEN.contains(&state) || ["held", "manual"].contains(&state)
+}
+
 /// Cards and what is arranged with them.
 #[derive(Default)]
 pub struct Book {
@@ -119,7 +124,7 @@ impl Model {
         let payments = &self.payments;
         let open = |one: &One| {
             one.state == "waiting"
-                && payments.get(&one.intent).is_some_and(|it| OPEN.contains(&it.state.name()))
+                && payments.get(&one.intent).is_some_and(|it| undecided(it.state.name()))
         };
         let found = self.book.all.iter_mut().find(|one| one.id == id && one.state == "active");
         match found {
@@ -139,8 +144,12 @@ impl Model {
         if arranged.state != "active" || !fits {
             return Recorded::Illegal;
         }
+        const DAYS_30_MS: i64 = 30 * 86_400_000;
         let open = self.payments.values().any(|payment| {
-            payment.intent.account_id == intent.account_id && OPEN.contains(&payment.state.name())
+            let name = payment.state.name();
+            let recent = payment.intent.created_ms > now_ms - DAYS_30_MS;
+            payment.intent.account_id == intent.account_id
+                && (OPEN.contains(&name) || (undecided(name) && recent))
         });
         if open {
             return Recorded::Conflict;

@@ -45,7 +45,7 @@ impl Baresip {
         let config = format!(
             "poll_method epoll\nnet_interface {ip}\nsip_listen {ip}:{port}\n{}call_max_calls 8\n\
              audio_source aufile,voice.wav\nstatmode_default off\nmodule_path {MODULES}\n\
-             module g711.so\nmodule g722.so\nmodule opus.so\nmodule srtp.so\nmodule aufile.so\nmodule_tmp uuid.so\n\
+             module g711.so\nmodule srtp.so\nmodule aufile.so\nmodule_tmp uuid.so\n\
              module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
              ctrl_tcp_listen {ip}:{control_port}\n",
             trusted.unwrap_or_default()
