@@ -653,7 +653,17 @@ impl Bench {
         let intent = match rng.random_range(0..4) {
             0 => Intent { split: Split::Bill { fee, failure }, ..intent },
             1 => {
-                let split = Split::FeeOf(self.some_payment(rng));
+                // Mostly of a bill that was charged: others have none.
+                let all = self.model.payments.values();
+                let charged = all.filter(|one| one.state.approval().is_some());
+                let charged: Vec<&String> = charged.map(|one| &one.intent.id).collect();
+                let bill = match charged.len() {
+                    some if some > 0 && rng.random_bool(0.7) => {
+                        charged[rng.random_range(0..some)].clone()
+                    }
+                    _ => self.some_payment(rng),
+                };
+                let split = Split::FeeOf(bill);
                 Intent { amount: Money::usd(0), split, ..intent }
             }
             _ => intent,

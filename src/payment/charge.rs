@@ -7,7 +7,7 @@ use super::again::{self, Against, Told};
 use super::authorisation::{Authorisation, Evidence};
 use super::later::plan::Plan;
 use super::tender::Tender;
-use super::{Desk, Line, Note, later, pair, phrases, saved};
+use super::{Desk, Line, Note, pair, saved};
 use crate::account::Account;
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
@@ -178,7 +178,13 @@ pub(super) async fn charge(
         Some(id) => *route.id == *id,
         None => route.takes.takes(order.means),
     };
-    for route in desk.routes.all().iter().filter(takes) {
+    let mut routes: Vec<&Route> = desk.routes.all().iter().filter(takes).collect();
+    if order.keep.is_some() {
+        // A card is kept where it is charged, and a plan is charged to a card that is kept.
+        routes.retain(|route| route.takes.save || order.plan.is_none());
+        routes.sort_by_key(|route| !route.takes.save);
+    }
+    for route in routes {
         if !route.admits(line.wall_ms()) {
             line.note(Note::Resting { gateway: route.id.clone() });
             continue;
@@ -189,33 +195,12 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = spent(line, desk, tender, settled).await;
+    let settled = saved::spent(line, desk, tender, settled).await;
     match settled {
         // Who has many cards is not told which of them is good, and what is wrong with the others.
         Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
         settled => settled,
     }
-}
-
-/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
-/// the gateway does not know may be known again once its keys or its merchant are the right ones.
-async fn spent(line: &mut Line, desk: &Desk, tender: &Tender, settled: Settled) -> Settled {
-    let Tender::Saved(kept) = tender else { return settled };
-    match settled {
-        Settled::Fixable(Fixable::Number) => {
-            let gateway = kept.card.gateway.as_str().into();
-            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
-        }
-        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
-            let arranged = later::standing::with_card(line, desk, &kept.card).await;
-            saved::drop_card(line, &kept.card, "refused for good by the gateway").await;
-            if arranged {
-                line.tell(phrases(["later.stopped"])).await;
-            }
-        }
-        settled => return settled,
-    }
-    Settled::DeclinedHard
 }
 
 /// One charge of an order: all of it, or its bill or its fee.

@@ -11,7 +11,7 @@ use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, Outcome, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::{Extent, Grammar, Menu, Reject};
-use crate::instrument::Means;
+use crate::instrument::{Expiry, Means};
 use crate::ledger::arrangement::{Agreement, Kind};
 use crate::ledger::{Arrangement, Entry, Instalment, Recorded, confirmation};
 use crate::money::Money;
@@ -60,7 +60,11 @@ pub(super) async fn when(
         && settings.days_max > 0
         && !ways.has_arranged(Kind::Once);
     let keeps = order.keep.is_some() || matches!(tender, Tender::Saved(_));
-    let most = settings.plan.as_ref().map_or(0, |plan| plan.most(order.amount));
+    let (today, expiry) = (settings.today(line.wall_ms()), tender.expiry());
+    let most = match (&settings.plan, expiry) {
+        (Some(plan), Some(expiry)) => plan.most(order.amount, (today, expiry)),
+        _ => 0,
+    };
     // A surcharge is disclosed with the one payment that it is on.
     let plan = keeps && most >= 2 && !ways.has_arranged(Kind::Plan) && !order.surcharge;
     let offered = [
@@ -99,7 +103,7 @@ async fn on_a_date(
 ) -> Result<Outcome, Leave> {
     let Tender::Saved(kept) = tender else { return Err(Leave::Failed) };
     loop {
-        let date = ask_date(line, settings).await?;
+        let date = ask_date(line, settings, kept.card.expiry).await?;
         let mut notice = spoken_total(order).ok_or(Leave::Failed)?;
         notice.extend([Prompt::Phrase("later.charged_on"), Prompt::Date(date)]);
         notice.push(Prompt::Phrase("later.cancel_before"));
@@ -132,10 +136,18 @@ async fn on_a_date(
     }
 }
 
-/// A day after today, keyed and confirmed.
-async fn ask_date(line: &mut Line, settings: &LaterSettings) -> Result<Date, Leave> {
+/// A day after today on which the card is good, keyed and confirmed.
+async fn ask_date(
+    line: &mut Line,
+    settings: &LaterSettings,
+    expiry: Expiry,
+) -> Result<Date, Leave> {
     let today = settings.today(line.wall_ms());
-    let grammar = Day { today, last: settings.last_day(today) };
+    let mut last = settings.last_day(today);
+    while last > today && expiry.is_over(last) {
+        last = last.yesterday().unwrap_or(today);
+    }
+    let grammar = Day { today, last };
     let ask = Field::number("date", "later.ask_date", grammar);
     loop {
         let date = line.ask(&ask).await?;

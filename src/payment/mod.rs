@@ -300,7 +300,13 @@ async fn pay_by(
         consented = consented.filter(|_| draft.keeps_consent());
         // Where there are only bank accounts, another one is another way.
         let other_way = choice || method == Method::Bank;
-        let next = receipt::Retry { may: *charges_left > 0, other_way, method };
+        // Whoever finds the outcome out has neither the card's token nor the caller.
+        let unmade = [
+            order.keep.is_some().then_some("saved.not_kept"),
+            order.plan.is_some().then_some("later.no_plan"),
+        ];
+        let unmade = unmade.into_iter().flatten().collect();
+        let next = receipt::Retry { may: *charges_left > 0, other_way, method, unmade };
         match receipt::tell(line, desk, (settled, offer), next).await? {
             Next::End(outcome) => return Ok(Some(outcome)),
             Next::TryAgain => {}

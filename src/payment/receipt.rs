@@ -25,6 +25,8 @@ pub(super) struct Retry {
     pub(super) other_way: bool,
     /// How it was tried.
     pub(super) method: Method,
+    /// What is said of what was wanted besides, if the outcome is open.
+    pub(super) unmade: Vec<&'static str>,
 }
 
 /// With what is offered after an approved payment.
@@ -44,15 +46,15 @@ pub(super) async fn tell(
             Ok(Next::End(Outcome::Paid { confirmation }))
         }
         Settled::Pending { confirmation } => {
-            reference(line, "result.pending", &confirmation).await;
+            reference(line, "result.pending", &confirmation, &retry.unmade).await;
             Ok(Next::End(Outcome::Pending { confirmation }))
         }
         Settled::Held { confirmation } => {
-            reference(line, "result.held", &confirmation).await;
+            reference(line, "result.held", &confirmation, &retry.unmade).await;
             Ok(Next::End(Outcome::Pending { confirmation }))
         }
         Settled::GivingBack { confirmation } => {
-            reference(line, "result.giving_back", &confirmation).await;
+            reference(line, "result.giving_back", &confirmation, &[]).await;
             Ok(Next::End(Outcome::Pending { confirmation }))
         }
         Settled::GivenBack { another: true } => another(line, "result.given_back", &retry).await,
@@ -152,8 +154,15 @@ async fn repeated(line: &mut Line, name: &'static str, number: &str) {
     line.tell(phrases(["bye.thanks"])).await;
 }
 
-async fn reference(line: &mut Line, result: &'static str, confirmation: &str) {
-    line.tell(read_out(result, "result.reference", confirmation)).await;
+async fn reference(
+    line: &mut Line,
+    result: &'static str,
+    confirmation: &str,
+    unmade: &[&'static str],
+) {
+    let mut said = read_out(result, "result.reference", confirmation);
+    said.extend(unmade.iter().map(|id| Prompt::Phrase(id)));
+    line.tell(said).await;
     let slowly = Prompt::Groups { digits: confirmation.to_string(), slow: true };
     let again = [Prompt::Phrase("result.reference"), slowly, Prompt::Phrase("bye.plain")];
     line.tell(again.to_vec()).await;

@@ -1,14 +1,14 @@
 //! Cards that are kept for an account: offered on the next call, and kept if their holder agrees
 //! before the gateway is asked to.
 
-use super::charge::Order;
+use super::charge::{Order, Settled};
 use super::consent::brand_phrase;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;
 use crate::dialogue::grammar::{Menu, SecurityCode};
 use crate::dialogue::{Field, ReadBack, Voice};
-use crate::gateway::Route;
+use crate::gateway::{Fixable, Route};
 use crate::instrument::{Cvv, Fingerprint, Means, Method};
 use crate::ledger::arrangement::Kind;
 use crate::ledger::{Consent, Entry, Recorded, SavedCard};
@@ -266,8 +266,34 @@ pub(super) async fn keep(
     (recorded == Recorded::Stored).then_some(id)
 }
 
+/// A card that is kept and will never be charged again is dropped: nobody can correct it. One that
+/// the gateway does not know may be known again once its keys or its merchant are the right ones.
+pub(super) async fn spent(
+    line: &mut Line,
+    desk: &Desk,
+    tender: &Tender,
+    settled: Settled,
+) -> Settled {
+    let Tender::Saved(kept) = tender else { return settled };
+    match settled {
+        Settled::Fixable(Fixable::Number) => {
+            let gateway = kept.card.gateway.as_str().into();
+            line.note(Note::NotKnown { last4: kept.card.last4, gateway });
+        }
+        Settled::DeclinedHard | Settled::Fixable(Fixable::Expiry) => {
+            let arranged = super::later::standing::with_card(line, desk, &kept.card).await;
+            drop_card(line, &kept.card, "refused for good by the gateway").await;
+            if arranged {
+                line.tell(phrases(["later.stopped"])).await;
+            }
+        }
+        settled => return settled,
+    }
+    Settled::DeclinedHard
+}
+
 /// A kept card that will never be charged again.
-pub(super) async fn drop_card(line: &mut Line, card: &SavedCard, why: &str) {
+async fn drop_card(line: &mut Line, card: &SavedCard, why: &str) {
     let (id, who) = (card.id.clone(), String::new());
     line.note(Note::Dropped { last4: card.last4 });
     line.record(Entry::Drop { card: id, who, why: why.into() }).await;

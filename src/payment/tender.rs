@@ -5,7 +5,7 @@ use super::saved::{self, Tendered, Way};
 use super::{Desk, Leave, Line, Settings, bank, card};
 use crate::account::Account;
 use crate::gateway::Fixable;
-use crate::instrument::{Card, Debit, Fingerprint, Instrument, Last4, Means, Method};
+use crate::instrument::{Card, Debit, Expiry, Fingerprint, Instrument, Last4, Means, Method};
 
 /// Sensitive: lives as long as the charge it is for.
 pub(super) enum Tender {
@@ -42,6 +42,15 @@ impl Tender {
             Tender::Card(card) => card.pan.last4(),
             Tender::Bank(debit) => debit.account.last4(),
             Tender::Saved(kept) => kept.card.last4,
+        }
+    }
+
+    /// Of a card.
+    pub(super) fn expiry(&self) -> Option<Expiry> {
+        match self {
+            Tender::Card(card) => Some(card.expiry),
+            Tender::Bank(_) => None,
+            Tender::Saved(kept) => Some(kept.card.expiry),
         }
     }
 

@@ -85,7 +85,12 @@ pub async fn delete(
             store.arrangement(biller, &one.number).await.map_err(|error| error.to_string())?;
         if now.is_some_and(|now| now.state != "active") {
             let (number, kind) = (one.number, one.kind.name());
-            written(writeln!(out, "{number} ({kind}) is stopped: nothing more is charged"))?;
+            let charging = store.is_charging(&one.id).await.map_err(|error| error.to_string())?;
+            let then = match charging {
+                true => "one payment is on its way: `ringtill later list --all` tells of it",
+                false => "nothing more is charged",
+            };
+            written(writeln!(out, "{number} ({kind}) is stopped: {then}"))?;
         }
     }
     store.close().await;

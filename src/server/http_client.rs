@@ -10,7 +10,7 @@ use http::Response;
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
 
-use crate::gateway::{Exchange, Gateway, Repeat, Request};
+use crate::gateway::{Exchange, Gateway, Operation, Repeat, Request};
 
 #[derive(Clone)]
 pub struct HttpClient {
@@ -31,9 +31,10 @@ pub enum Connections {
 impl Connections {
     /// What suits a gateway.
     pub fn to(gateway: &dyn Gateway) -> Connections {
-        match gateway.capabilities().repeat {
-            Repeat::Replays => Connections::Kept,
-            Repeat::Refuses { .. } | Repeat::Charges => Connections::Fresh,
+        let able = gateway.capabilities();
+        match able.repeat {
+            Repeat::Replays if able.can(Operation::Lookup) => Connections::Kept,
+            Repeat::Replays | Repeat::Refuses { .. } | Repeat::Charges => Connections::Fresh,
         }
     }
 }
@@ -374,7 +375,11 @@ mod tests {
 
     #[test]
     fn only_gateways_that_replay_are_reached_over_kept_connections() {
-        let kinds = [("bogus", Connections::Kept), ("nmi", Connections::Fresh)];
+        let kinds = [
+            ("bogus", Connections::Kept),
+            ("nmi", Connections::Fresh),
+            ("adyen", Connections::Fresh),
+        ];
         for (name, want) in kinds {
             let example = crate::gateway::example(name).unwrap();
             let mut settings: toml::Table = toml::from_str(example).unwrap();

@@ -1,6 +1,7 @@
 //! Charges what callers have arranged for later, each payment once: its intent is in the ledger
 //! before it is sent, an open one is looked up and never sent again.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::store::{Store, StoreError};
 use crate::account::{Account, Directory};
 use crate::gateway::{Charge, Exchange, Initiator, Purpose, Request, Route, Routes, Series};
 use crate::instrument::{Instrument, Means, Method, Saved};
-use crate::ledger::arrangement::{CARD_DROPPED, Kind, intent_id};
+use crate::ledger::arrangement::{Kind, intent_id};
 use crate::ledger::{
     Entry, FOR_GOOD, Instalment, Intent, Origin, Recorded, SavedCard, Screening, Split, State,
     confirmation,
@@ -32,6 +33,8 @@ pub struct Scheduler {
     later: LaterSettings,
     /// The day and the account file that AutoPay was planned by.
     planned: Option<(jiff::civil::Date, Arc<Directory>)>,
+    /// Where the accounts are from.
+    file: Option<PathBuf>,
 }
 
 /// What one round did.
@@ -58,11 +61,12 @@ impl Scheduler {
     /// `None`: nothing is charged later.
     pub fn new(
         store: Arc<Store>,
-        directory: Arc<ArcSwap<Directory>>,
+        (directory, file): (Arc<ArcSwap<Directory>>, Option<PathBuf>),
         settings: &Settings,
     ) -> Option<Scheduler> {
         let later = settings.later.clone()?;
-        Some(Scheduler { store, directory, settings: settings.clone(), later, planned: None })
+        let (settings, planned) = (settings.clone(), None);
+        Some(Scheduler { store, directory, settings, later, planned, file })
     }
 
     /// Charges whatever is due, for ever. It may be dropped at any time: what was under way then is
@@ -73,7 +77,7 @@ impl Scheduler {
                 let (gateways, id, limit) = (gateways.clone(), route.id.clone(), route.limit);
                 async move { gateways.send(&id, request, limit).await }
             };
-            match self.step(&gateways.routes, clock::wall_ms(), send).await {
+            match self.step(&gateways.routes, &clock::wall_ms, send).await {
                 Ok(round) if round != Round::default() => {
                     let Round { paid, skipped, again, stopped, postponed } = round;
                     info!(paid, skipped, again, stopped, postponed, "arranged payments");
@@ -85,18 +89,19 @@ impl Scheduler {
         }
     }
 
-    /// One round at `now_ms` (Unix), sending by `send`.
+    /// One round, sending by `send`. Gateways answer in their own time: what `now_ms` (Unix) is, is
+    /// asked again for whatever is written down.
     pub async fn step<F: Future<Output = Exchange>>(
         &mut self,
         routes: &Routes,
-        now_ms: i64,
+        now_ms: &impl Fn() -> i64,
         mut send: impl FnMut(&Route, Request) -> F,
     ) -> Result<Round, StoreError> {
-        self.plan_autopay(now_ms).await?;
+        self.plan_autopay(now_ms()).await?;
         let mut round = Round::default();
-        for due in self.store.due(&self.settings.biller, now_ms, ROUND_MAX).await? {
+        for due in self.store.due(&self.settings.biller, now_ms(), ROUND_MAX).await? {
             match self.look_at(&due, routes, now_ms, &mut send).await? {
-                Some(next) => self.end_attempt(&due, &next, &mut round, now_ms).await?,
+                Some(next) => self.end_attempt(&due, &next, &mut round, now_ms()).await?,
                 None => round.postponed += 1,
             }
         }
@@ -108,9 +113,10 @@ impl Scheduler {
         &self,
         due: &Due,
         routes: &Routes,
-        now_ms: i64,
+        clock: &impl Fn() -> i64,
         send: &mut impl FnMut(&Route, Request) -> F,
     ) -> Result<Option<Next>, StoreError> {
+        let now_ms = clock();
         if let Some(id) = &due.intent {
             let found = self.store.intent(id).await?;
             let state = found.map_or(State::Manual, |(_, state)| state);
@@ -119,16 +125,23 @@ impl Scheduler {
         if !due.active {
             return Ok(Some(Next::Skipped("it was ended".into())));
         }
-        if now_ms - due.planned_ms > i64::from(self.later.late_days_max) * DAY_MS {
+        if self.is_too_late(due.planned_ms, now_ms) {
             let days = self.later.late_days_max;
             return Ok(Some(Next::Stopped(format!("it could not be charged within {days} days"))));
         }
-        let amount = match self.amount(due).await? {
+        let Some(account) = self.directory.load().by_id(&due.account_id) else {
+            // A file may lack a row for a while.
+            let number = &due.number;
+            warn!(number, "its account is not in the account file: it waits");
+            return self.postpone(due, now_ms + 60 * MINUTE_MS).await;
+        };
+        let amount = match self.amount(due, &account).await? {
             Ok(amount) => amount,
             Err(why) => return Ok(Some(Next::Skipped(why))),
         };
         let Some(card) = self.store.card(&due.card).await? else {
-            return Ok(Some(Next::Stopped(CARD_DROPPED.into())));
+            // Dropped with what was arranged, or kept anew since this round began.
+            return self.postpone(due, now_ms + MINUTE_MS).await;
         };
         if card.expiry.is_over(self.later.today(now_ms)) {
             return Ok(Some(Next::Stopped("its card has expired".into())));
@@ -138,8 +151,10 @@ impl Scheduler {
             error!(fault = "configuration", gateway, "cards are kept there: configure it");
             return self.postpone(due, now_ms + 60 * MINUTE_MS).await;
         };
-        if let Some(next) = self.paid_otherwise(due, amount, &card, now_ms).await? {
-            return Ok(Some(next));
+        match self.paid_otherwise(due, amount, &card, now_ms).await? {
+            Paid::Not => {}
+            Paid::Yes(why) => return Ok(Some(Next::Skipped(why))),
+            Paid::Unknown => return self.postpone(due, now_ms + 60 * MINUTE_MS).await,
         }
         if !route.admits(now_ms) {
             return self.postpone(due, now_ms + 5 * MINUTE_MS).await;
@@ -153,50 +168,71 @@ impl Scheduler {
             Recorded::Illegal => return Ok(None),
             Recorded::Failed(why) => return Err(StoreError::Database(why)),
         }
-        let state = self.charge(due, &intent, (route, card), now_ms, send).await?;
+        let state = self.charge(due, &intent, (route, card), clock, send).await?;
         let begun = Due { intent: Some(intent.id), ..due.clone() };
-        self.settled(&begun, &state, now_ms).await
+        self.settled(&begun, &state, clock()).await
+    }
+
+    /// Counted in days where the biller is.
+    fn is_too_late(&self, planned_ms: i64, now_ms: i64) -> bool {
+        let (planned, today) = (self.later.today(planned_ms), self.later.today(now_ms));
+        let days = i64::from(self.later.late_days_max);
+        planned.checked_add(jiff::Span::new().days(days)).is_ok_and(|last| today > last)
     }
 
     /// What is charged; else why nothing is.
-    async fn amount(&self, due: &Due) -> Result<Result<Money, String>, StoreError> {
-        let account = self.directory.load().by_id(&due.account_id);
-        let barred = account.as_ref().is_some_and(|account| !account.may.pay_by_card);
-        if barred {
+    async fn amount(
+        &self,
+        due: &Due,
+        account: &Account,
+    ) -> Result<Result<Money, String>, StoreError> {
+        if !account.may.pay_by_card {
             return Ok(Err("cards are not taken for this account".into()));
         }
         Ok(match due.kind {
-            Kind::Once => Ok(due.amount),
             // It has been paid otherwise.
-            Kind::Plan
-                if account.as_ref().is_some_and(|account| !account.amount_due.is_positive()) =>
-            {
+            Kind::Once | Kind::Plan if !account.amount_due.is_positive() => {
                 Err("nothing is due".into())
             }
-            Kind::Plan => Ok(due.amount),
+            Kind::Once | Kind::Plan => Ok(due.amount),
             Kind::AutoPay => {
                 let wallet = self.store.wallet(&due.biller, &due.account_id).await?;
                 let mut others = wallet.arrangements.iter().filter(|one| one.id != due.arrangement);
                 match others.find(|one| !one.instalments.is_empty()) {
                     // Together they would be more than the balance.
                     Some(other) => Err(format!("it is to be paid as arranged by {}", other.number)),
-                    None => balance(due, account),
+                    None => {
+                        let received = self.store.received(
+                            (&due.biller, &due.account_id),
+                            self.as_of_ms().unwrap_or(due.agreed_ms),
+                        );
+                        balance(due, account, received.await?)
+                    }
                 }
             }
         })
     }
 
-    /// The same was paid by phone since it was agreed to.
+    /// Since when the account file may not know of payments: it tells of a day or so before it was
+    /// written.
+    fn as_of_ms(&self) -> Option<i64> {
+        let written =
+            std::fs::metadata(self.file.as_ref()?).and_then(|file| file.modified()).ok()?;
+        let written = written.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
+        Some(i64::try_from(written).ok()? - DAY_MS)
+    }
+
+    /// Whether the same was paid by phone since it was agreed to.
     async fn paid_otherwise(
         &self,
         due: &Due,
         amount: Money,
         card: &SavedCard,
         now_ms: i64,
-    ) -> Result<Option<Next>, StoreError> {
+    ) -> Result<Paid, StoreError> {
         // The payments of a plan are alike.
         if due.kind == Kind::Plan {
-            return Ok(None);
+            return Ok(Paid::Not);
         }
         let by_method = self.settings.duplicate_match == DuplicateMatch::Method;
         let window_ms = i64::from(self.settings.duplicate_window_minutes) * MINUTE_MS;
@@ -210,10 +246,13 @@ impl Scheduler {
             limits: self.settings.velocity,
             at_ms: now_ms,
         };
-        let earlier = self.store.screen(&screening).await?.earlier.filter(|earlier| !earlier.open);
-        Ok(earlier.map(|earlier| {
-            Next::Skipped(format!("it was paid by phone, confirmation {}", earlier.confirmation))
-        }))
+        Ok(match self.store.screen(&screening).await?.earlier {
+            None => Paid::Not,
+            Some(earlier) if earlier.open => Paid::Unknown,
+            Some(earlier) => {
+                Paid::Yes(format!("it was paid by phone, confirmation {}", earlier.confirmation))
+            }
+        })
     }
 
     /// Sends what is in the ledger; the state it has come to.
@@ -222,10 +261,10 @@ impl Scheduler {
         due: &Due,
         intent: &Intent,
         (route, card): (&Route, SavedCard),
-        now_ms: i64,
+        clock: &impl Fn() -> i64,
         send: &mut impl FnMut(&Route, Request) -> F,
     ) -> Result<State, StoreError> {
-        self.move_to(intent, State::Sending, now_ms).await?;
+        self.move_to(intent, State::Sending, clock()).await?;
         let first = self.store.first_charge(&card.id).await.unwrap_or_default();
         let expiry = Some(card.expiry);
         let saved = Saved { token: card.token, method: Method::Card, expiry, cvv: None };
@@ -244,20 +283,20 @@ impl Scheduler {
             account_id: &intent.account_id,
             save: false,
             initiator: Initiator::Merchant { series, first: &first },
-            at_ms: now_ms,
+            at_ms: clock(),
         };
         let (number, confirmation) = (&due.number, &intent.confirmation);
         info!(number, confirmation, gateway = &*route.id, "charging what was arranged");
         let verdict = match route.gateway.charge(&charge) {
             Ok(request) => {
                 let exchange = send(route, request).await;
-                route.report(&exchange, now_ms);
+                route.report(&exchange, clock());
                 route.gateway.verdict(&charge, &exchange)
             }
             Err(cannot) => cannot.into(),
         };
         let state = State::from(&verdict);
-        self.move_to(intent, state.clone(), now_ms).await?;
+        self.move_to(intent, state.clone(), clock()).await?;
         Ok(state)
     }
 
@@ -380,7 +419,7 @@ impl Scheduler {
                     continue;
                 };
                 // A bill of long ago is for a person.
-                if now_ms - at_ms > i64::from(self.later.late_days_max) * DAY_MS {
+                if self.is_too_late(at_ms, now_ms) {
                     continue;
                 }
                 let none = Money::new(0, self.settings.currency());
@@ -394,11 +433,21 @@ impl Scheduler {
     }
 }
 
-/// What AutoPay charges on a due date; else why nothing.
-fn balance(due: &Due, account: Option<Account>) -> Result<Money, String> {
-    let account = account.ok_or("the account is not in the account file")?;
-    let balance = account.amount_due;
+/// Whether something was paid otherwise.
+enum Paid {
+    Not,
+    Yes(String),
+    /// It may have been: a person or a gateway has to say.
+    Unknown,
+}
+
+/// What AutoPay charges on a due date; else why nothing. `received_minor`: what the file may not
+/// know of.
+fn balance(due: &Due, account: &Account, received_minor: i64) -> Result<Money, String> {
+    let owed = account.amount_due;
+    let balance = Money::new(owed.minor.saturating_sub(received_minor), owed.currency);
     match account.due_date {
+        _ if owed.is_positive() && !balance.is_positive() => Err("it was paid by phone".into()),
         _ if !balance.is_positive() => Err("nothing is due".into()),
         Some(date) if date > due.due => Err(format!("it is due on {date} now")),
         _ if balance.currency != due.limit.currency => Err("it is of another currency".into()),

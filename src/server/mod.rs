@@ -366,8 +366,8 @@ async fn checkpoint_regularly(shared: Arc<Shared>) {
 
 /// Charges what callers have arranged for later.
 async fn charge_later(shared: Arc<Shared>) {
-    let (store, directory) = (shared.store.clone(), shared.directory.clone());
-    match later::Scheduler::new(store, directory, &shared.config.payment) {
+    let accounts = (shared.directory.clone(), shared.config.accounts.file.clone());
+    match later::Scheduler::new(shared.store.clone(), accounts, &shared.config.payment) {
         Some(scheduler) => scheduler.run(shared.gateways.clone()).await,
         None => {
             let left = shared.store.active_arrangements(&shared.config.payment.biller).await;

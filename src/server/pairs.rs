@@ -1,6 +1,7 @@
 //! Bills whose fee was to be a charge of its own, and whose call did not see to both: each is given
 //! back or stands without its fee, as the biller wants.
 
+use std::collections::HashSet;
 use std::future::Future;
 
 use tracing::{error, info};
@@ -30,6 +31,8 @@ pub async fn step<F: Future<Output = Exchange>>(
     mut send: impl FnMut(&Route, Request) -> F,
 ) -> Result<Round, StoreError> {
     let mut round = Round::default();
+    // One that gives no answer is not asked again in this round: others wait behind it.
+    let mut silent = HashSet::new();
     for pair in store.pairs_due(now_ms).await? {
         match pair.due(now_ms) {
             Due::Nothing => {}
@@ -44,25 +47,30 @@ pub async fn step<F: Future<Output = Exchange>>(
                 store.end_pair(&pair.bill, end).await?;
                 round.ended += 1;
             }
+            Due::Void if silent.contains(&pair.bill.gateway) => {}
             Due::Void => {
-                round.voided += usize::from(void(store, routes, &pair, now_ms, &mut send).await?)
+                let voided = void(store, routes, &pair, now_ms, &mut send).await?;
+                round.voided += usize::from(voided.is_some());
+                if matches!(voided, Some(Progress::Unknown(_) | Progress::NotSent(_))) {
+                    silent.insert(pair.bill.gateway);
+                }
             }
         }
     }
     Ok(round)
 }
 
-/// Whether the void of a bill was begun.
+/// What became of the void of a bill, if it was begun.
 async fn void<F: Future<Output = Exchange>>(
     store: &Store,
     routes: &Routes,
     pair: &Pair,
     now_ms: i64,
     send: &mut impl FnMut(&Route, Request) -> F,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Progress>, StoreError> {
     let Some(route) = routes.by_id(&pair.bill.gateway) else {
         error!(gateway = pair.bill.gateway, "a bill is to be voided there: configure it");
-        return Ok(false);
+        return Ok(None);
     };
     let change = Change {
         id: uuid::Uuid::now_v7().to_string(),
@@ -76,7 +84,7 @@ async fn void<F: Future<Output = Exchange>>(
     let change = match store.begin_change(change, None).await? {
         Begun::Stored(change) => change,
         // Somebody was faster.
-        Begun::Refused(_) => return Ok(false),
+        Begun::Refused(_) => return Ok(None),
     };
     let asked = modification(&change, &pair.bill, &pair.bill_state, now_ms);
     let progress: Progress = match route.gateway.modify(&asked) {
@@ -89,7 +97,7 @@ async fn void<F: Future<Output = Exchange>>(
     let (payment, state) = (&pair.bill.confirmation, progress.name());
     info!(payment, state, "its fee was not charged: voided");
     store.progress(&change, &progress, now_ms).await?;
-    Ok(true)
+    Ok(Some(progress))
 }
 
 #[cfg(test)]

@@ -583,7 +583,7 @@ impl World<'_> {
             let denied = ["consent.cancelled", "result.not_charged", "again.stopped"].map(said);
             assert!(!denied.contains(&true), "told that nothing was charged: {path}");
         }
-        self.check_keeping(paid, &path);
+        self.check_keeping((paid, pending), &path);
         self.check_arranging(outcome, &path);
         self.check_pair(paid, pending, &path);
         self.check_ledger(paid, pending, &path);

@@ -134,7 +134,7 @@ impl World<'_> {
         self.keeping.not_known |= self.keeping.chosen && decision == "number";
     }
 
-    pub fn check_keeping(&self, paid: bool, path: &str) {
+    pub fn check_keeping(&self, (paid, open): (bool, bool), path: &str) {
         let said = |id| self.said.contains(&id);
         let kept = said("saved.kept");
         let biller = &self.scene.settings.biller;
@@ -145,10 +145,10 @@ impl World<'_> {
         assert!(!new || kept || self.store_failed, "kept, and not told: {path}");
         let failed = said("saved.not_kept");
         assert!(
-            !failed || (paid && self.keeping.is_agreed()),
+            !failed || ((paid || open) && self.keeping.is_agreed()),
             "told of what nobody wanted: {path}"
         );
-        let wanted = paid && self.keeping.is_agreed();
+        let wanted = (paid || open) && self.keeping.is_agreed();
         assert_eq!(wanted, kept || failed, "not told whether the card is kept: {path}");
         if self.keeping.dropped && !self.store_failed {
             assert!(wallet.iter().all(|card| card.id != KEPT), "dropped and kept: {path}");

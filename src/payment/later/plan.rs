@@ -10,7 +10,7 @@ use crate::ledger::arrangement::Kind;
 use crate::money::Money;
 use crate::payment::charge::Order;
 use crate::payment::consent::brand_phrase;
-use crate::payment::settings::{LaterSettings, PlanSettings};
+use crate::payment::settings::LaterSettings;
 use crate::payment::tender::Tender;
 use crate::payment::{Desk, Leave, Line, Note, Outcome, phrases};
 use crate::prompt::Prompt;
@@ -37,8 +37,10 @@ pub(super) async fn agree(
 ) -> Result<When, Leave> {
     let Some(plan) = &settings.plan else { return Err(Leave::Failed) };
     loop {
-        let payments = count(line, plan, order.amount).await?;
         let today = settings.today(line.wall_ms());
+        let expiry = tender.expiry().ok_or(Leave::Failed)?;
+        let most = plan.most(order.amount, (today, expiry));
+        let payments = count(line, most).await?;
         let mut all = plan.divide(order.amount, payments, today).ok_or(Leave::Failed)?.into_iter();
         let (_, first) = all.next().ok_or(Leave::Failed)?;
         let one = Order::of(desk, &order.account_id, first, tender).ok_or(Leave::Failed)?;
@@ -61,8 +63,7 @@ pub(super) async fn agree(
 }
 
 /// How many payments, today's among them.
-async fn count(line: &mut Line, plan: &PlanSettings, amount: Money) -> Result<u32, Leave> {
-    let most = plan.most(amount);
+async fn count(line: &mut Line, most: u32) -> Result<u32, Leave> {
     let keys = (2..=most).filter_map(|count| Some((char::from_digit(count, 10)?, count)));
     let prompt = vec![
         Prompt::Phrase("later.plan_count"),

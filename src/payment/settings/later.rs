@@ -5,6 +5,7 @@ use jiff::{Span, ToSpan};
 use serde::Deserialize;
 
 use super::{Zone, amount_of};
+use crate::instrument::Expiry;
 use crate::money::Money;
 
 /// Checked as a whole, so that all that is wrong is told at once.
@@ -67,8 +68,17 @@ impl LaterSettings {
 }
 
 impl PlanSettings {
-    /// How many payments of at least the least this may be divided into; less than two: none.
-    pub fn most(&self, amount: Money) -> u32 {
+    /// How many payments of at least the least this may be divided into from today on, while the
+    /// card is good; less than two: none.
+    pub fn most(&self, amount: Money, (today, expiry): (Date, Expiry)) -> u32 {
+        let good = |payments: &u32| {
+            let all = self.divide(amount, *payments, today).unwrap_or_default();
+            all.last().is_some_and(|(last, _)| !expiry.is_over(*last))
+        };
+        (2..=self.fit(amount)).rev().find(good).unwrap_or(0)
+    }
+
+    fn fit(&self, amount: Money) -> u32 {
         let fit = amount.minor / self.min.minor.max(1);
         self.instalments_max.min(u32::try_from(fit).unwrap_or(self.instalments_max))
     }
@@ -318,9 +328,14 @@ mod tests {
         let minor = [5_001, 5_000, 5_000, 5_000];
         let want: Vec<_> = days.into_iter().zip(minor.map(Money::usd)).collect();
         assert_eq!(all, want);
-        assert_eq!(plan.most(Money::usd(14_999)), 2);
-        assert_eq!(plan.most(Money::usd(4_999)), 0);
-        assert_eq!(plan.most(Money::usd(1_000_000)), 4);
+        let most = |minor, (year, month)| {
+            let good = (date(2027, 1, 31), Expiry::kept(year, month).unwrap());
+            plan.most(Money::usd(minor), good)
+        };
+        assert_eq!([14_999, 4_999, 1_000_000].map(|minor| most(minor, (2030, 1))), [2, 0, 4]);
+        // No payment comes after the month the card is good through.
+        let until = [(2027, 4), (2027, 3), (2027, 2), (2027, 1)];
+        assert_eq!(until.map(|until| most(1_000_000, until)), [4, 3, 2, 0]);
         let plan = settings("plan = { instalments_max = 3, every = 10 }").plan.unwrap();
         let all = plan.divide(Money::usd(10_000), 3, date(2026, 12, 25)).unwrap();
         assert_eq!(all[2].0, date(2027, 1, 14));

@@ -9,6 +9,7 @@ use crate::gateway::bogus::{Bogus, Outcome, Settings as BogusSettings, Simulator
 use crate::gateway::simulator::Fault;
 use crate::gateway::{Dialect, Verdict};
 use crate::instrument::{Brand, Card, Expiry, Fingerprint, Pan};
+use crate::ledger::arrangement::CARD_DROPPED;
 use crate::ledger::{Arrangement, Consent, sample};
 use crate::secret::Secret;
 use crate::server::resolver;
@@ -49,7 +50,8 @@ impl Bench {
             ..Settings::default()
         };
         let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
-        let scheduler = Scheduler::new(store.clone(), directory.clone(), &settings).unwrap();
+        let accounts = (directory.clone(), None);
+        let scheduler = Scheduler::new(store.clone(), accounts, &settings).unwrap();
         let mut bench = Bench {
             saboteur: saboteur(&folder).await,
             folder,
@@ -63,6 +65,7 @@ impl Bench {
             sent: 0,
         };
         bench.keep(GOOD).await;
+        bench.owes(50_000, None);
         bench
     }
 
@@ -124,7 +127,7 @@ impl Bench {
             *sent += 1;
             std::future::ready(simulator.exchange(now_ms, request))
         };
-        self.scheduler.step(&self.routes, now_ms, send).await
+        self.scheduler.step(&self.routes, &|| now_ms, send).await
     }
 
     /// Lets the hours pass, with lookups of what is unknown.
@@ -195,8 +198,8 @@ impl Bench {
         self.sabotage(-1).await;
         self.store = Arc::new(open(&self.folder).await);
         self.store.recover(self.now_ms).await.unwrap();
-        let directory = self.directory.clone();
-        self.scheduler = Scheduler::new(self.store.clone(), directory, &self.settings).unwrap();
+        let accounts = (self.directory.clone(), None);
+        self.scheduler = Scheduler::new(self.store.clone(), accounts, &self.settings).unwrap();
     }
 }
 
@@ -520,4 +523,108 @@ async fn autopay_charges_the_balance_of_each_due_date() {
     let listed = bench.store.list_arrangements(BILLER, Some("A1"), false).await.unwrap();
     let last = listed[0].instalments.last().unwrap();
     assert_eq!(last.detail, "the account is not in the account file");
+}
+
+/// What a card is charged while nobody knows whether another payment was made is charged twice.
+#[tokio::test]
+async fn a_payment_that_a_person_decides_comes_first() {
+    for kind in [Kind::Once, Kind::AutoPay] {
+        let mut bench = Bench::new().await;
+        let due = bench.instalment(1, date(2026, 6, 5));
+        bench.owes(5_000, Some(due.due));
+        let instalments = if kind == Kind::Once { vec![due.clone()] } else { Vec::new() };
+        bench.arrange(kind, instalments).await;
+        let fingerprint = Fingerprint::parse(&"d".repeat(32));
+        let by_phone = Intent {
+            amount: Money::usd(4_000),
+            fingerprint,
+            created_ms: due.at_ms - 30 * HOUR_MS,
+            ..sample::intent(2, "A1")
+        };
+        let id = by_phone.id.clone();
+        bench.record(Entry::Consent(Box::new(by_phone)), NOW).await;
+        for to in [State::Sending, State::Held("review".into(), None)] {
+            bench.record(Entry::Move { id: id.clone(), to }, NOW).await;
+        }
+        bench.until(due.at_ms + 20 * HOUR_MS).await;
+        assert_eq!((bench.sent, &*bench.state().await), (0, "active [waiting]"), "{kind:?}");
+        bench.record(Entry::Move { id, to: State::Declined("no".into()) }, bench.now_ms).await;
+        bench.pass(8).await;
+        assert_eq!(bench.charged().len(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn autopay_takes_what_the_account_file_does_not_know_of_off_the_balance() {
+    for (by_phone, want) in [(2_000, vec![3_000]), (5_000, vec![]), (6_000, vec![])] {
+        let mut bench = Bench::new().await;
+        let due = bench.instalment(1, date(2026, 6, 5));
+        bench.owes(5_000, Some(due.due));
+        bench.arrange(Kind::AutoPay, Vec::new()).await;
+        let id = "intent-2".to_string();
+        let paid = Intent {
+            amount: Money::usd(by_phone),
+            created_ms: due.at_ms - 30 * HOUR_MS,
+            ..sample::intent(2, "A1")
+        };
+        bench.record(Entry::Consent(Box::new(paid)), NOW).await;
+        for to in [State::Sending, State::Approved(sample::approval())] {
+            bench.record(Entry::Move { id: id.clone(), to }, NOW).await;
+        }
+        bench.until(due.at_ms + 20 * HOUR_MS).await;
+        let charged: Vec<i64> = bench.charged().iter().map(|(minor, _)| *minor).collect();
+        assert_eq!(charged, want, "{by_phone}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_charged_that_is_not_due_and_an_account_may_be_missing_for_a_while() {
+    let mut bench = Bench::new().await;
+    let due = bench.instalment(1, date(2026, 6, 5));
+    bench.arrange(Kind::Once, vec![due.clone()]).await;
+    bench.owes(0, None);
+    bench.until(due.at_ms + 2 * HOUR_MS).await;
+    assert_eq!((bench.sent, &*bench.state().await), (0, "done [skipped]"));
+
+    let mut bench = Bench::new().await;
+    bench.arrange(Kind::Once, vec![due.clone()]).await;
+    bench.directory.store(Arc::default());
+    bench.until(due.at_ms + 5 * HOUR_MS).await;
+    assert_eq!((bench.sent, &*bench.state().await), (0, "active [waiting]"));
+    bench.owes(50_000, None);
+    bench.pass(2).await;
+    assert_eq!((bench.sent, &*bench.state().await), (1, "done [paid]"));
+}
+
+#[tokio::test]
+async fn late_days_are_days_of_the_calendar() {
+    for (hours, want) in [(0, "done [paid]"), (14, "done [paid]"), (15, "stopped [failed]")] {
+        let mut bench = Bench::new().await;
+        bench.settings.later.as_mut().unwrap().late_days_max = 0;
+        bench.restart().await;
+        let due = bench.instalment(1, date(2026, 6, 5));
+        bench.arrange(Kind::Once, vec![due.clone()]).await;
+        // Nine in the morning, and a little later.
+        bench.now_ms = due.at_ms + hours * HOUR_MS + 30_000;
+        bench.step().await.unwrap();
+        assert!(bench.state().await.starts_with(want), "{hours}: {}", bench.state().await);
+    }
+}
+
+/// A gateway that gives no answer for a minute: the minute counts from its end.
+#[tokio::test]
+async fn an_outcome_is_unknown_since_its_answer_was_lost() {
+    let mut bench = Bench::new().await;
+    let due = bench.instalment(1, date(2026, 6, 5));
+    bench.arrange(Kind::Once, vec![due.clone()]).await;
+    let now_ms = std::cell::Cell::new(due.at_ms);
+    let send = |_: &Route, _| {
+        now_ms.set(now_ms.get() + MINUTE_MS);
+        std::future::ready(Exchange::NoAnswer("no answer within 60 s".into()))
+    };
+    bench.scheduler.step(&bench.routes, &|| now_ms.get(), send).await.unwrap();
+    let later_ms = due.at_ms + 10 * MINUTE_MS;
+    let unknown = bench.store.unresolved(later_ms).await.unwrap();
+    assert_eq!(unknown.len(), 1);
+    assert_eq!(unknown[0].since_ms, due.at_ms + MINUTE_MS);
 }

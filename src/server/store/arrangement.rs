@@ -71,7 +71,7 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         let query = "select count(*) from instalment join intent on intent.id = intent_id \
                      where arrangement_id = $1 and instalment.state = 'waiting' \
-                     and intent.state in ('consented', 'sending', 'unknown')";
+                     and intent.state in ('consented', 'sending', 'unknown', 'held', 'manual')";
         let charging: i64 = sqlx::query_scalar(query).bind(id).fetch_one(&mut *tx).await?;
         let who_why = (&*masked(who), &*masked(why));
         if charging > 0 || !end(&mut tx, id, "cancelled", who_why, now_ms).await? {
@@ -80,6 +80,16 @@ impl Store {
         }
         tx.commit().await?;
         Ok(Recorded::Stored)
+    }
+
+    /// Whether a payment of it may be charged yet, whatever has ended since: one is on its way, or
+    /// a person has to say what became of it.
+    pub async fn is_charging(&self, id: &str) -> Result<bool, StoreError> {
+        let query = "select count(*) from instalment join intent on intent.id = intent_id \
+                     where arrangement_id = $1 and instalment.state = 'waiting' \
+                     and intent.state in ('consented', 'sending', 'unknown', 'held', 'manual')";
+        let charging: i64 = sqlx::query_scalar(query).bind(id).fetch_one(&self.reader).await?;
+        Ok(charging > 0)
     }
 
     /// The active ones of an account, as they were made.

@@ -68,7 +68,24 @@ pub struct Idle {
     pub agreed_ms: i64,
 }
 
+/// For so long a payment that a person has to decide keeps others from being made.
+const UNDECIDED_MS: i64 = 30 * 24 * 3_600_000;
+
 impl Store {
+    /// What was paid for an account since then and has not gone back, in minor units; fees left
+    /// out.
+    pub async fn received(
+        &self,
+        (biller, account_id): (&str, &str),
+        since_ms: i64,
+    ) -> Result<i64, StoreError> {
+        let query = "select coalesce(sum(max(amount_minor - undone_minor, 0)), 0) from intent \
+                     where biller = $1 and account_id = $2 and created_ms >= $3 \
+                     and state in ('approved', 'posted')";
+        let query = sqlx::query_scalar(query).bind(biller).bind(account_id).bind(since_ms);
+        Ok(query.fetch_one(&self.reader).await?)
+    }
+
     /// Instalments to be looked at by now, longest due first.
     pub async fn due(&self, biller: &str, now_ms: i64, max: i64) -> Result<Vec<Due>, StoreError> {
         let query = "select instalment.*, arrangement.number, arrangement.kind, \
@@ -113,12 +130,15 @@ impl Store {
             tx.rollback().await?;
             return Ok(Recorded::Illegal);
         }
-        // Whoever pays for the account by phone meanwhile comes first.
+        // Whoever pays for the account by phone meanwhile comes first, and so does a person who
+        // has to say what became of a payment.
         let query = "select count(*) from intent where biller = $1 and account_id = $2 \
-                     and state in ('consented', 'sending', 'unknown')";
+                     and (state in ('consented', 'sending', 'unknown') \
+                         or (state in ('held', 'manual') and created_ms > $3))";
         let open: i64 = sqlx::query_scalar(query)
             .bind(&intent.biller)
             .bind(&intent.account_id)
+            .bind(now_ms - UNDECIDED_MS)
             .fetch_one(&mut *tx)
             .await?;
         if open > 0 || !insert_intent(&mut tx, intent, now_ms).await? {
