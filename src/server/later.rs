@@ -16,6 +16,7 @@ use crate::account::{Account, Directory};
 use crate::gateway::{Charge, Exchange, Initiator, Purpose, Request, Route, Routes, Series};
 use crate::instrument::{Instrument, Means, Method, Saved};
 use crate::ledger::arrangement::{Kind, intent_id};
+use crate::ledger::journal::kept;
 use crate::ledger::{
     Entry, FOR_GOOD, Instalment, Intent, Origin, Recorded, SavedCard, Screening, Split, State,
     confirmation,
@@ -296,7 +297,8 @@ impl Scheduler {
             }
             Err(cannot) => cannot.into(),
         };
-        let state = State::from(&verdict);
+        // What a gateway writes may quote a card: as the ledger keeps it, here too.
+        let state = kept(State::from(&verdict));
         self.move_to(intent, state.clone(), clock()).await?;
         Ok(state)
     }

@@ -105,3 +105,19 @@ async fn an_outcome_is_unknown_since_its_answer_was_lost() {
     assert_eq!(unknown.len(), 1);
     assert_eq!(unknown[0].since_ms, due.at_ms + MINUTE_MS);
 }
+
+/// Nothing that a gateway quotes is written beside an instalment either.
+#[tokio::test]
+async fn a_card_that_a_gateway_quotes_is_masked() {
+    let mut bench = Bench::new().await;
+    let due = bench.instalment(1, date(2026, 6, 5));
+    bench.arrange(Kind::Once, vec![due.clone()]).await;
+    let quoted = |_: &Route, _| {
+        std::future::ready(Exchange::NotSent("no route for 4111111111111111".into()))
+    };
+    let round = bench.scheduler.step(&bench.routes, &|| due.at_ms, quoted).await.unwrap();
+    assert_eq!(round.again, 1);
+    let listed = bench.store.list_arrangements(BILLER, None, true).await.unwrap();
+    let detail = &listed[0].instalments[0].detail;
+    assert!(detail.contains("no route") && !detail.contains("4111"), "{detail}");
+}
