@@ -185,6 +185,7 @@ fn intent(key: &FingerprintKey, n: u32) -> Intent {
         biller: BILLER.into(),
         account_id: format!("account-{n}"),
         amount: Money::usd(10_000),
+        allocations: Vec::new(),
         fee: Money::usd(200),
         split: Default::default(),
         means: Means::Card(card.pan.brand()),

@@ -27,6 +27,8 @@ use sqlx::{AnyConnection, Connection, Executor};
 
 #[path = "ledger_model/later.rs"]
 mod later; // what is arranged with kept cards
+#[path = "ledger_model/several.rs"]
+mod several; // several accounts in one payment
 
 const COMMANDS: usize = 500;
 const BILLER: &str = "acme";
@@ -54,9 +56,9 @@ fn the_ledger_is_what_the_model_says() {
     // Otherwise nothing was tried.
     if std::env::var_os("RINGTILL_SEED").is_none() {
         let Tally { applied, refused, failed, reopened, posted, undone, .. } = sum;
-        let Tally { debited, returned, again, charged, fees, kept_back, .. } = sum;
+        let Tally { debited, returned, again, charged, fees, kept_back, several, .. } = sum;
         let ledger = [applied, refused, failed, reopened, posted, undone];
-        let rest = [debited, returned, again, charged, fees, kept_back];
+        let rest = [debited, returned, again, charged, fees, kept_back, several, sum.contradicted];
         for count in ledger.into_iter().chain(rest) {
             assert!(count > 10, "{sum:?}");
         }
@@ -81,6 +83,9 @@ struct Tally {
     /// Fees that were sent apart from their bills, and what was refused for there being two.
     fees: usize,
     kept_back: usize,
+    /// Payments for several accounts, and those that were refused for what they say of them.
+    several: usize,
+    contradicted: usize,
 }
 
 impl Tally {
@@ -97,6 +102,8 @@ impl Tally {
         self.charged += other.charged;
         self.fees += other.fees;
         self.kept_back += other.kept_back;
+        self.several += other.several;
+        self.contradicted += other.contradicted;
     }
 }
 
@@ -109,6 +116,8 @@ struct Model {
     /// As in [`Tally`].
     fees: usize,
     kept_back: usize,
+    several: usize,
+    contradicted: usize,
 }
 
 struct Payment {
@@ -137,6 +146,12 @@ struct Undoing {
     change: Change,
     progress: Progress,
     filed: bool,
+}
+
+impl Undoing {
+    fn is_done(&self) -> bool {
+        self.progress.name() == "done"
+    }
 }
 
 impl Payment {
@@ -239,17 +254,23 @@ impl Model {
     fn consent(&mut self, intent: &Intent, now_ms: i64) -> Recorded {
         let same = |one: &Payment| {
             let ours = &one.intent;
-            let place = (&ours.biller, &ours.account_id, ours.fingerprint);
+            let alike = (&ours.biller, ours.fingerprint) == (&intent.biller, intent.fingerprint);
             ours.id == intent.id
                 || ours.confirmation == intent.confirmation
                 || (OPEN.contains(&one.state.name())
                     && [ours, intent].iter().all(|one| one.split.bill().is_none())
-                    && place == (&intent.biller, &intent.account_id, intent.fingerprint))
+                    && alike
+                    && several::meet(ours, intent))
                 || (intent.split.bill().is_some() && ours.split == intent.split)
         };
+        if !several::adds_up(intent) {
+            self.contradicted += 1;
+            return Recorded::Illegal;
+        }
         if self.payments.values().any(same) {
             return Recorded::Conflict;
         }
+        self.several += usize::from(!intent.allocations.is_empty());
         let payment = Payment {
             intent: intent.clone(),
             state: State::Consented,
@@ -315,9 +336,10 @@ impl Model {
         for payment in self.payments.values_mut() {
             let name = payment.state.name();
             let last = ["approved", "posted", "declined", "not_charged"].contains(&name);
+            let accounts = several::accounts(&payment.intent);
             if last && !payment.filed {
                 payment.filed = true;
-                rows += 1;
+                rows += accounts.len();
                 // One that was posted by hand is money received as well.
                 sum += payment.state.approval().map_or(0, |_| payment.taken().unwrap());
                 if name == "approved" {
@@ -326,12 +348,23 @@ impl Model {
                 }
             }
             let received = payment.state.name() == "posted";
-            for undoing in payment.changes.iter_mut().filter(|one| received && !one.filed) {
-                if undoing.progress.name() == "done" {
+            let (mut before, taken) = (0, payment.taken());
+            for undoing in payment.changes.iter_mut().filter(|one| received && one.is_done()) {
+                let whole = undoing.change.act != Undo::Refund;
+                let minor = undoing.change.amount.minor;
+                // Of what went back or came whole the fee is told apart.
+                let (before_this, told) = match whole {
+                    true => (0, payment.intent.amount.minor),
+                    false => (if Some(minor) == taken { 0 } else { before }, minor),
+                };
+                if !undoing.filed {
                     undoing.filed = true;
-                    rows += 1;
+                    let off = several::taken_off(&accounts, before_this, told);
+                    let one = accounts.len() == 1;
+                    rows += if one { 1 } else { off.iter().filter(|off| **off > 0).count() };
                     sum -= back(&undoing.change);
                 }
+                before += back(&undoing.change);
             }
         }
         self.files += u64::from(rows > 0);
@@ -498,11 +531,14 @@ impl Model {
         let asked = self.payments.values().filter(|one| {
             let intent = &one.intent;
             let alike = wanted.fingerprint.is_none() || wanted.fingerprint == intent.fingerprint;
-            let near = intent.created_ms >= wanted.since_ms && intent.amount == wanted.amount;
+            let accounts = several::accounts(intent);
+            let part = accounts.iter().find(|(account, _)| *account == wanted.account_id);
+            let same = part.is_some_and(|(_, minor)| *minor == wanted.amount.minor);
+            let near = intent.created_ms >= wanted.since_ms && same;
             let kept = one.taken().is_none_or(|taken| one.undone < taken);
             alike
                 && intent.split.bill().is_none()
-                && intent.account_id == wanted.account_id
+                && part.is_some()
                 && match one.state.name() {
                     "held" | "manual" => near,
                     "approved" | "posted" => near && kept,
@@ -567,6 +603,8 @@ async fn sequence(seed: u64) -> Tally {
     }
     bench.tally.fees = bench.model.fees;
     bench.tally.kept_back = bench.model.kept_back;
+    bench.tally.several = bench.model.several;
+    bench.tally.contradicted = bench.model.contradicted;
     bench.tally
 }
 
@@ -582,8 +620,9 @@ async fn saboteur(folder: &Path) -> AnyConnection {
     saboteur.execute("pragma busy_timeout = 5000").await.unwrap();
     saboteur.execute("create table fault (writes_left bigint not null)").await.unwrap();
     saboteur.execute("insert into fault values (-1)").await.unwrap();
-    const TABLES: [&str; 12] = [
+    const TABLES: [&str; 13] = [
         "intent",
+        "allocation",
         "step",
         "posting",
         "change",
@@ -639,6 +678,7 @@ impl Bench {
             biller: BILLER.into(),
             account_id: format!("A{}", rng.random_range(0..4)),
             amount: Money::usd(rng.random_range(1..3) * 1_000),
+            allocations: Vec::new(),
             fee: Money::usd(200),
             split: Split::Total,
             means: means[rng.random_range(0..2)],
@@ -650,6 +690,10 @@ impl Bench {
             created_ms: self.now_ms,
         };
         let (fee, failure) = (Money::usd(200), FeeFailure::Void);
+        let intent = match (rng.random_range(0..3), intent.means) {
+            (0, Means::Card(_)) => several::allocated(rng, intent),
+            _ => intent,
+        };
         let intent = match rng.random_range(0..4) {
             0 => Intent { split: Split::Bill { fee, failure }, ..intent },
             1 => {
@@ -664,7 +708,8 @@ impl Bench {
                     _ => self.some_payment(rng),
                 };
                 let split = Split::FeeOf(bill);
-                Intent { amount: Money::usd(0), split, ..intent }
+                let allocations = Vec::new();
+                Intent { amount: Money::usd(0), allocations, split, ..intent }
             }
             _ => intent,
         };
@@ -1010,6 +1055,7 @@ impl Bench {
         };
         let told = self.store.screen(&screening).await.unwrap().earlier.map(|earlier| earlier.id);
         assert_eq!(told.as_deref(), self.model.screen(&screening), "{at} {screening:?}");
+        self.compare_received(rng, at).await;
     }
 }
 

@@ -395,6 +395,14 @@ impl<'t> Reader<'t> {
                 "make it the smaller one",
             );
         }
+        if payment.several_accounts && payment.cards.is_empty() {
+            self.note(
+                "payment",
+                "several_accounts",
+                "bank accounts pay one account at a time, and no card is taken",
+                "write false, or cards in `cards`",
+            );
+        }
         if payment.max_payment.minor == 0 {
             self.note("payment", "max_payment", "nothing could be paid", "write \"5000.00\"");
         }

@@ -119,10 +119,13 @@ pub struct Journal {
 /// Biller, account and what is paid with: one payment at a time.
 type Open = (String, String, Option<Fingerprint>);
 
-/// `None`: a fee is as open as its bill.
-fn open(intent: &Intent) -> Option<Open> {
-    let open = (intent.biller.clone(), intent.account_id.clone(), intent.fingerprint);
-    intent.split.bill().is_none().then_some(open)
+/// One of each account. None: a fee is as open as its bill.
+fn open(intent: &Intent) -> Vec<Open> {
+    if intent.split.bill().is_some() {
+        return Vec::new();
+    }
+    let open = |(of, _): (&str, Money)| (intent.biller.clone(), of.into(), intent.fingerprint);
+    intent.parts().map(open).collect()
 }
 
 #[derive(Clone, Copy)]
@@ -247,10 +250,13 @@ impl Journal {
     }
 
     fn consent(&mut self, intent: Intent) -> Recorded {
+        if !intent.is_allocated() {
+            return Recorded::Illegal;
+        }
         let open = open(&intent);
         if self.intents.contains_key(&intent.id)
             || self.confirmations.contains(&intent.confirmation)
-            || open.as_ref().is_some_and(|open| self.open.contains(open))
+            || open.iter().any(|open| self.open.contains(open))
             || intent.split.bill().is_some_and(|bill| self.fee_of(bill).is_some())
         {
             return Recorded::Conflict;
@@ -269,7 +275,7 @@ impl Journal {
     fn forget(&mut self, id: &str) {
         let Some((intent, _)) = self.intents.remove(id) else { return };
         self.confirmations.remove(&intent.confirmation);
-        if let Some(open) = open(&intent) {
+        for open in open(&intent) {
             self.open.remove(&open);
         }
         self.history.pop();
@@ -291,8 +297,10 @@ impl Journal {
         if matches!(to, State::Posted(_)) && state.approval() != to.approval() {
             return Recorded::Illegal;
         }
-        if let Some(open) = open(intent).filter(|_| state.is_open() && !to.is_open()) {
-            self.open.remove(&open);
+        if state.is_open() && !to.is_open() {
+            for open in open(intent) {
+                self.open.remove(&open);
+            }
         }
         *state = to.clone();
         self.history.push((id.to_string(), to));

@@ -7,6 +7,7 @@ use crate::money::Money;
 pub mod journal; // the state machine: which entry may follow which
 pub mod confirmation; // numbers a caller can write down, with a check digit
 pub mod change; // voids, refunds and returns
+pub mod allocation; // one payment for several accounts
 pub mod split; // a bill and its fee, in one charge or in two
 pub mod card; // cards that callers have kept for their next payments
 pub mod arrangement; // payments by kept cards that are arranged for later
@@ -14,6 +15,7 @@ pub mod velocity; // how fast cards are tried
 pub mod screen; // what is known against a payment before it is made
 pub mod reconcile; // the biller's file: header, rows, trailer
 
+pub use allocation::Allocation;
 pub use arrangement::{Arrangement, Instalment, Wallet};
 pub use card::{Consent, SavedCard};
 pub use change::{Change, Progress, Undo};
@@ -30,6 +32,8 @@ pub struct Intent {
     pub biller: String,
     pub account_id: String,
     pub amount: Money,
+    /// Of a payment for several accounts what is for each, `account_id` first; else empty.
+    pub allocations: Vec<Allocation>,
     pub fee: Money,
     pub split: Split,
     pub means: Means,
@@ -181,7 +185,7 @@ pub enum Recorded {
     /// The account has another payment whose outcome is open, or an arrangement of this kind, or
     /// this id exists.
     Conflict,
-    /// The entry may not follow the intent's present state.
+    /// The entry may not follow the intent's present state, or contradicts itself.
     Illegal,
     /// The disk or the database failed: nothing is known to be stored.
     Failed(String),
@@ -224,6 +228,7 @@ pub(crate) mod sample {
             biller: "acme-water".into(),
             account_id: account.into(),
             amount: Money::usd(32_172),
+            allocations: Vec::new(),
             fee: Money::usd(200),
             split: Split::Total,
             means: Means::Card(Brand::Visa),

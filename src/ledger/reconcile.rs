@@ -4,10 +4,10 @@
 //! CSV (RFC 4180, LF), UTF-8, times RFC 3339 UTC, amounts decimal:
 //!
 //! ```text
-//! HDR,4,<biller>,<created>,<sequence>
+//! HDR,5,<biller>,<created>,<sequence>
 //! PMT,<confirmation>,<intent_id>,<account_id>,<amount>,<fee>,<total>,<currency>,<method>,<brand>,
 //!     <last4>,<status>,<auth_code>,<gateway>,<gateway_ref>,<avs>,<cvv>,<call_id>,<channel>,<started>,
-//!     <fee_kind>,<fee_of>
+//!     <fee_kind>,<fee_of>,<part>
 //! TRL,<number of PMT rows>,<sum of totals>,<SHA-256 of all rows above>
 //! ```
 //!
@@ -22,8 +22,12 @@
 //! that is a charge of its own has a row with amount 0.00, and `<fee_of>` is the intent of its bill,
 //! whose row has fee 0.00; if it is `declined` or `not_charged` the bill stands without it, or was
 //! voided.
+//! A payment for several accounts has a row of each, with one confirmation number, one intent and
+//! one approval; `<part>` is `1/3` to `3/3`, else empty. Its fee stands in the first row. What is
+//! paid back in part is taken off its accounts in that order; an account of which nothing is has
+//! no row.
 //! Version 1 knew no `voided` and `refunded`, version 2 no `returned` and `represented`, version 3
-//! no `<fee_kind>` and `<fee_of>`.
+//! no `<fee_kind>` and `<fee_of>`, version 4 no `<part>`.
 
 use std::fmt;
 
@@ -32,6 +36,7 @@ use csv::{ByteRecord, StringRecord};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::allocation::given_back;
 use super::{Change, Intent, Origin, Progress, Split, State, Undo};
 use crate::gateway::Approval;
 use crate::instrument::{Last4, Means};
@@ -47,13 +52,37 @@ pub struct Posting {
     pub rows: Vec<Row>,
 }
 
-/// One payment that became final; fingerprints and origin stay in the ledger.
+/// One payment that became final, or what of it is for one account; fingerprints and origin stay
+/// in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub intent: Intent,
+    /// Of a payment for several accounts.
+    pub part: Option<Part>,
     pub status: Status,
     /// Present if, and only if, money moved; of a void or refund only the gateway's reference.
     pub approval: Option<Approval>,
+}
+
+/// Which of how many accounts a row is of, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub nth: usize,
+    pub of: usize,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.nth, self.of)
+    }
+}
+
+impl Part {
+    fn parse(text: &str) -> Option<Part> {
+        let (nth, of) = text.split_once('/')?;
+        let (nth, of) = (nth.parse().ok()?, of.parse().ok()?);
+        (1 <= nth && nth <= of).then_some(Part { nth, of })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,35 +128,40 @@ impl Status {
 }
 
 impl Row {
-    /// The row of an intent; `None` while its outcome is not final.
-    pub fn of(intent: &Intent, state: &State) -> Option<Row> {
+    /// The rows of an intent, one of each account; none while its outcome is not final.
+    pub fn of(intent: &Intent, state: &State) -> Vec<Row> {
         let status = match state {
             State::Approved(_) | State::Posted(_) => Status::Approved,
             State::Declined(_) => Status::Declined,
             State::NotCharged(_) => Status::NotCharged,
-            _ => return None,
+            _ => return Vec::new(),
         };
-        let intent = told(intent);
         let approval = state.approval().cloned().map(|all| Approval { token: None, ..all });
-        Some(Row { intent, status, approval })
+        let parts: Vec<Money> = intent.parts().map(|(_, amount)| amount).collect();
+        Row { intent: told(intent), part: None, status, approval }.by_account(&parts)
     }
 
-    /// The row of a change that took effect. What a bank says of a return is its reason and then
+    /// The rows of a change that took effect. What a bank says of a return is its reason and then
     /// the trace number of the debit.
     pub fn of_change(
         intent: &Intent,
         change: &Change,
         progress: &Progress,
         before: Money,
-    ) -> Option<Row> {
+    ) -> Vec<Row> {
         let (Progress::Done(reference) | Progress::Accepted(reference)) = progress else {
-            return None;
+            return Vec::new();
         };
-        let part = refunded(intent, change.amount, before)?;
+        let none = Money::new(0, before.currency);
+        let (Some(part), Some((earlier, _))) =
+            (refunded(intent, change.amount, before), refunded(intent, before, none))
+        else {
+            return Vec::new();
+        };
         // Of what went back or came whole, fee and all, each part is told.
-        let whole = match intent.total() == Some(change.amount) {
-            true => (intent.amount, intent.fee),
-            false => part,
+        let (whole, earlier) = match intent.total() == Some(change.amount) {
+            true => ((intent.amount, intent.fee), none),
+            false => (part, earlier),
         };
         let (status, (amount, fee)) = match change.act {
             Undo::Void => (Status::Voided, whole),
@@ -139,10 +173,32 @@ impl Row {
             Undo::Returned => reference.split_once(' ').unwrap_or((reference, "")),
             _ => ("", reference.as_str()),
         };
+        let parts: Vec<Money> = intent.parts().map(|(_, amount)| amount).collect();
+        let parts = given_back(&parts, earlier, amount);
         let intent = Intent { amount, fee, created_ms: change.created_ms, ..told(intent) };
         let (auth_code, gateway_reference) = (auth_code.to_string(), reference.to_string());
         let approval = Approval { gateway_reference, auth_code, ..Approval::default() };
-        Some(Row { intent, status, approval: Some(approval) })
+        Row { intent, part: None, status, approval: Some(approval) }.by_account(&parts)
+    }
+
+    /// A row of each account with what of it is theirs, `amounts`; the fee is the first one's.
+    fn by_account(mut self, amounts: &[Money]) -> Vec<Row> {
+        let accounts = std::mem::take(&mut self.intent.allocations);
+        if accounts.is_empty() {
+            return vec![self];
+        }
+        let none = Money::new(0, self.intent.fee.currency);
+        let mut fee = Some((self.intent.fee, self.intent.split.clone()));
+        let of = accounts.len();
+        let parts = (1..).zip(accounts).zip(amounts).filter(|(_, amount)| amount.is_positive());
+        let row = |((nth, account), amount): ((usize, super::Allocation), &Money)| {
+            let (fee, split) = fee.take().unwrap_or((none, Split::Total));
+            let account_id = account.account_id;
+            let intent = Intent { account_id, amount: *amount, fee, split, ..self.intent.clone() };
+            let (part, approval) = (Some(Part { nth, of }), self.approval.clone());
+            Row { intent, part, status: self.status, approval }
+        };
+        parts.map(row).collect()
     }
 
     /// The money received by this row; less than nothing if it went back.
@@ -204,7 +260,7 @@ pub fn write(posting: &Posting) -> Vec<u8> {
     let sequence = posting.sequence.to_string();
     put(&["HDR", VERSION, &posting.biller, &time(posting.created_ms), &sequence]);
     for row in &posting.rows {
-        let Row { intent, status, approval } = row;
+        let Row { intent, part, status, approval } = row;
         let text = |field: fn(&Approval) -> Option<&str>| {
             approval.as_ref().and_then(field).unwrap_or_default()
         };
@@ -231,6 +287,7 @@ pub fn write(posting: &Posting) -> Vec<u8> {
             &time(intent.created_ms),
             if intent.split == Split::Surcharge { SURCHARGE } else { "" },
             intent.split.bill().unwrap_or_default(),
+            &part.map(|part| part.to_string()).unwrap_or_default(),
         ]);
     }
     let mut file = writer.into_inner().expect("a Vec takes every row");
@@ -240,12 +297,9 @@ pub fn write(posting: &Posting) -> Vec<u8> {
     file
 }
 
-const VERSION: &str = "4";
-/// Versions that are read.
-const VERSIONS: [&str; 4] = ["1", "2", "3", VERSION];
-/// Cells of a row, and of one before version 4.
-const PMT_CELLS: usize = 22;
-const PMT_CELLS_BEFORE: usize = 20;
+const VERSION: &str = "5";
+/// Versions that are read, with how many cells a row of each has.
+const VERSIONS: [(&str, usize); 5] = [("1", 20), ("2", 20), ("3", 20), ("4", 22), (VERSION, 23)];
 const SURCHARGE: &str = "surcharge";
 
 /// What is wrong with a file; it must not be posted.
@@ -272,7 +326,7 @@ pub fn read(bytes: &[u8]) -> Result<Posting, ReadError> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows);
     let mut record = ByteRecord::new();
     let mut posting: Option<Posting> = None;
-    let mut cells = PMT_CELLS;
+    let mut cells = 0;
     while reader.read_byte_record(&mut record).unwrap_or(false) {
         let line = record.position().map_or(0, csv::Position::line);
         let wrong = |reason: &str| ReadError { line, reason: reason.into() };
@@ -280,8 +334,8 @@ pub fn read(bytes: &[u8]) -> Result<Posting, ReadError> {
             StringRecord::from_byte_record(record.clone()).map_err(|_| wrong("it is not UTF-8"))?;
         match (&mut posting, record.get(0)) {
             (None, Some("HDR")) => {
-                posting = Some(header(&record).map_err(|why| wrong(&why))?);
-                cells = if &record[1] == VERSION { PMT_CELLS } else { PMT_CELLS_BEFORE };
+                let header = header(&record).map_err(|why| wrong(&why))?;
+                (posting, cells) = (Some(header.0), header.1);
             }
             (None, _) => return Err(wrong("the first row must be HDR")),
             (Some(posting), Some("PMT")) => {
@@ -309,21 +363,24 @@ fn cut_off(line: u64) -> ReadError {
     ReadError { line, reason: "the file is cut off: it must end with a TRL row".into() }
 }
 
-fn header(record: &StringRecord) -> Result<Posting, String> {
+/// With how many cells a row has.
+fn header(record: &StringRecord) -> Result<(Posting, usize), String> {
     let [Some(version), Some(biller), Some(created), Some(sequence), None] =
         [1, 2, 3, 4, 5].map(|at| record.get(at))
     else {
         return Err("HDR must have five cells".into());
     };
-    if !VERSIONS.contains(&version) {
-        return Err(format!("version {version} is not known, only {}", VERSIONS.join(" and ")));
-    }
-    Ok(Posting {
+    let known = VERSIONS.into_iter().find(|(known, _)| *known == version);
+    let (_, cells) = known.ok_or_else(|| {
+        format!("version {version} is not known, only {}", VERSIONS.map(|(of, _)| of).join(", "))
+    })?;
+    let posting = Posting {
         biller: biller.into(),
         sequence: sequence.parse().map_err(|_| "the sequence is no number")?,
         created_ms: millis(created).ok_or("the creation time is no RFC 3339 time")?,
         rows: Vec::new(),
-    })
+    };
+    Ok((posting, cells))
 }
 
 fn payment(biller: &str, record: &StringRecord, cells: usize) -> Result<Row, String> {
@@ -345,6 +402,7 @@ fn payment(biller: &str, record: &StringRecord, cells: usize) -> Result<Row, Str
         biller: biller.into(),
         account_id: record[3].into(),
         amount: money(4)?,
+        allocations: Vec::new(),
         fee: money(5)?,
         split: split(some(20), some(21))?,
         means: means.ok_or("unknown method or brand")?,
@@ -365,7 +423,8 @@ fn payment(biller: &str, record: &StringRecord, cells: usize) -> Result<Row, Str
         cvv: some(16),
         ..Approval::default()
     });
-    Ok(Row { intent, status, approval })
+    let part = some(22).map(|text| Part::parse(&text).ok_or("the part is no such as 1/2"));
+    Ok(Row { intent, part: part.transpose()?, status, approval })
 }
 
 fn split(kind: Option<String>, fee_of: Option<String>) -> Result<Split, String> {
@@ -400,175 +459,4 @@ fn millis(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::sample;
-    use super::*;
-
-    fn posting() -> Posting {
-        let mut approved = sample::intent(1, "A, \"1\"");
-        approved.call_id = "line\nbreak@h".into();
-        let rows = [
-            (approved, State::Approved(sample::approval())),
-            (sample::intent(2, "A2"), State::Declined("x".into())),
-            (sample::intent(3, "A3"), State::NotCharged("x".into())),
-            (sample::intent(4, "A4"), State::Posted(sample::approval())),
-        ];
-        let rows = rows.iter().map(|(intent, state)| Row::of(intent, state).unwrap()).collect();
-        Posting { biller: "acme-water".into(), sequence: 7, created_ms: 1_780_272_000_123, rows }
-    }
-
-    #[test]
-    fn the_file_is_these_bytes() {
-        let mut posting = posting();
-        posting.rows.truncate(2);
-        posting.rows[0].intent.call_id = "c1@h".into();
-        let text = String::from_utf8(write(&posting)).unwrap();
-        let rows = "\
-HDR,4,acme-water,2026-06-01T00:00:00.123Z,7
-PMT,100000017,intent-1,\"A, \"\"1\"\"\",321.72,2.00,323.72,USD,card,visa,1111,approved,A00001,bogus,\
-sale_000001,Y,,c1@h,phone,2026-05-28T20:26:40.001Z,,
-PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
-call-2@example.invalid,phone,2026-05-28T20:26:40.002Z,,
-";
-        let hash = sha256(rows.as_bytes());
-        assert_eq!(text, format!("{rows}TRL,2,323.72,{hash}\n"));
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(b"abc"), abc);
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let posting = posting();
-        assert_eq!(read(&write(&posting)), Ok(posting.clone()));
-        let empty = Posting { rows: Vec::new(), ..posting };
-        assert_eq!(read(&write(&empty)), Ok(empty));
-    }
-
-    #[test]
-    fn what_was_given_back_has_a_row_of_its_own() {
-        let intent = sample::intent(1, "A1");
-        let change = |act, minor| Change {
-            id: "change-1".into(),
-            intent_id: intent.id.clone(),
-            act,
-            amount: Money::usd(minor),
-            who: "ann".into(),
-            why: "paid twice".into(),
-            created_ms: intent.created_ms + 5,
-        };
-        let done = Progress::Done("void_1".into());
-        let row = |act, minor, progress: &Progress| {
-            Row::of_change(&intent, &change(act, minor), progress, Money::usd(0))
-        };
-        let void = row(Undo::Void, 32_372, &done).unwrap();
-        let refund = row(Undo::Refund, 1_000, &Progress::Accepted("ref_1".into())).unwrap();
-        assert_eq!(row(Undo::Void, 32_372, &Progress::Refused("late".into())), None);
-        let approved = Row::of(&intent, &State::Posted(sample::approval())).unwrap();
-        let rows = vec![approved, void, refund];
-        let posting = Posting { rows, ..posting() };
-        let file = write(&posting);
-        assert_eq!(read(&file), Ok(posting.clone()));
-        let text = String::from_utf8(file).unwrap();
-        assert!(text.contains("TRL,3,-10.00,"), "{text}");
-        let want = ",10.00,0.00,10.00,USD,card,visa,1111,refunded,,bogus,ref_1,,,";
-        assert!(text.contains(want), "{text}");
-        let returned = Progress::Done("R01 091000010000001".into());
-        let back = row(Undo::Returned, 32_372, &returned).unwrap();
-        let again = row(Undo::Represented, 32_372, &Progress::Done("482915031".into())).unwrap();
-        let posting = Posting { rows: vec![back, again], ..posting };
-        let file = write(&posting);
-        let text = String::from_utf8(file.clone()).unwrap();
-        let want = ",321.72,2.00,323.72,USD,card,visa,1111,returned,R01,bogus,091000010000001,";
-        assert!(text.contains(want) && text.contains("TRL,2,0.00,"), "{text}");
-        assert_eq!(read(&file), Ok(posting));
-    }
-
-    #[test]
-    fn a_surcharge_goes_back_by_its_share_and_in_the_end_whole() {
-        let intent = Intent { split: Split::Surcharge, ..sample::intent(1, "A1") };
-        // 321.72 and 2.00 of 323.72.
-        let (mut before, mut fees) = (0, 0);
-        for (back, want) in [(10_000, 62), (10_000, 62), (1, 0), (12_371, 76)] {
-            let (amount, fee) = refunded(&intent, Money::usd(back), Money::usd(before)).unwrap();
-            assert_eq!((fee.minor, amount.minor), (want, back - want));
-            before += back;
-            fees += fee.minor;
-        }
-        assert_eq!((before, fees), (32_372, 200));
-        let plain = sample::intent(1, "A1");
-        let told = refunded(&plain, Money::usd(100), Money::usd(0));
-        assert_eq!(told, Some((Money::usd(100), Money::usd(0))));
-    }
-
-    #[test]
-    fn a_fee_charged_apart_has_a_row_of_its_own() {
-        let (fee, none) = (Money::usd(200), Money::usd(0));
-        let failure = super::super::FeeFailure::Void;
-        let split = Split::Bill { fee, failure };
-        let bill = Intent { fee: none, split, ..sample::intent(1, "A1") };
-        let split = Split::FeeOf(bill.id.clone());
-        let fee = Intent { amount: none, split, ..sample::intent(2, "A1") };
-        let surcharge = Intent { split: Split::Surcharge, ..sample::intent(3, "A1") };
-        let approved = State::Approved(sample::approval());
-        let rows = [&bill, &fee, &surcharge].map(|intent| Row::of(intent, &approved).unwrap());
-        let posting = Posting { rows: rows.to_vec(), ..posting() };
-        let file = write(&posting);
-        assert_eq!(read(&file), Ok(posting));
-        let text = String::from_utf8(file).unwrap();
-        assert!(text.contains(",A1,321.72,0.00,321.72,USD"), "{text}");
-        assert!(text.contains(",A1,0.00,2.00,2.00,USD"), "{text}");
-        assert!(
-            text.contains(".002Z,,intent-1\n") && text.contains(".003Z,surcharge,\n"),
-            "{text}"
-        );
-        assert!(text.contains("TRL,3,647.44,"), "{text}");
-    }
-
-    /// Files of before are still compared with the ledger.
-    #[test]
-    fn a_file_of_version_3_is_read() {
-        let rows = "\
-HDR,3,acme-water,2026-06-01T00:00:00.123Z,7
-PMT,100000025,intent-2,A2,321.72,2.00,323.72,USD,card,visa,1111,declined,,bogus,,,,\
-call-2@example.invalid,phone,2026-05-28T20:26:40.002Z
-";
-        let file = format!("{rows}TRL,1,0.00,{}\n", sha256(rows.as_bytes()));
-        let row = Row::of(&sample::intent(2, "A2"), &State::Declined("x".into())).unwrap();
-        assert_eq!(read(file.as_bytes()).unwrap().rows, [row]);
-        let wrong = rows.replace("HDR,3", "HDR,4");
-        let file = format!("{wrong}TRL,1,0.00,{}\n", sha256(wrong.as_bytes()));
-        assert!(read(file.as_bytes()).unwrap_err().reason.contains("22 cells, not 20"));
-    }
-
-    #[test]
-    fn every_changed_byte_is_noticed() {
-        let file = write(&posting());
-        for at in 0..file.len() {
-            let mut changed = file.clone();
-            changed[at] ^= 1;
-            assert!(read(&changed).is_err(), "byte {at}");
-            assert!(read(&file[..at]).is_err(), "cut at {at}");
-        }
-        let mut longer = file;
-        longer.extend_from_within(..);
-        assert!(read(&longer).is_err());
-    }
-
-    #[test]
-    fn open_payments_have_no_row() {
-        for state in sample::states() {
-            let row = Row::of(&sample::intent(1, "A1"), &state);
-            let last = !state.is_open() && !matches!(state, State::Held(..) | State::Manual);
-            assert_eq!(row.is_some(), last, "{}", state.name());
-        }
-    }
-
-    #[test]
-    fn names_are_safe_for_any_file_system() {
-        let name = file_name("acme_1", 42, 1_780_272_000_000);
-        assert_eq!(name.as_deref(), Some("payments-acme_1-20260601-000042.csv"));
-        for biller in ["", "../x", "a b", "é"] {
-            assert_eq!(file_name(biller, 1, 0), None);
-        }
-    }
-}
+mod tests;

@@ -39,6 +39,7 @@ pub struct Screened {
 pub struct Earlier {
     pub id: String,
     pub confirmation: String,
+    /// What of it was for this account.
     pub amount: Money,
     /// Not approved, but it may be yet.
     pub open: bool,
@@ -69,7 +70,7 @@ impl Screening {
         match counted {
             Counted::Caller => same(&ours.caller, &theirs.caller),
             Counted::Account => {
-                self.biller == intent.biller && self.account_id == intent.account_id
+                self.biller == intent.biller && intent.part_of(&self.account_id).is_some()
             }
             Counted::Issuer => same(&ours.issuer, &theirs.issuer),
             Counted::Trunk => !ours.trunk.is_empty() && ours.trunk == theirs.trunk,
@@ -79,19 +80,19 @@ impl Screening {
     /// What an intent has to do with the payment to be made. Open: any of the account, for it may
     /// be what the caller wants to pay; else one of the same amount.
     pub fn earlier(&self, intent: &Intent, state: &State) -> Option<Earlier> {
-        let same_account = intent.biller == self.biller && intent.account_id == self.account_id;
+        let part = intent.part_of(&self.account_id).filter(|_| intent.biller == self.biller)?;
         let alike = self.fingerprint.is_none_or(|one| intent.fingerprint == Some(one));
-        let recent = intent.created_ms >= self.since_ms && intent.amount == self.amount;
+        let recent = intent.created_ms >= self.since_ms && part == self.amount;
         let open = match state {
             State::Consented | State::Sending | State::Unknown(_) => true,
             State::Held(..) | State::Manual if recent => true,
             State::Approved(_) | State::Posted(_) if recent => false,
             _ => return None,
         };
-        (same_account && alike).then(|| Earlier {
+        alike.then(|| Earlier {
             id: intent.id.clone(),
             confirmation: intent.confirmation.clone(),
-            amount: intent.amount,
+            amount: part,
             open,
         })
     }

@@ -3,7 +3,6 @@
 
 use super::settings::DuplicateMatch;
 use super::{Desk, Leave, Line, Note, phrases};
-use crate::account::Account;
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::instrument::Fingerprint;
@@ -23,29 +22,35 @@ pub(super) struct Told {
     pub(super) standing: Vec<String>,
 }
 
-/// Whether to go on. `fingerprint` is of the card or account once it is known.
-pub(super) async fn wanted(
+/// Whether to go on. `parts`: each account and what is paid for it; `fingerprint` is of the card or
+/// account once it is known.
+pub(super) async fn wanted<'a>(
     line: &mut Line,
     desk: &Desk,
     told: &mut Told,
-    (account, amount): (&Account, Money),
+    parts: impl IntoIterator<Item = (&'a str, Money)>,
     fingerprint: Option<Fingerprint>,
 ) -> Result<bool, Leave> {
-    let screening = screening(line, desk, (&account.id, amount), (fingerprint, None));
-    let found = line.screen(screening).await.ok_or(Leave::Failed)?;
-    if let Some(lock) = found.lock {
-        locked(line, lock);
-        line.tell(phrases(["result.not_charged"])).await;
-        return Err(Leave::Failed);
-    }
     let by_method = desk.settings.duplicate_match == DuplicateMatch::Method;
-    if by_method && fingerprint.is_none() {
-        return Ok(true);
+    for part in parts {
+        let screening = screening(line, desk, part, (fingerprint, None));
+        let found = line.screen(screening).await.ok_or(Leave::Failed)?;
+        if let Some(lock) = found.lock {
+            locked(line, lock);
+            line.tell(phrases(["result.not_charged"])).await;
+            return Err(Leave::Failed);
+        }
+        if by_method && fingerprint.is_none() {
+            continue;
+        }
+        let earlier = found.earlier.filter(|earlier| !told.payments.contains(&earlier.id));
+        if let Some(earlier) = earlier
+            && !ask(line, told, earlier).await?
+        {
+            return Ok(false);
+        }
     }
-    match found.earlier {
-        Some(earlier) if !told.payments.contains(&earlier.id) => ask(line, told, earlier).await,
-        _ => Ok(true),
-    }
+    Ok(true)
 }
 
 /// What stands against the charge of this card or account at the last moment.
@@ -61,23 +66,27 @@ pub(super) enum Against {
     Unknown,
 }
 
-pub(super) async fn meanwhile(
+pub(super) async fn meanwhile<'a>(
     line: &mut Line,
     desk: &Desk,
     told: &Told,
-    payment: (&str, Money),
+    parts: impl IntoIterator<Item = (&'a str, Money)>,
     (fingerprint, issuer): (Fingerprint, Option<Fingerprint>),
 ) -> Against {
-    let screening = screening(line, desk, payment, (Some(fingerprint), issuer));
-    let Some(found) = line.screen(screening).await else { return Against::Unknown };
-    if let Some(lock) = found.lock {
-        locked(line, lock);
-        return Against::Locked;
+    let mut quiet = false;
+    for part in parts {
+        let screening = screening(line, desk, part, (Some(fingerprint), issuer));
+        let Some(found) = line.screen(screening).await else { return Against::Unknown };
+        if let Some(lock) = found.lock {
+            locked(line, lock);
+            return Against::Locked;
+        }
+        match found.earlier.filter(|earlier| !told.payments.contains(&earlier.id)) {
+            Some(earlier) => return Against::Earlier(earlier),
+            None => quiet |= found.quiet,
+        }
     }
-    match found.earlier.filter(|earlier| !told.payments.contains(&earlier.id)) {
-        Some(earlier) => Against::Earlier(earlier),
-        None => Against::Nothing { quiet: found.quiet },
-    }
+    Against::Nothing { quiet }
 }
 
 /// For the operator; the caller is not told why.

@@ -21,12 +21,14 @@ enum Wish {
     OtherAccount,
 }
 
+/// Of one payment at most `most`, where other accounts have a part in it.
 pub(super) async fn choose(
     line: &mut Line,
     desk: &Desk,
     account: &Account,
+    most: Option<Money>,
 ) -> Result<Choice, Leave> {
-    let bounds = bounds(desk, account);
+    let bounds = bounds(desk, account, most);
     if !account.amount_due.is_positive() {
         if !desk.settings.partial.takes_in_advance() {
             line.say(phrases(["greet.nothing_due", "amount.not_in_advance"])).await;
@@ -69,10 +71,12 @@ pub(super) async fn choose(
 }
 
 /// What may be paid at once; the balance may be less than the least that is keyed.
-fn bounds(desk: &Desk, account: &Account) -> Amount {
+fn bounds(desk: &Desk, account: &Account, room: Option<Money>) -> Amount {
     let settings = &desk.settings;
     let least = account.min_payment.unwrap_or(settings.min_payment);
     let most = account.max_payment.unwrap_or(settings.max_payment);
+    let most = room.map_or(most, |room| Money::new(room.minor.min(most.minor), most.currency));
+    let least = Money::new(least.minor.min(most.minor), least.currency);
     settings.partial.bounds(account, [least, most])
 }
 

@@ -121,24 +121,23 @@ fn text(bank: &BankSettings, order: &Order, debit: &Debit, today: Date) -> Vec<P
         Prompt::Phrase("authorisation.on_or_after"),
         Prompt::Date(today),
     ]);
-    text.extend(identity(&order.account_id));
+    let named = ["authorisation.account", "authorisation.account_ending"];
+    text.extend(identity(&order.account_id, named));
     text.push(Prompt::Phrase("authorisation.questions"));
     text.extend(bank.phone.prompts());
     text.push(Prompt::Phrase("authorisation.revoke"));
     text
 }
 
-/// Who authorises, by their account with the biller.
-fn identity(account_id: &str) -> [Prompt; 2] {
+/// An account with the biller, after the first of these phrases or, if it is told by its end, the
+/// second.
+pub(super) fn identity(account_id: &str, [whole, ending]: [&'static str; 2]) -> [Prompt; 2] {
     /// A longer number is told by its end.
     const SAID_MAX: usize = 8;
     let digits: String = account_id.chars().filter(char::is_ascii_digit).collect();
     match digits.len() {
-        0..=SAID_MAX => [Prompt::Phrase("authorisation.account"), Prompt::Digits(digits)],
-        len => {
-            let ending = digits[len - 4..].to_string();
-            [Prompt::Phrase("authorisation.account_ending"), Prompt::Digits(ending)]
-        }
+        0..=SAID_MAX => [Prompt::Phrase(whole), Prompt::Digits(digits)],
+        len => [Prompt::Phrase(ending), Prompt::Digits(digits[len - 4..].to_string())],
     }
 }
 
@@ -158,6 +157,7 @@ mod tests {
         let account = BankAccount::parse(routing, "12345678901", AccountKind::Checking).unwrap();
         let order = Order {
             account_id: account_id.into(),
+            allocations: Vec::new(),
             amount: Money::usd(32_172),
             fee: Money::usd(fee),
             total: Money::usd(32_172 + fee),

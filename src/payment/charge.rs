@@ -6,22 +6,25 @@ use std::time::Duration;
 use super::again::{self, Against, Told};
 use super::authorisation::{Authorisation, Evidence};
 use super::later::plan::Plan;
+use super::several::Bill;
 use super::tender::Tender;
 use super::{Desk, Line, Note, pair, saved};
-use crate::account::Account;
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::masked;
 use crate::ledger::{
-    Consent, Entry, FeeFailure, Intent, Origin, Recorded, Split, State, confirmation,
+    Allocation, Consent, Entry, FeeFailure, Intent, Origin, Recorded, Split, State, allocation,
+    confirmation,
 };
 use crate::money::Money;
 
 /// What is to be paid, and what with.
 pub(super) struct Order {
     pub(super) account_id: String,
+    /// Of several accounts what is for each; else empty.
+    pub(super) allocations: Vec<Allocation>,
     pub(super) amount: Money,
     pub(super) fee: Money,
     pub(super) total: Money,
@@ -43,15 +46,12 @@ pub(super) struct Order {
 
 impl Order {
     /// `None` when amount and fee cannot be added.
-    pub(super) fn new(
-        desk: &Desk,
-        account: &Account,
-        amount: Money,
-        tender: &Tender,
-    ) -> Option<Order> {
-        Order::of(desk, &account.id, amount, tender)
+    pub(super) fn new(desk: &Desk, bill: &Bill, tender: &Tender) -> Option<Order> {
+        let order = Order::of(desk, &bill.account.id, bill.amount, tender)?;
+        Some(Order { allocations: bill.allocations.clone(), ..order })
     }
 
+    /// The same for one account.
     pub(super) fn of(
         desk: &Desk,
         account_id: &str,
@@ -69,6 +69,7 @@ impl Order {
             apart,
             surcharge,
             account_id: account_id.into(),
+            allocations: Vec::new(),
             amount,
             fee,
             total: amount.checked_add(fee)?,
@@ -161,9 +162,9 @@ pub(super) async fn charge(
     order: &Order,
     tender: &Tender,
 ) -> Settled {
-    let payment = (order.account_id.as_str(), order.amount);
+    let parts = allocation::parts(&order.account_id, order.amount, &order.allocations);
     let method_and_issuer = (order.fingerprint, order.issuer);
-    let quiet = match again::meanwhile(line, desk, told, payment, method_and_issuer).await {
+    let quiet = match again::meanwhile(line, desk, told, parts, method_and_issuer).await {
         Against::Nothing { quiet } => quiet,
         Against::Earlier(earlier) if earlier.open => return Settled::OpenPayment,
         Against::Earlier(_) => return Settled::PaidMeanwhile,
@@ -542,11 +543,13 @@ fn intent(line: &mut Line, desk: &Desk, route: &Route, (order, leg): (&Order, &L
         None => again::origin(desk, order.issuer),
         Some(_) => Origin::default(),
     };
+    let at_bill = leg.split.bill().is_none();
     Intent {
         id: reference(line, created_ms),
         confirmation: confirmation::mint(&mut line.rng),
         biller: desk.settings.biller.clone(),
         account_id: order.account_id.clone(),
+        allocations: if at_bill { order.allocations.clone() } else { Vec::new() },
         amount: leg.amount,
         fee: leg.fee,
         split: leg.split.clone(),

@@ -3,7 +3,7 @@
 use super::authorisation;
 use super::charge::Order;
 use super::tender::Tender;
-use super::{Desk, Leave, Line, Note, pair};
+use super::{Desk, Leave, Line, Note, pair, several};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;
 use crate::instrument::{Brand, Means};
@@ -32,7 +32,8 @@ async fn accept(line: &mut Line, desk: &Desk, order: &Order) -> Result<bool, Lea
     if order.apart.is_some() {
         return pair::accept(line, desk, order, brand).await;
     }
-    let mut notice = vec![Prompt::Phrase("consent.payment"), Prompt::Amount(amount)];
+    let mut notice = several::read_out(&order.allocations);
+    notice.extend([Prompt::Phrase("consent.payment"), Prompt::Amount(amount)]);
     if fee.is_positive() {
         notice.extend([
             Prompt::Phrase(if order.surcharge { "consent.surcharge" } else { "consent.fee" }),

@@ -52,7 +52,8 @@ pub(super) async fn when(
 ) -> Result<When, Leave> {
     let Some(settings) = settings(desk) else { return Ok(When::Today) };
     // A fee that is a charge of its own is charged on a call, together with its bill.
-    if order.apart.is_some() {
+    // What is arranged is for one account.
+    if order.apart.is_some() || !order.allocations.is_empty() {
         return Ok(When::Today);
     }
     // A card that was never charged is first charged on a call.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil::Date};
 
-use crate::account::{Account, Caller};
+use crate::account::Caller;
 use crate::gateway::Routes;
 use crate::instrument::{FingerprintKey, Last4, Means, Method};
 use crate::money::Money;
@@ -22,6 +22,7 @@ pub mod partial; // less or more than what is due
 mod amount;
 pub mod surcharge; // for paying by credit card
 mod again;
+mod several; // accounts in one payment
 mod card;
 mod bank;
 mod saved; // cards that are kept for the next call
@@ -43,6 +44,7 @@ pub use saved::TERMS as CARD_TERMS;
 pub use settings::{
     BankSettings, DuplicateMatch, FeeMode, LaterSettings, SavedSettings, Settings, Zone,
 };
+pub use several::ACCOUNTS_MAX;
 pub use surcharge::{Bins, SurchargeSettings};
 
 use again::Told;
@@ -51,6 +53,7 @@ use charge::{Order, Settled};
 use later::When;
 use receipt::Next;
 use saved::{Way, Ways};
+use several::Bill;
 use tender::{Draft, Tender};
 
 /// Everything one call's script is given.
@@ -193,7 +196,7 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
     loop {
         later::standing::tell(line, desk, &account, &mut told.standing).await?;
         line.note(Note::Step("amount"));
-        let amount = match amount::choose(line, desk, &account).await {
+        let amount = match amount::choose(line, desk, &account, None).await {
             Ok(Choice::Amount(amount)) => amount,
             Ok(Choice::OtherAccount) | Err(Leave::Back) => {
                 match authenticate::other_account(line, desk).await {
@@ -204,13 +207,18 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
             }
             Err(leave) => return Err(leave),
         };
-        match again::wanted(line, desk, &mut told, (&account, amount), None).await {
+        match again::wanted(line, desk, &mut told, [(&*account.id, amount)], None).await {
             Ok(true) => {}
             Ok(false) => return Ok(stopped(line).await),
             Err(Leave::Back) => continue,
             Err(leave) => return Err(leave),
         }
-        match pay(line, desk, &mut told, (&account, amount), &mut charges_left).await {
+        let bill = Bill::of(account.clone(), amount);
+        let bill = match several::gather(line, desk, &mut told, bill).await {
+            Err(Leave::Back) => continue,
+            bill => bill?,
+        };
+        match pay(line, desk, &mut told, &bill, &mut charges_left).await {
             Err(Leave::Back) => continue,
             ended => return ended,
         }
@@ -222,15 +230,15 @@ async fn pay(
     line: &mut Line,
     desk: &Desk,
     told: &mut Told,
-    payment: (&Account, Money),
+    bill: &Bill,
     charges_left: &mut u8,
 ) -> Result<Outcome, Leave> {
-    let mut ways = Ways::of(line, desk, payment.0).await;
+    let mut ways = Ways::of(line, desk, &bill.account).await;
     ways.without(&told.refused);
     loop {
         let choice = ways.is_choice();
         let way = ways.choose(line).await?;
-        match pay_by(line, desk, told, payment, (way, &mut ways), charges_left).await {
+        match pay_by(line, desk, told, bill, (way, &mut ways), charges_left).await {
             Ok(Some(outcome)) => return Ok(outcome),
             Ok(None) => {}
             Err(Leave::Back) if choice => {}
@@ -245,7 +253,7 @@ async fn pay_by(
     line: &mut Line,
     desk: &Desk,
     told: &mut Told,
-    (account, amount): (&Account, Money),
+    bill: &Bill,
     (way, ways): (Way, &mut Ways),
     charges_left: &mut u8,
 ) -> Result<Option<Outcome>, Leave> {
@@ -255,11 +263,11 @@ async fn pay_by(
     let mut asked = saved::Asked::default();
     while *charges_left > 0 {
         line.note(Note::Step(method.name()));
-        let tender = draft.take(line, desk, account).await?;
+        let tender = draft.take(line, desk, &bill.account).await?;
         let this = (tender.means(), tender.last4());
-        let mut order = Order::new(desk, account, amount, &tender).ok_or(Leave::Failed)?;
+        let mut order = Order::new(desk, bill, &tender).ok_or(Leave::Failed)?;
         let fingerprint = Some(order.fingerprint);
-        if !again::wanted(line, desk, told, (account, amount), fingerprint).await? {
+        if !again::wanted(line, desk, told, bill.parts(), fingerprint).await? {
             drop(tender);
             return Ok(Some(stopped(line).await));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::charge::{self, FeeEnd, Leg, Order, Ran, Settled, With};
 use super::tender::Tender;
-use super::{Desk, Leave, Line, Note, consent};
+use super::{Desk, Leave, Line, Note, consent, several};
 use crate::gateway::{Approval, Exchange, Modification, Operation, Purpose, Repeat, Route};
 use crate::instrument::Brand;
 use crate::ledger::{Change, Entry, FeeFailure, Progress, Recorded, Split, Undo};
@@ -19,14 +19,15 @@ pub(super) async fn accept(
     order: &Order,
     brand: Brand,
 ) -> Result<bool, Leave> {
-    let mut notice = vec![
+    let mut notice = several::read_out(&order.allocations);
+    notice.extend([
         Prompt::Phrase("consent.two"),
         Prompt::Phrase(consent::brand_phrase(brand)),
         Prompt::Phrase("card.ending"),
         Prompt::Digits(order.last4.as_str().to_string()),
         Prompt::Phrase("consent.first"),
         Prompt::Amount(order.amount),
-    ];
+    ]);
     notice.extend(payee(line, desk.settings.payee.as_ref()).await);
     notice.extend([Prompt::Phrase("consent.second"), Prompt::Amount(order.fee)]);
     notice.extend(payee(line, desk.settings.fee_payee.as_ref()).await);

@@ -49,6 +49,8 @@ pub struct Settings {
     pub max_payment: Money,
     /// Less or more than what is due.
     pub partial: PartialSettings,
+    /// Callers may pay up to [`super::ACCOUNTS_MAX`] accounts in one payment, by card.
+    pub several_accounts: bool,
     #[serde(deserialize_with = "brands")]
     pub cards: Vec<Brand>,
     /// Ask for the security code.
@@ -123,6 +125,7 @@ impl Default for Settings {
             min_payment: Money::usd(100),
             max_payment: Money::usd(500_000),
             partial: PartialSettings::default(),
+            several_accounts: false,
             cards: Brand::ALL.to_vec(),
             cvv: true,
             zip: true,

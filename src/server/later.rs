@@ -482,6 +482,7 @@ fn intent(due: &Due, amount: Money, card: &SavedCard, now_ms: i64) -> Intent {
         biller: due.biller.clone(),
         account_id: due.account_id.clone(),
         amount,
+        allocations: Vec::new(),
         fee: due.fee,
         split: Split::Total,
         means: Means::Card(card.brand),

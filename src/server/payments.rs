@@ -46,7 +46,7 @@ pub async fn list(config: &Config, filter: &Filter, out: &mut impl Write) -> Res
                 state.name(),
                 total(intent).to_string(),
                 intent.gateway,
-                intent.account_id,
+                accounts(intent),
                 intent.means.name(),
                 intent.last4.as_str(),
                 given_back(*undone),
@@ -72,10 +72,13 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
         let mut tell = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
         tell("confirmation", &intent.confirmation)?;
         tell("reference", &intent.id)?;
-        tell("account", &format!("{} of {}", intent.account_id, intent.biller))?;
+        tell("account", &format!("{} of {}", accounts(&intent), intent.biller))?;
         let fee = if intent.split == Split::Surcharge { "surcharge" } else { "fee" };
         let sum = format!("{} + {} {fee} = {}", intent.amount, intent.fee, total(&intent));
         tell("amount", &sum)?;
+        for one in &intent.allocations {
+            tell("  of this", &format!("{} for account {}", one.amount, one.account_id))?;
+        }
         if let Some(pair) = &pair {
             let (name, other) = told_apart(pair, &intent);
             tell(name, &other)?;
@@ -351,6 +354,12 @@ fn none(payment: &str, out: &mut impl Write) -> Result<bool, String> {
 
 fn total(intent: &Intent) -> Money {
     intent.total().unwrap_or(intent.amount)
+}
+
+/// Its account, or all of them.
+fn accounts(intent: &Intent) -> String {
+    let all: Vec<&str> = intent.parts().map(|(account, _)| account).collect();
+    all.join(" + ")
 }
 
 fn given_back(undone: Money) -> String {

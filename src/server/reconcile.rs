@@ -254,16 +254,28 @@ impl Files {
     /// The rows of an intent against its state; `age_ms`: for how long it has been in it.
     fn compare(&self, intent: &Intent, state: &State, age_ms: i64, report: &mut Report) {
         let received: Vec<&Row> = self.with(intent, Status::Approved).collect();
-        if received.len() > 1 {
-            let what = format!("it is in the files {} times as approved", received.len());
-            report.differs(intent, &what, "Credit it once");
+        let parts = intent.parts().count();
+        if received.len() > parts {
+            let what = match parts {
+                1 => format!("it is in the files {} times as approved", received.len()),
+                _ => format!("of its {parts} accounts the files have {} approved", received.len()),
+            };
+            report.differs(intent, &what, "Credit each account once");
         }
-        match (state, received.first()) {
-            (State::Posted(_) | State::Approved(_), Some(row))
-                if row.intent.total() != intent.total() =>
-            {
-                let told = row.intent.total().unwrap_or(row.intent.amount);
+        let other = received
+            .iter()
+            .find(|row| intent.part_of(&row.intent.account_id) != Some(row.intent.amount));
+        let zero = Money::new(0, intent.amount.currency);
+        let told = received.iter().take(parts).filter_map(|row| row.intent.total());
+        let told = told.fold(zero, |all, one| all.checked_add(one).unwrap_or(all));
+        match (state, other.or(received.first())) {
+            (State::Posted(_) | State::Approved(_), Some(_)) if Some(told) != intent.total() => {
                 let what = format!("the file says {told}");
+                report.differs(intent, &what, "Trust the ledger, and find out who wrote the file");
+            }
+            (State::Posted(_) | State::Approved(_), Some(row)) if other.is_some() => {
+                let Intent { account_id, amount, .. } = &row.intent;
+                let what = format!("the file says {amount} for account {account_id}");
                 report.differs(intent, &what, "Trust the ledger, and find out who wrote the file");
             }
             (State::Posted(_), None) => report.differs(

@@ -22,6 +22,7 @@ pub mod arrangement; // what is to be charged later
 pub mod card; // cards that callers have kept
 pub mod change; // voids and refunds
 pub mod pair; // bills and their fees, charged apart
+mod allocation; // one payment for several accounts
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
@@ -158,6 +159,9 @@ impl Store {
         sending: bool,
         now_ms: i64,
     ) -> Result<Recorded, sqlx::Error> {
+        if !intent.is_allocated() {
+            return Ok(Recorded::Illegal);
+        }
         let mut tx = self.pool.begin().await?;
         if !insert_intent(&mut tx, intent, now_ms).await? {
             tx.rollback().await?;
@@ -186,12 +190,14 @@ impl Store {
     pub async fn screen(&self, screening: &Screening) -> Result<Screened, StoreError> {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
         let sql = format!(
-            "select counted.*, earlier.* from (select {} c0, {} c1, {} c2, {} c3, {} c4, {} c5) \
-             counted left join ({EARLIER}) earlier on true",
+            "select counted.*, earlier.* from (select {} c0, {} c1, {} + {} c2, {} + {} c3, {} c4, \
+             {} c5) counted left join ({EARLIER}) earlier on true",
             count("caller = $7", false),
             count("caller = $7", true),
             count("biller = $1 and account_id = $2 and fee_of = ''", false),
+            count(BESIDE, false),
             count("biller = $1 and account_id = $2 and fee_of = ''", true),
+            count(BESIDE, true),
             count("issuer = $8", true),
             count("trunk = $9", true),
         );
@@ -238,13 +244,11 @@ impl Store {
         counted: Counted,
     ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let (column, value) = match counted {
-            Counted::Caller => ("caller", letters(screening.origin.caller)),
-            Counted::Account => {
-                ("biller = $3 and fee_of = '' and account_id", screening.account_id.clone())
-            }
-            Counted::Issuer => ("issuer", letters(screening.origin.issuer)),
-            Counted::Trunk => ("trunk", screening.origin.trunk.clone()),
+        let (whose, value) = match counted {
+            Counted::Caller => ("caller = $1", letters(screening.origin.caller)),
+            Counted::Account => ("", screening.account_id.clone()),
+            Counted::Issuer => ("issuer = $1", letters(screening.origin.issuer)),
+            Counted::Trunk => ("trunk = $1", screening.origin.trunk.clone()),
         };
         if value.is_empty() {
             return Ok((Vec::new(), Vec::new()));
@@ -252,10 +256,12 @@ impl Store {
         // In the words of the indexes of refusals, where only they have a limit.
         let only = if counted.attempts() { "" } else { "and state = 'declined'" };
         let telling = screening.limits.telling(counted).unwrap_or(TRIES_MAX).min(TRIES_MAX);
+        let from = match counted {
+            Counted::Account => TRIES_FOR.to_string(),
+            _ => format!("intent where {whose} and created_ms >= $2 {only}"),
+        };
         let sql = format!(
-            "select created_ms, state from intent \
-             where {column} = $1 and created_ms >= $2 {only} \
-             order by created_ms desc limit {telling}"
+            "select created_ms, state from {from} order by created_ms desc limit {telling}"
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(value)
@@ -424,15 +430,39 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
-select * from intent where biller = $1 and account_id = $2 and ($6 = '' or fingerprint = $6) \
-    and fee_of = '' and (state in ('consented', 'sending', 'unknown') \
-        or ((state in ('held', 'manual') \
-                or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
-            and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
-order by created_ms desc, id desc limit 1";
+select * from ( \
+    select * from intent where biller = $1 and account_id = $2 and accounts = '' \
+        and ($6 = '' or fingerprint = $6) and fee_of = '' \
+        and (state in ('consented', 'sending', 'unknown') \
+            or ((state in ('held', 'manual') \
+                    or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
+                and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
+    union all \
+    select intent.* from allocation join intent on intent.id = allocation.intent_id \
+        where allocation.biller = $1 and allocation.account_id = $2 \
+        and ($6 = '' or fingerprint = $6) \
+        and (state in ('consented', 'sending', 'unknown') \
+            or ((state in ('held', 'manual') \
+                    or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
+                and created_ms >= $3 and allocation.amount_minor = $4 and currency = $5)) \
+) order by created_ms desc, id desc limit 1";
+
+/// Intents that pay an account beside the one they stand for.
+const BESIDE: &str = "\
+id in (select intent_id from allocation \
+    where allocation.biller = $1 and allocation.account_id = $2 and position > 1)";
+
+/// What was tried for an account, by itself or beside another.
+const TRIES_FOR: &str = "( \
+    select created_ms, state from intent \
+        where biller = $3 and account_id = $1 and fee_of = '' and created_ms >= $2 \
+    union all \
+    select created_ms, state from allocation join intent on intent.id = allocation.intent_id \
+        where allocation.biller = $3 and allocation.account_id = $1 and position > 1 \
+        and created_ms >= $2)";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
@@ -440,6 +470,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "ach", include_str!("../../migrations/0005_ach.sql")),
     (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
     (7, "fees", include_str!("../../migrations/0007_fees.sql")),
+    (8, "allocations", include_str!("../../migrations/0008_allocations.sql")),
 ];
 
 fn migrations() -> Migrator {

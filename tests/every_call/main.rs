@@ -14,8 +14,7 @@ use ringtill::account::{Account, Query};
 use ringtill::dialogue::{Heard, Question};
 use ringtill::gateway::{self, Exchange};
 use ringtill::ledger::journal::Journal;
-use ringtill::ledger::{Entry, Recorded, State};
-use ringtill::money::Money;
+use ringtill::ledger::{Entry, Intent, Recorded, State};
 use ringtill::payment::{
     Desk, DuplicateMatch, Evidence, Flow, Note, Outcome, PartialSettings, Reply, Request, Step,
     script,
@@ -28,6 +27,7 @@ mod later; // what is arranged for later
 mod pair; // fees that are charges of their own
 mod saved; // cards that are kept
 mod scenes;
+mod several; // accounts in one payment
 mod words;
 
 use choices::Choices;
@@ -37,6 +37,7 @@ use saved::Keeping;
 use scenes::{
     EARLIER, EARLIER_CONFIRMATION, Earlier, Gateways, Scene, earlier, key, scenes, wallet,
 };
+use several::Several;
 use words::{ACCOUNT, response, routes};
 
 const CALLS_MIN: u64 = 100_000;
@@ -114,6 +115,7 @@ fn run(scene: &Scene, choices: &mut Choices) {
         arranging: Arranging::default(),
         asked: Vec::new(),
         pair: Pair::default(),
+        several: Several::default(),
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
@@ -206,6 +208,7 @@ struct World<'a> {
     /// Names of the questions that were asked.
     asked: Vec<&'static str>,
     pair: Pair,
+    several: Several,
 }
 
 impl World<'_> {
@@ -277,7 +280,8 @@ impl World<'_> {
         let went_back = self.last_asked.take();
         assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
         let keyed: &[&str] = match question.name {
-            "account" => &["1001", "9999"],
+            "account" => self.account(),
+            "several" => self.another_account(),
             "verify" => &["46201", "00000"],
             "choice" => &["1", "2", "3"],
             "amount" => &["2500"],
@@ -319,6 +323,7 @@ impl World<'_> {
             self.again |= self.told_again && keyed.get(way) == Some(&"1");
         }
         self.keeping.answered(question.name, keyed.get(way).copied());
+        self.several(question, keyed.get(way).copied());
         self.arranging(question, keyed.get(way).copied());
         match (question.name, keyed.get(way)) {
             ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
@@ -452,11 +457,12 @@ impl World<'_> {
         };
         assert_eq!(state, State::Sending, "the request leaves before the ledger knows");
         self.check_agreed(&intent, minor, card);
+        self.check_allocated(&intent);
         if self.scene.settings.partial != PartialSettings::default() {
             let due = self.scene.accounts.iter().find(|one| one.id == intent.account_id);
             assert_eq!(due.map(|one| one.amount_due), Some(intent.amount), "not what is due");
         }
-        self.check_again(minor, card);
+        self.check_again(&intent, card);
         let bank = card.starts_with("checking") || card.starts_with("savings");
         if bank {
             let kept = self.kept.iter().any(|kept| kept == reference);
@@ -520,10 +526,10 @@ impl World<'_> {
     }
 
     /// What was paid before is paid again only if the caller was told and said so.
-    fn check_again(&mut self, minor: i64, card: &str) {
+    fn check_again(&mut self, intent: &Intent, card: &str) {
         let Some(earlier) = self.scene.earlier else { return };
-        let amount = minor - self.scene.settings.fee.of(Money::usd(0)).unwrap().minor;
-        let same_amount = amount == self.scene.accounts[0].amount_due.minor;
+        let account = &self.scene.accounts[0];
+        let same_amount = intent.part_of(&account.id) == Some(account.amount_due);
         let visa = card.starts_with("visa");
         let wanted = match earlier {
             Earlier::OpenSameCard => !visa && self.again,

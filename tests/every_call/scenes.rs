@@ -137,6 +137,12 @@ pub fn scenes() -> Vec<Scene> {
     };
     let waived = Settings { fee_failure: FeeFailure::Waive, payee: None, ..apart.clone() };
     let once_more = Settings { declines_max: 2, payee: None, ..apart.clone() };
+    let several = Settings { several_accounts: true, declines_max: 1, ..brief.clone() };
+    let several_apart = Settings { several_accounts: true, payee: None, ..apart.clone() };
+    let two_accounts =
+        vec![owing.clone(), Account { phones: Vec::new(), ..account("1002", 5_000) }];
+    let one_without_card = Account { phones: Vec::new(), ..barred(true) };
+    let one_without_card = vec![owing.clone(), Account { id: "1002".into(), ..one_without_card }];
     let two_charges = |name, settings: &Settings| Scene {
         gateways: Gateways::Apart,
         agent: false,
@@ -222,6 +228,24 @@ pub fn scenes() -> Vec<Scene> {
             agent: false,
             ..scene("surcharged", &passed_on, &surcharged, vec![owing.clone()])
         },
+        Scene {
+            agent: false,
+            ..scene("two accounts at once", &known, &several, two_accounts.clone())
+        },
+        Scene {
+            agent: false,
+            earlier: Some(Earlier::Approved),
+            ..scene("two accounts, one paid before", &known, &several, two_accounts.clone())
+        },
+        Scene {
+            agent: false,
+            ..scene("two accounts, one without cards", &known, &several, one_without_card)
+        },
+        Scene {
+            gateways: Gateways::Apart,
+            agent: false,
+            ..scene("two accounts, the fee apart", &passed_on, &several_apart, two_accounts)
+        },
         two_charges("the fee apart, or nothing", &apart),
         two_charges("the fee apart, or waived", &waived),
         two_charges("the fee apart, and another card", &once_more),
@@ -282,6 +306,7 @@ pub fn earlier(scene: &Scene, earlier: Earlier) -> Vec<Entry> {
         biller: scene.settings.biller.clone(),
         account_id: scene.accounts[0].id.clone(),
         amount: scene.accounts[0].amount_due,
+        allocations: Vec::new(),
         fee: Money::usd(0),
         split: Split::Total,
         means: Means::Card(Brand::Visa),

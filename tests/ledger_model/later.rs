@@ -148,7 +148,7 @@ impl Model {
         let open = self.payments.values().any(|payment| {
             let name = payment.state.name();
             let recent = payment.intent.created_ms > now_ms - DAYS_30_MS;
-            payment.intent.account_id == intent.account_id
+            super::several::meet(&payment.intent, intent)
                 && (OPEN.contains(&name) || (undecided(name) && recent))
         });
         if open {
@@ -338,6 +338,7 @@ impl Bench {
             biller: BILLER.into(),
             account_id: due.account_id.clone(),
             amount: due.amount,
+            allocations: Vec::new(),
             fee: due.fee,
             split: Split::Total,
             means: Means::Card(Brand::Visa),

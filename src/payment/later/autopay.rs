@@ -38,7 +38,8 @@ pub(in crate::payment) fn offer(
     let card = card.or(with.kept.as_ref()?.as_deref())?.to_string();
     // A plan is of the same balance.
     let stands = [Kind::AutoPay, Kind::Plan].into_iter().any(|kind| ways.has_arranged(kind));
-    let may = order.plan.is_none() && !stands;
+    // Who pays for several accounts is not asked about one of them.
+    let may = order.plan.is_none() && order.allocations.is_empty() && !stands;
     may.then(|| Offer {
         account_id: order.account_id.clone(),
         card,

@@ -245,7 +245,7 @@ fn compare(
     sales: &[bogus::Charge],
 ) -> Option<String> {
     // Not all that the ledger knows is for the biller's file.
-    let posted = reconcile::Row::of(intent, state)?.intent;
+    let posted = reconcile::Row::of(intent, state).pop()?.intent;
     let approved = |row: &&reconcile::Row| row.status == Status::Approved;
     let in_file = rows.iter().filter(approved).filter(|row| row.intent == posted).count();
     let charged = |sale: &&bogus::Charge| {

@@ -11,6 +11,7 @@ use crate::money::Money;
 /// Which payments are wanted; what is unset does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// It is paid, by itself or with others.
     pub account: Option<String>,
     /// Name of a state.
     pub state: Option<String>,
@@ -23,7 +24,9 @@ pub struct Filter {
 impl Store {
     /// Payments that fit, newest first, each with what was given back of it.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<(Intent, State, Money)>, StoreError> {
-        let query = "select * from intent where ($1 = '' or account_id = $1) \
+        let query = "select * from intent where ($1 = '' or account_id = $1 \
+                         or exists (select 1 from allocation where intent_id = intent.id \
+                             and allocation.account_id = $1)) \
                      and ($2 = '' or state = $2) and created_ms >= $3 and created_ms < $4 \
                      order by created_ms desc, id desc limit $5";
         let rows = sqlx::query(query)

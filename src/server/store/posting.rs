@@ -79,7 +79,8 @@ impl Store {
             let query = sqlx::query("select * from intent where id = $1").bind(id);
             let (intent, _) = read(&query.fetch_one(&mut *tx).await?)?;
             let (change, progress) = change(&row, intent.amount)?;
-            let query = "select coalesce(sum(amount_minor), 0) from change \
+            let query = "select coalesce(sum(case when act = 'represent' \
+                             then -amount_minor else amount_minor end), 0) from change \
                          where intent_id = $1 and state in ('done', 'accepted') \
                          and (created_ms < $2 or (created_ms = $2 and id < $3))";
             let query = sqlx::query_scalar(query).bind(&intent.id).bind(change.created_ms);

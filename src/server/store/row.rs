@@ -3,14 +3,15 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
-use super::StoreError;
+use super::{StoreError, allocation};
 use crate::gateway::Approval;
 use crate::instrument::{AccountKind, Fingerprint, Last4, Means, Token};
 use crate::ledger::journal::predecessors;
 use crate::ledger::{FeeFailure, Intent, Origin, Split, State};
 use crate::money::{Currency, Money};
 
-/// Writes down a new intent; false if its id or number is taken, or one like it is open.
+/// Writes down a new intent; false if its id or number is taken, or one like it is open: what was
+/// written is to be rolled back then.
 pub(super) async fn insert_intent(
     tx: &mut Transaction<'_, Any>,
     intent: &Intent,
@@ -43,12 +44,17 @@ pub(super) async fn insert_intent(
         .bind(failure)
         .bind(kind)
         .bind(end)
+        .bind(allocation::column(&intent.allocations))
         .execute(&mut **tx)
         .await;
     match inserted {
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(false),
         other => other?,
     };
+    allocation::insert(tx, intent).await?;
+    if allocation::overlaps(tx, intent).await? {
+        return Ok(false);
+    }
     add_step(tx, &intent.id, &State::Consented, "", now_ms).await?;
     Ok(true)
 }
@@ -57,9 +63,10 @@ const INSERT: &str = "\
 insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
     last4, gateway, call_id, created_ms, state, detail, gateway_reference, auth_code, avs, cvv, \
     unknown_ms, lookups, lookup_ms, file_sequence, method, account_kind, fingerprint, caller, \
-    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end) \
+    issuer, trunk, token, approved_minor, fee_of, fee_apart_minor, fee_failure, fee_kind, fee_end, \
+    accounts) \
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'consented', '', '', '', '', '', \
-    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23)";
+    0, 0, 0, 0, $13, $14, $15, $16, $17, $18, '', 0, $19, $20, $21, $22, $23, $24)";
 
 /// Moves an intent if it is in a state that `to` may follow; false if not.
 pub(super) async fn move_to(
@@ -177,12 +184,14 @@ pub(super) fn read(row: &AnyRow) -> Result<(Intent, State), StoreError> {
         _ => text("account_kind")?,
     };
     let means = Means::parse(&text("method")?, &kind).ok_or_else(|| foreign("method or brand"))?;
+    let accounts = allocation::read(&text("accounts")?, currency);
     let intent = Intent {
         id: id.clone(),
         confirmation: text("confirmation")?,
         biller: text("biller")?,
         account_id: text("account_id")?,
         amount: Money::new(row.try_get("amount_minor")?, currency),
+        allocations: accounts.ok_or_else(|| foreign("list of accounts"))?,
         fee: Money::new(row.try_get("fee_minor")?, currency),
         split: split(row, currency)?.ok_or_else(|| foreign("fee"))?,
         means,

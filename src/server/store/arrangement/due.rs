@@ -72,20 +72,6 @@ pub struct Idle {
 const UNDECIDED_MS: i64 = 30 * 24 * 3_600_000;
 
 impl Store {
-    /// What was paid for an account since then and has not gone back, in minor units; fees left
-    /// out.
-    pub async fn received(
-        &self,
-        (biller, account_id): (&str, &str),
-        since_ms: i64,
-    ) -> Result<i64, StoreError> {
-        let query = "select coalesce(sum(max(amount_minor - undone_minor, 0)), 0) from intent \
-                     where biller = $1 and account_id = $2 and created_ms >= $3 \
-                     and state in ('approved', 'posted')";
-        let query = sqlx::query_scalar(query).bind(biller).bind(account_id).bind(since_ms);
-        Ok(query.fetch_one(&self.reader).await?)
-    }
-
     /// Instalments to be looked at by now, longest due first.
     pub async fn due(&self, biller: &str, now_ms: i64, max: i64) -> Result<Vec<Due>, StoreError> {
         let query = "select instalment.*, arrangement.number, arrangement.kind, \
@@ -132,7 +118,9 @@ impl Store {
         }
         // Whoever pays for the account by phone meanwhile comes first, and so does a person who
         // has to say what became of a payment.
-        let query = "select count(*) from intent where biller = $1 and account_id = $2 \
+        let query = "select count(*) from intent where biller = $1 and (account_id = $2 \
+                         or id in (select intent_id from allocation \
+                             where allocation.biller = $1 and allocation.account_id = $2)) \
                      and (state in ('consented', 'sending', 'unknown') \
                          or (state in ('held', 'manual') and created_ms > $3))";
         let open: i64 = sqlx::query_scalar(query)

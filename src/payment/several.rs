@@ -1,0 +1,130 @@
+//! Several accounts in one payment: each found and given an amount as the first was, then all
+//! charged together. The ledger and the biller's file keep what is for each.
+
+use super::again::{self, Told};
+use super::amount::{self, Choice};
+use super::authorisation::identity;
+use super::{Desk, Leave, Line, authenticate, phrases};
+use crate::account::Account;
+use crate::dialogue::grammar::Menu;
+use crate::dialogue::{Field, ReadBack, Voice};
+use crate::ledger::{Allocation, allocation};
+use crate::money::Money;
+use crate::prompt::Prompt;
+use crate::speech;
+
+/// Accounts in one payment: more are hard to keep in mind.
+pub const ACCOUNTS_MAX: usize = 5;
+
+/// What is to be paid: for one account, or for several at once.
+pub(super) struct Bill {
+    /// The first one. What it may, all of them may.
+    pub(super) account: Account,
+    /// In all, fees left out.
+    pub(super) amount: Money,
+    /// Of several accounts what is for each; else empty.
+    pub(super) allocations: Vec<Allocation>,
+}
+
+impl Bill {
+    pub(super) fn of(account: Account, amount: Money) -> Bill {
+        Bill { account, amount, allocations: Vec::new() }
+    }
+
+    /// Each account and what is paid for it.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, Money)> {
+        allocation::parts(&self.account.id, self.amount, &self.allocations)
+    }
+
+    fn has(&self, account: &Account) -> bool {
+        self.parts().any(|(of, _)| of == account.id)
+    }
+
+    /// `None` if they cannot be added. What one of them may not, their payment may not; bank
+    /// accounts pay one account at a time, for that is what is authorised.
+    fn with(mut self, account: &Account, amount: Money) -> Option<Bill> {
+        let total = self.amount.checked_add(amount)?;
+        let allocation = |(of, amount): (&str, Money)| Allocation { account_id: of.into(), amount };
+        let mut allocations: Vec<Allocation> = self.parts().map(allocation).collect();
+        allocations.push(allocation((&account.id, amount)));
+        self.account.may.pay_by_card &= account.may.pay_by_card;
+        self.account.may.pay_by_bank = false;
+        Some(Bill { account: self.account, amount: total, allocations })
+    }
+
+    /// The most that can be added: one payment is never more than the biller takes at once.
+    /// `None`: nothing can.
+    fn room(&self, desk: &Desk) -> Option<Money> {
+        let settings = &desk.settings;
+        let cards = !settings.cards.is_empty() && self.account.may.pay_by_card;
+        // An account is told from another by its digits.
+        let named = self.account.id.bytes().any(|b| b.is_ascii_digit());
+        let left = settings.max_payment.minor.checked_sub(self.amount.minor)?;
+        (settings.several_accounts
+            && cards
+            && named
+            && self.parts().count() < ACCOUNTS_MAX
+            && left >= settings.min_payment.minor.max(1))
+        .then(|| Money::new(left, self.amount.currency))
+    }
+}
+
+/// Whether other accounts are to be paid together with this one, where the biller lets callers,
+/// and which. [`Leave::Back`]: before the question.
+pub(super) async fn gather(
+    line: &mut Line,
+    desk: &Desk,
+    told: &mut Told,
+    mut bill: Bill,
+) -> Result<Bill, Leave> {
+    while let Some(most) = bill.room(desk) {
+        if !another(line).await? {
+            break;
+        }
+        let account = match authenticate::other_account(line, desk).await {
+            Err(Leave::Back) => continue,
+            account => account?,
+        };
+        if bill.has(&account) {
+            line.say(phrases(["several.already"])).await;
+            continue;
+        }
+        if !account.may.pay_by_card {
+            line.say(phrases(["several.no_card"])).await;
+            continue;
+        }
+        let amount = match amount::choose(line, desk, &account, Some(most)).await {
+            Ok(Choice::Amount(amount)) => amount,
+            Ok(Choice::OtherAccount) | Err(Leave::Back) => continue,
+            Err(leave) => return Err(leave),
+        };
+        match again::wanted(line, desk, told, [(&*account.id, amount)], None).await {
+            Ok(true) => {}
+            Ok(false) | Err(Leave::Back) => continue,
+            Err(leave) => return Err(leave),
+        }
+        bill = bill.with(&account, amount).ok_or(Leave::Failed)?;
+        line.say(vec![Prompt::Phrase("several.together"), Prompt::Amount(bill.amount)]).await;
+    }
+    Ok(bill)
+}
+
+async fn another(line: &mut Line) -> Result<bool, Leave> {
+    let menu = Menu(vec![('1', true), ('2', false)]);
+    let field = Field::menu("several", phrases(["several.ask"]), menu).spoken(Voice {
+        field: speech::Field::Digit,
+        read_back: ReadBack::Never,
+        prompt: "several.say",
+    });
+    line.ask(&field).await
+}
+
+/// What is paid for each account, for who has to agree to their sum.
+pub(super) fn read_out(allocations: &[Allocation]) -> Vec<Prompt> {
+    let mut said = Vec::new();
+    for Allocation { account_id, amount } in allocations {
+        said.extend(identity(account_id, ["several.account", "several.account_ending"]));
+        said.push(Prompt::Amount(*amount));
+    }
+    said
+}
