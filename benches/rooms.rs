@@ -127,6 +127,7 @@ async fn ledger(payments: u32) {
             biller: "bench".into(),
             account_id: format!("account-{n}"),
             amount: Money::usd(10_000),
+            allocations: Vec::new(),
             fee: Money::usd(200),
             split: Default::default(),
             means: Means::Card(Brand::Visa),
