@@ -32,6 +32,11 @@ impl Bench {
 
     /// The same with `gateways` as the configuration has them, given what leads to the simulator.
     fn with(velocity: &str, gateways: impl FnOnce(&str) -> String) -> Bench {
+        Bench::that("", velocity, gateways)
+    }
+
+    /// The same with more in `[payment]`.
+    fn that(payment: &str, velocity: &str, gateways: impl FnOnce(&str) -> String) -> Bench {
         let runtime = Runtime::new().unwrap();
         let host = runtime.block_on(BogusHost::start(Simulator::new(KEY, 7))).unwrap();
         let binary = Binary::launch(ACCOUNTS, |folder, port| {
@@ -42,7 +47,10 @@ impl Bench {
                 host.base_url()
             );
             config(folder, port, "info", &gateways(&settings))
-                .replace("duplicate_window_minutes = 0\n", "cvv = false\nzip = false\n")
+                .replace(
+                    "duplicate_window_minutes = 0\n",
+                    &format!("cvv = false\nzip = false\n{payment}"),
+                )
                 .replace("caller_attempts = 0, account_attempts = 0", velocity)
         });
         Bench { _runtime: runtime, host, binary }
@@ -323,6 +331,61 @@ fn who_tries_cards_is_told_nothing_and_then_locked_out() {
 }
 
 /// A kept card is charged on a later date, without a call, and what is arranged can be cancelled.
+#[test]
+fn two_accounts_are_paid_at_once() {
+    let _turn = beside_others();
+    let mut bench = Bench::that("several_accounts = true\n", "", |settings| {
+        format!("[gateway]\nname = \"bogus\"\n{settings}")
+    });
+    bench.call(&format!(
+        "hear-start several.ask, key 1, hear-start account.ask, key 1002#,
+         hear-start zip.verify_ask, key 46204, hear-start menu.amount, key 2,
+         hear-start amount.ask, key 5000#, hear-start amount.confirm, key 1,
+         hear several.together 60, hear-start several.ask, key 2, {}",
+        bench.pays()
+    ));
+    assert_eq!(bench.host.sales().len(), 1);
+    assert_eq!(bench.host.sales()[0].total.minor, 32_172 + 5_000 + 200);
+    let [paid] = &bench.confirmations()[..] else { panic!("{:?}", bench.confirmations()) };
+    let shown = bench.wait_for(paid, "posted");
+    for part in ["1001 + 1002 of testco", "$321.72 for account 1001", "$50.00 for account 1002"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let by_account = bench.run(&["payments", "list", "--account", "1002"]).1;
+    assert!(by_account.contains("account 1001 + 1002"), "{by_account}");
+
+    // Each account has its row, and everybody agrees.
+    let posting = bench.binary.path("posting");
+    let rows = || {
+        let files = fs::read_dir(&posting).unwrap().map(|file| file.unwrap().path());
+        let files = files.filter(|file| file.extension().unwrap() == "csv");
+        let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+        let rows = text.lines().filter(|row| row.starts_with("PMT"));
+        let rows = rows.map(|row| row.split(',').map(String::from).collect::<Vec<_>>());
+        let mut rows: Vec<_> =
+            rows.map(|row| [3, 4, 5, 11, 22].map(|cell| row[cell].clone()).join(" ")).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(rows(), ["1001 321.72 2.00 approved 1/2", "1002 50.00 0.00 approved 2/2"]);
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("1 payments, 0 differences"), "{code:?} {text}");
+
+    // It goes back as it came.
+    let (code, text) = bench.run(&["payments", "void", paid, "--why", "asked", "--by", "ann"]);
+    assert_eq!(code, Some(0), "{text}");
+    let until = deadline(Duration::from_secs(30));
+    while rows().len() < 4 {
+        assert!(now() < until, "the void is in no file: {:?}", rows());
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(rows()[1], "1001 321.72 2.00 voided 1/2");
+    assert_eq!(rows()[3], "1002 50.00 0.00 voided 2/2");
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("0 differences"), "{code:?} {text}");
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
 #[test]
 fn a_payment_is_put_off_charged_and_cancelled() {
     let _turn = beside_others();
