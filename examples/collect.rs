@@ -2,7 +2,8 @@
 //! collects 16 keys, plays another and hangs up. Keys are written to a file, one line a call.
 //!
 //! `cargo run --release --example collect -- --listen 127.0.0.1:5060 --prompt1 a.wav --prompt2
-//! b.wav --log FILE`; whoever dials `fast` is hung up on as soon as the call is up.
+//! b.wav --log FILE`; whoever dials `fast` is hung up on as soon as the call is up, and whoever
+//! dials `speak` says a card number instead.
 #![allow(clippy::disallowed_methods)]
 
 use std::borrow::Cow;
@@ -12,18 +13,22 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use rand::Rng;
-use ringtill::media::{Clip, Command as Play, Event as Heard, PlayId, Setup};
+use ringtill::dialogue::Told;
+use ringtill::media::{Clip, Command as Play, Event as Heard, ListenId, PlayId, Setup};
 use ringtill::prompt::clip::Converter;
+use ringtill::secret::Keys;
 use ringtill::server::media::{Folders, Media, OpenCall, Session, Settings as MediaSettings};
+use ringtill::server::recognizer::{Pool, Seat};
 use ringtill::server::sip::{Commands, Offer, Sip};
 use ringtill::sip::agent::Settings;
 use ringtill::sip::offer::{self, Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Latch;
 use ringtill::sip::{Command, Event, Leg};
+use ringtill::speech::{self, Field};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -44,7 +49,7 @@ struct Arguments {
     /// Played once they are in
     #[arg(long)]
     prompt2: PathBuf,
-    /// Gets a line `DIGITS <caller> <keys>` for each call
+    /// Gets a line `DIGITS <caller> <keys>` for each call, or `SAID <caller> <Unix ms> <digits>`
     #[arg(long)]
     log: PathBuf,
     /// Calls that may be up at a time
@@ -53,11 +58,15 @@ struct Arguments {
     /// Media threads: one per 1,250 calls
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Threads that listen to what is said
+    #[arg(long, default_value_t = 1)]
+    listeners: usize,
 }
 
 /// What all calls share.
 struct Ivr {
     media: Media,
+    recognizers: Pool,
     commands: Commands,
     prompts: [Clip; 2],
     log: File,
@@ -76,7 +85,8 @@ pub async fn main() -> Result<(), Box<dyn Error>> {
     let log = File::options().create(true).append(true).open(&arguments.log)?;
     let settings = Settings::new(arguments.listen, "collect", arguments.calls_max);
     let (sip, mut offers) = Sip::bind(arguments.listen, settings, seed()).await?;
-    let ivr = Arc::new(Ivr { media, commands: sip.commands(), prompts, log });
+    let recognizers = Pool::start(speech::open("digits", None)?, arguments.listeners)?;
+    let ivr = Arc::new(Ivr { media, recognizers, commands: sip.commands(), prompts, log });
     println!("taking calls at {}", sip.local());
     while let Some(offer) = offers.recv().await {
         let ivr = ivr.clone();
@@ -97,13 +107,15 @@ impl Ivr {
     async fn serve(&self, offer: Offer) -> Result<(), Box<dyn Error>> {
         let Offer { leg, invitation, mut events } = offer;
         let (sound, mut heard) = mpsc::channel(256);
+        let speaks = invitation.dialled == "speak";
+        let seat = speaks.then(|| self.recognizers.seat()).flatten();
         let call = OpenCall {
             name: format!("{}", leg.0),
             setup: setup(),
             latch: Latch::Strict,
             networks: Vec::new(),
             events: sound,
-            inlet: None,
+            inlet: seat.as_ref().map(Seat::inlet),
         };
         let session = match self.media.open(call) {
             Ok(session) => session,
@@ -125,8 +137,15 @@ impl Ivr {
         }
         let caller = header(&invitation.headers, "From");
         // Whatever the peer signals from here on, a BYE above all, ends the call.
+        let collected = async {
+            match &seat {
+                Some(seat) => self.listen(caller, &session, seat).await?,
+                None => self.collect(caller, &session, &mut heard).await?,
+            }
+            self.end(&session, &mut heard).await
+        };
         tokio::select! {
-            done = self.collect(caller, &session, &mut heard) => done,
+            done = collected => done,
             _ = events.recv() => Err("the caller hung up".into()),
         }
     }
@@ -146,10 +165,47 @@ impl Ivr {
                 Some(_) => {}
             }
         }
+        writeln!(&self.log, "DIGITS {} {keys}", user(caller))?;
+        Ok(())
+    }
+
+    /// What a caller says; a voice stops the prompt.
+    async fn listen(
+        &self,
+        caller: &str,
+        session: &Session,
+        seat: &Seat,
+    ) -> Result<(), Box<dyn Error>> {
+        let (reply, mut told) = mpsc::channel(1);
+        let Play::Play { id, clips, .. } = self.play(1) else { return Ok(()) };
+        session.command(Play::Play { id, clips, barge_in: true });
+        let said = loop {
+            let id = ListenId(0);
+            if !seat.listen(id, Field::Card, Keys::new(), reply.clone()) {
+                return Err("nobody listens".into());
+            }
+            session.command(Play::Listen { id, stops: true });
+            match timeout(PATIENCE, told.recv()).await? {
+                Some((_, Told::Answer(answers))) => {
+                    let best = answers.judge().best;
+                    break best.map_or("?".into(), |best| best.keys().expose().to_string());
+                }
+                Some((_, Told::Nothing | Told::Thinking)) => {}
+                Some((_, Told::Late)) | None => break "late".to_string(),
+            }
+        };
+        let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        writeln!(&self.log, "SAID {} {at} {said}", user(caller))?;
+        Ok(())
+    }
+
+    /// Says goodbye.
+    async fn end(
+        &self,
+        session: &Session,
+        heard: &mut mpsc::Receiver<Heard>,
+    ) -> Result<(), Box<dyn Error>> {
         session.command(self.play(2));
-        let (_, user) = caller.split_once("sip:").unwrap_or_default();
-        let user = user.split('@').next().unwrap_or_default();
-        writeln!(&self.log, "DIGITS {user} {keys}")?;
         let ended = async {
             while let Some(event) = heard.recv().await {
                 if matches!(event, Heard::PlayEnded { id: PlayId(2), .. }) {
@@ -177,6 +233,12 @@ fn clip(path: &Path) -> Result<Clip, Box<dyn Error>> {
     let converted = Converter::default().convert(Cow::Owned(bytes));
     let (clip, _) = converted.map_err(|error| format!("{} {error}", path.display()))?;
     Ok(clip)
+}
+
+/// The user part of a From.
+fn user(caller: &str) -> &str {
+    let (_, user) = caller.split_once("sip:").unwrap_or_default();
+    user.split('@').next().unwrap_or_default()
 }
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {

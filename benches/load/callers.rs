@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
@@ -28,6 +28,9 @@ const KEYS: usize = 16;
 /// A key every 400 ms, 100 ms long, in turns of 20 ms.
 const PERIOD: usize = 20;
 const ON: usize = 5;
+/// What those who speak say, in a synthetic voice.
+pub const CARD: &str = "4111111111111111";
+const VOICE: &[u8] = include_bytes!("../../src/server/demo/voice/card.flac");
 const SLOTS: usize = 20;
 const SLOT: Duration = Duration::from_millis(1);
 
@@ -95,6 +98,8 @@ pub struct Tally {
 /// What the callers did.
 pub struct Keyed {
     pub keys: HashMap<usize, String>,
+    /// When those who spoke had finished, Unix milliseconds.
+    pub ended_ms: HashMap<usize, u64>,
     pub tally: Tally,
 }
 
@@ -108,6 +113,9 @@ pub struct Caller {
     delay: usize,
     timestamp: u32,
     last: Option<(u16, u64)>,
+    /// Says what others key.
+    speaks: bool,
+    ended_ms: Option<u64>,
 }
 
 /// A receiver whose packets bear the kernel's time.
@@ -119,7 +127,7 @@ pub fn socket(ip: IpAddr) -> UdpSocket {
 }
 
 impl Caller {
-    pub fn new(nth: usize, socket: UdpSocket) -> Caller {
+    pub fn new(nth: usize, socket: UdpSocket, speaks: bool) -> Caller {
         // Different keys for each, the same one twice in a row among them.
         let key = |at: usize| {
             let digit = (nth * 7 + at * at * 3 + at / 2) % 10;
@@ -127,7 +135,8 @@ impl Caller {
         };
         let keys = std::array::from_fn(key);
         let sequence = nth as u16;
-        Caller { nth, socket, keys, sequence, turn: None, delay: 0, timestamp: 0, last: None }
+        let (turn, delay, timestamp, last, ended_ms) = (None, 0, 0, None, None);
+        Caller { nth, socket, keys, sequence, turn, delay, timestamp, last, speaks, ended_ms }
     }
 
     fn send(&mut self, sounds: &Sounds, keying: Keying, begun: bool) {
@@ -137,6 +146,9 @@ impl Caller {
             self.delay = self.nth % PERIOD;
         }
         let keying_for = self.turn.and_then(|turn| turn.checked_sub(self.delay));
+        if self.speaks {
+            return self.speak(sounds, keying_for);
+        }
         let place = keying_for.map(|turn| (turn / PERIOD, turn % PERIOD));
         let key = place.and_then(|(nth, at)| Some((self.keys.get(nth)?, at)));
         let mut audio = &sounds.noise[usize::from(self.sequence) % sounds.noise.len()];
@@ -161,6 +173,18 @@ impl Caller {
         }
         if event.is_none_or(|(_, at)| at == ON) || keying == Keying::Both {
             self.packet(0, false, self.timestamp, audio);
+        }
+        self.timestamp = self.timestamp.wrapping_add(160);
+        self.turn = self.turn.map(|turn| turn + 1);
+    }
+
+    fn speak(&mut self, sounds: &Sounds, turn: Option<usize>) {
+        let noise = &sounds.noise[usize::from(self.sequence) % sounds.noise.len()];
+        let voice = turn.and_then(|turn| sounds.voice.get(turn));
+        self.packet(0, false, self.timestamp, voice.unwrap_or(noise));
+        if turn == Some(sounds.voice.len() - 1) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            self.ended_ms = Some(since.as_millis() as u64);
         }
         self.timestamp = self.timestamp.wrapping_add(160);
         self.turn = self.turn.map(|turn| turn + 1);
@@ -286,8 +310,12 @@ fn serve(inbox: &Receiver<Caller>, stage: &AtomicU8, keying: Keying) -> Keyed {
         slot = (slot + 1) % SLOTS;
     }
     let text = |keys: &[Digit]| keys.iter().map(|key| char::from(key.expose())).collect();
-    let all = slots.iter().flatten();
-    Keyed { keys: all.map(|caller| (caller.nth, text(&caller.keys))).collect(), tally }
+    let all = || slots.iter().flatten();
+    let keys = all().filter(|caller| !caller.speaks);
+    let keys = keys.map(|caller| (caller.nth, text(&caller.keys))).collect();
+    let spoke = all().filter(|caller| caller.speaks);
+    let ended_ms = spoke.map(|caller| (caller.nth, caller.ended_ms.unwrap_or(u64::MAX))).collect();
+    Keyed { keys, ended_ms, tally }
 }
 
 /// What callers send, in mu-law.
@@ -295,6 +323,8 @@ struct Sounds {
     noise: Vec<[u8; 160]>,
     /// By event code, then turn.
     keys: Vec<[[u8; 160]; ON]>,
+    /// A card number, to the end of its last word.
+    voice: Vec<[u8; 160]>,
 }
 
 impl Sounds {
@@ -318,8 +348,19 @@ impl Sounds {
         let keys = (0..16).map(|code| tone(Digit::from_event(code).unwrap())).collect();
         let mut quiet =
             || std::array::from_fn(|_| codec::encode(Law::Mu, (200.0 * noise()) as i16));
-        Sounds { noise: (0..50).map(|_| quiet()).collect(), keys }
+        Sounds { noise: (0..50).map(|_| quiet()).collect(), keys, voice: voice() }
     }
+}
+
+fn voice() -> Vec<[u8; 160]> {
+    let clip = ringtill::server::dial::sound(VOICE.into()).unwrap();
+    let mut frames = clip.mu.as_chunks::<160>().0.to_vec();
+    let loudest = |frame: &[u8; 160]| {
+        frame.iter().map(|&code| codec::decode(Law::Mu, code).unsigned_abs()).max().unwrap()
+    };
+    let end = frames.iter().rposition(|frame| loudest(frame) > 300).unwrap();
+    frames.truncate(end + 1);
+    frames
 }
 
 /// A recording of this length to play: something between a hum and a voice.

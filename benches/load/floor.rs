@@ -41,7 +41,7 @@ pub fn measure(calls: usize, keying: Keying) -> f64 {
     let callers = Callers::start(keying);
     for (nth, (socket, port)) in sockets.into_iter().zip(answered).enumerate() {
         socket.connect((HOST, port)).unwrap();
-        callers.add(Caller::new(nth, socket));
+        callers.add(Caller::new(nth, socket, false));
     }
     std::thread::sleep(SETTLING);
     callers.begin();

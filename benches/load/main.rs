@@ -1,6 +1,8 @@
 //! Load: N calls at once to the small IVR of `examples/collect.rs`, sound both ways, 16 keys each.
 //! Tells what the server costs (its process alone), also as a multiple of what as many sockets and
-//! packets cost by themselves, how evenly its packets come, and which keys got lost or doubled. `cargo bench --bench load -- [tones|events|both] [SVG] CALLS...`
+//! packets cost by themselves, how evenly its packets come, and which keys got lost or doubled.
+//! `cargo bench --bench load -- [tones|events|both] [SVG] CALLS...`, or with callers who say a card
+//! number beside those who key: `cargo bench --bench load -- speaking SPEAKING KEYING`
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -44,18 +46,24 @@ fn main() {
         Err(_) => {}
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut counts: Vec<usize> = arguments.iter().filter_map(|one| one.parse().ok()).collect();
-    if counts.is_empty() {
-        counts = vec![100, 500, 1_000];
+    let counts: Vec<usize> = arguments.iter().filter_map(|one| one.parse().ok()).collect();
+    let mut loads: Vec<Load> = counts.iter().map(|&keying| Load { speaking: 0, keying }).collect();
+    if arguments.iter().any(|one| one == "speaking") {
+        // The same without those who speak first: what they cost is the difference.
+        let (speaking, keying) = (*counts.first().unwrap(), *counts.get(1).unwrap());
+        loads = vec![Load { speaking: 0, keying }, Load { speaking, keying }];
+    }
+    if loads.is_empty() {
+        loads = [100, 500, 1_000].map(|keying| Load { speaking: 0, keying }).into();
     }
     let keying = arguments.iter().find_map(|one| Keying::parse(one)).unwrap_or(Keying::Tones);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rows = Vec::new();
-    for calls in counts {
+    for load in loads {
         // The machine may be another one a minute later: measured before and after.
-        let before = floor::measure(calls, keying);
-        let mut row = runtime.block_on(run(calls, keying));
-        row.floor_percent = f64::midpoint(before, floor::measure(calls, keying));
+        let before = floor::measure(load.calls(), keying);
+        let mut row = runtime.block_on(run(load, keying));
+        row.floor_percent = f64::midpoint(before, floor::measure(load.calls(), keying));
         row.print(keying);
         rows.push(row);
     }
@@ -64,9 +72,23 @@ fn main() {
     }
 }
 
+/// How many callers say what the others key.
+#[derive(Clone, Copy)]
+struct Load {
+    speaking: usize,
+    keying: usize,
+}
+
+impl Load {
+    fn calls(self) -> usize {
+        self.speaking + self.keying
+    }
+}
+
 /// What one run showed.
 pub struct Row {
     pub calls: usize,
+    said: Said,
     /// User and system time of the server, of one core, while all calls were up.
     pub cpu_percent: f64,
     /// The same of a process that only receives and sends as many packets.
@@ -99,6 +121,18 @@ impl Row {
             self.tally.received + self.tally.missing,
             late.quantile_ms(0.99),
         );
+        let Said { speaking, right, wrong, late, decided_ms } = &self.said;
+        if *speaking > 0 {
+            let at = |share: f64| decided_ms[((decided_ms.len() - 1) as f64 * share) as usize];
+            println!(
+                "load: of {speaking} who spoke {right} were heard right, {wrong} otherwise, {late} \
+                 too late or not at all; from the end of speech to the decision {}/{}/{} ms \
+                 (p50/p99/max)",
+                at(0.5),
+                at(0.99),
+                at(1.0),
+            );
+        }
     }
 
     pub fn pacing_p99_ms(&self) -> f64 {
@@ -106,12 +140,49 @@ impl Row {
     }
 }
 
-async fn run(calls: usize, keying: Keying) -> Row {
+/// What was heard of those who spoke.
+#[derive(Default)]
+struct Said {
+    speaking: usize,
+    right: usize,
+    wrong: usize,
+    late: usize,
+    /// From the end of speech to the decision, in order; one zero where nobody was heard.
+    decided_ms: Vec<u64>,
+}
+
+impl Said {
+    /// Lines `SAID <caller> <Unix ms> <digits>`, and when each caller had finished.
+    fn read(log: &str, ended_ms: &HashMap<usize, u64>) -> Said {
+        let mut said = Said { speaking: ended_ms.len(), ..Said::default() };
+        for line in log.lines().filter_map(|line| line.strip_prefix("SAID ")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [caller, at, digits] = words[..] else { continue };
+            match digits {
+                "late" => continue,
+                callers::CARD => said.right += 1,
+                _ => said.wrong += 1,
+            }
+            let ended = ended_ms.get(&caller.parse().unwrap_or_default());
+            let after = |ended: &u64| at.parse::<u64>().ok()?.checked_sub(*ended);
+            said.decided_ms.extend(ended.and_then(after));
+        }
+        said.late = said.speaking - said.right - said.wrong;
+        said.decided_ms.sort_unstable();
+        if said.decided_ms.is_empty() {
+            said.decided_ms.push(0);
+        }
+        said
+    }
+}
+
+async fn run(load: Load, keying: Keying) -> Row {
+    let calls = load.calls();
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), calls.div_ceil(CALLS_PER_THREAD)).await;
     let (idle_kb, before_ramp) = (server.resident_kb(), server.cpu_ns());
     let callers = Callers::start(keying);
-    let (up, mut phones) = ramp(calls, server.address, &callers).await;
+    let (up, mut phones) = ramp(load, server.address, &callers).await;
     let setup_ns = server.cpu_ns() - before_ramp;
     // What comes in the first moments belongs to the set-up.
     sleep(Duration::from_secs(1)).await;
@@ -129,7 +200,9 @@ async fn run(calls: usize, keying: Keying) -> Row {
         }
     };
     let _ = timeout(ENDING, all_end).await;
-    let heard = heard(&fs::read_to_string(folder.path().join("digits.log")).unwrap_or_default());
+    let log = fs::read_to_string(folder.path().join("digits.log")).unwrap_or_default();
+    let heard = heard(&log);
+    let said = Said::read(&log, &keyed.ended_ms);
     let (mut lost_keys, mut more_keys) = (0, 0);
     for (caller, keys) in &keyed.keys {
         let heard = heard.get(caller).map_or("", String::as_str);
@@ -144,6 +217,7 @@ async fn run(calls: usize, keying: Keying) -> Row {
     let floor_percent = f64::NAN;
     Row {
         calls,
+        said,
         cpu_percent,
         floor_percent,
         memory_kb,
@@ -156,7 +230,8 @@ async fn run(calls: usize, keying: Keying) -> Row {
 }
 
 /// Places the calls one after the other; how many are up, and the tasks that wait for their ends.
-async fn ramp(calls: usize, server: SocketAddr, callers: &Callers) -> (usize, JoinSet<bool>) {
+async fn ramp(load: Load, server: SocketAddr, callers: &Callers) -> (usize, JoinSet<bool>) {
+    let calls = load.calls();
     let any = SocketAddr::from((Ipv4Addr::new(127, 0, 7, 100), 0));
     let (sip, _offers) =
         Sip::bind(any, Settings::new(any, "Load", calls + 1), [5; 32]).await.unwrap();
@@ -166,7 +241,7 @@ async fn ramp(calls: usize, server: SocketAddr, callers: &Callers) -> (usize, Jo
     for nth in 0..calls {
         let due = begin + Duration::from_secs_f64(nth as f64 / RAMP);
         tokio::time::sleep_until(due.into()).await;
-        placed.spawn(place(sip.commands(), sip.local(), server, nth));
+        placed.spawn(place(sip.commands(), sip.local(), server, nth, nth < load.speaking));
     }
     let (mut up, mut phones) = (0, JoinSet::new());
     while let Some(call) = placed.join_next().await {
@@ -193,6 +268,7 @@ async fn place(
     local: SocketAddr,
     server: SocketAddr,
     nth: usize,
+    speaks: bool,
 ) -> Option<(Caller, tokio::sync::mpsc::Receiver<Event>)> {
     let socket = socket(local.ip());
     let port = socket.local_addr().unwrap().port();
@@ -202,7 +278,7 @@ async fn place(
          m=audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
     );
     let call = Placement {
-        target: format!("sip:pay@{server}"),
+        target: format!("sip:{}@{server}", if speaks { "speak" } else { "pay" }),
         destinations: vec![Peer::udp(server)],
         from: format!("sip:{nth}@{local}"),
         headers: Vec::new(),
@@ -217,7 +293,7 @@ async fn place(
                 let line = text.lines().find_map(|line| line.strip_prefix("m=audio "))?;
                 let remote = line.split(' ').next()?.parse().ok()?;
                 socket.connect((server.ip(), remote)).ok()?;
-                return Some((Caller::new(nth, socket), events));
+                return Some((Caller::new(nth, socket, speaks), events));
             }
             Event::Ended { .. } => return None,
             _ => {}

@@ -252,6 +252,9 @@ impl Dialogue {
 
     pub fn timeout(&mut self, now: Instant) {
         let State::Asking(asking) = &mut self.state else { return };
+        if asking.hearing.wait_at().is_some_and(|at| now >= at) {
+            return self.ask_to_wait(now);
+        }
         let until = match asking.phase {
             Phase::Waiting(until) | Phase::Speaking { until, .. } => until,
             Phase::Notice(_) | Phase::Prompt(_) => return,
@@ -277,7 +280,10 @@ impl Dialogue {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Asking(asking) => match asking.phase {
-                Phase::Waiting(until) | Phase::Speaking { until, .. } => Some(until),
+                Phase::Speaking { until, .. } => {
+                    Some(asking.hearing.wait_at().map_or(until, |at| at.min(until)))
+                }
+                Phase::Waiting(until) => Some(until),
                 Phase::Notice(_) | Phase::Prompt(_) => None,
             },
             _ => None,

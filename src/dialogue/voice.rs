@@ -26,14 +26,18 @@ pub enum ReadBack {
     Never,
     /// Nothing here: the script reads it back itself.
     Later,
-    /// The last four digits of a card, whose checksum vouches for the rest: unless it is sure.
+    /// The last four digits of a number whose checksum vouches for the rest: unless it is sure.
     LastFour,
+    /// The last four digits, always: nothing vouches for it, and it is not read aloud.
+    Ending,
     /// All of it, always: nothing else says that it is right.
     Always,
 }
 
 /// What a recognizer told.
 pub enum Told {
+    /// The answer is over and is thought about: more follows.
+    Thinking,
     Answer(Answers),
     /// What began was no answer.
     Nothing,
@@ -58,13 +62,24 @@ pub(super) struct Hearing {
     unconfirmed: u8,
     /// What was heard last instead of an answer.
     command: Option<Command>,
+    /// When a caller whose answer is thought about is asked to wait.
+    wait_at: Option<Instant>,
 }
 
 impl Hearing {
     pub(super) fn is_confirming(&self) -> bool {
         self.candidate.is_some()
     }
+
+    /// When there is something to be said about what is thought about.
+    pub(super) fn wait_at(&self) -> Option<Instant> {
+        self.wait_at
+    }
 }
+
+/// Callers wonder about silence after so long, and again.
+const WAIT_FIRST: Duration = Duration::from_millis(1_500);
+const WAIT_AGAIN: Duration = Duration::from_secs(6);
 
 /// After so many answers by voice that came to nothing the keypad is offered.
 const FAILURES_MAX: u8 = 2;
@@ -104,8 +119,14 @@ impl Dialogue {
         if asking.hearing.id != Some(id) {
             return;
         }
-        asking.hearing.id = None;
+        if let Told::Thinking = told {
+            let speaks = matches!(asking.phase, Phase::Speaking { .. });
+            asking.hearing.wait_at = speaks.then(|| now + WAIT_FIRST);
+            return;
+        }
+        (asking.hearing.id, asking.hearing.wait_at) = (None, None);
         match told {
+            Told::Thinking => {}
             Told::Nothing => self.false_start(now),
             // Not the caller's fault: the same again, and no attempt less.
             Told::Late => self.lost(now),
@@ -114,6 +135,13 @@ impl Dialogue {
             }
             Told::Answer(answers) => self.answered(now, answers),
         }
+    }
+
+    /// The answer is still thought about.
+    pub(super) fn ask_to_wait(&mut self, now: Instant) {
+        let State::Asking(asking) = &mut self.state else { return };
+        asking.hearing.wait_at = Some(now + WAIT_AGAIN);
+        self.play(vec![Prompt::Phrase("speech.one_moment")], true);
     }
 
     /// The speech that had begun has no end.
@@ -174,10 +202,11 @@ impl Dialogue {
     }
 
     pub(super) fn deafen(&mut self) {
-        if let State::Asking(asking) = &mut self.state
-            && asking.hearing.id.take().is_some()
-        {
-            self.outputs.push_back(Output::Deaf);
+        if let State::Asking(asking) = &mut self.state {
+            asking.hearing.wait_at = None;
+            if asking.hearing.id.take().is_some() {
+                self.outputs.push_back(Output::Deaf);
+            }
         }
     }
 
@@ -236,7 +265,7 @@ impl Dialogue {
             ReadBack::Never => self.not_understood(now),
             ReadBack::Later => self.take_spoken(now, keys),
             ReadBack::LastFour if sure => self.take_spoken(now, keys),
-            ReadBack::LastFour | ReadBack::Always => self.propose(now, keys),
+            ReadBack::LastFour | ReadBack::Ending | ReadBack::Always => self.propose(now, keys),
         }
     }
 
@@ -269,11 +298,13 @@ impl Dialogue {
         let State::Asking(asking) = &self.state else { return };
         let Some(candidate) = &asking.hearing.candidate else { return };
         let keys = candidate.expose();
-        let card = asking.question.voice.is_some_and(|v| v.read_back == ReadBack::LastFour);
+        let voice = asking.question.voice;
+        let card = voice.is_some_and(|voice| voice.field == speech::Field::Card);
+        let whole = voice.is_some_and(|voice| voice.read_back == ReadBack::Always);
         let last_four = &keys[keys.len().saturating_sub(4)..];
         let (heard, digits) = match card {
             true => ("speech.heard_card", last_four),
-            false if keys.len() > READ_MAX => ("speech.heard_ending", last_four),
+            false if !whole || keys.len() > READ_MAX => ("speech.heard_ending", last_four),
             false => ("speech.heard", keys),
         };
         // A card's last four may be seen; what else identifies somebody is for his ears only.

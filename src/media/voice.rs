@@ -186,9 +186,10 @@ struct Echo {
     heard: f32,
 }
 
-/// Every line loses at least so much on the way back.
+/// Every line loses at least so much on the way back. What is learned from one sound is too little
+/// for the next, where it is little: nobody who is heard speaks so far below a prompt.
 const COUPLING_FIRST: f32 = -9.0;
-const COUPLING_MIN: f32 = -36.0;
+const COUPLING_MIN: f32 = -28.0;
 /// Level of ours below which nothing is learned.
 const SENT_MIN: f32 = -40.0;
 

@@ -1,5 +1,6 @@
 //! The bank account, field by field; `*` goes back one field, and only a wrong field is asked
-//! again. The account number is keyed twice: no checksum vouches for it.
+//! again. The account number is asked for twice, for no checksum vouches for it: each time it may
+//! be keyed or said.
 
 use std::sync::Arc;
 
@@ -138,17 +139,28 @@ async fn ask_next(line: &mut Line, desk: &Desk, draft: &mut Draft) -> Result<boo
         Some(Part::Routing) => {
             let grammar = Routing { banks: desk.banks.clone() };
             let field = Field::number("routing", "routing.ask", grammar).help("routing.ask_help");
+            let field = field.spoken(Voice {
+                field: speech::Field::Routing,
+                read_back: ReadBack::LastFour,
+                prompt: "routing.say",
+            });
             let routing = line.ask(&field.sensitive()).await?;
             read_back(line, desk, &routing).await;
             draft.routing = Some(routing);
         }
         Some(Part::Kind) => {
             let menu = ('1'..='9').zip(kinds(&desk.settings).iter().copied()).collect();
-            let order = match kinds(&desk.settings).first() {
-                Some(AccountKind::Savings) => "bank.savings_or_checking",
-                _ => "bank.checking_or_savings",
+            let (ask, say) = match kinds(&desk.settings).first() {
+                Some(AccountKind::Savings) => {
+                    ("bank.savings_or_checking", "bank.savings_or_checking_say")
+                }
+                _ => ("bank.checking_or_savings", "bank.checking_or_savings_say"),
             };
-            let field = Field::menu("kind", phrases([order]), Menu(menu));
+            let field = Field::menu("kind", phrases([ask]), Menu(menu)).spoken(Voice {
+                field: speech::Field::Digit,
+                read_back: ReadBack::Never,
+                prompt: say,
+            });
             draft.kind = Some(line.ask(&field).await?);
         }
         Some(Part::Number) => draft.number = Some(number(line).await?),
@@ -180,12 +192,18 @@ fn sayable(name: &str) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// The account number, keyed twice.
+/// The account number, twice.
 async fn number(line: &mut Line) -> Result<Secret<String>, Leave> {
+    let voice = |read_back, prompt| {
+        let (min, max) = LENGTHS;
+        Voice { field: speech::Field::Digits { min, max }, read_back, prompt }
+    };
     let first = Field::number("bank_account", "bank.account_ask", AccountNumber);
+    let first = first.spoken(voice(ReadBack::Ending, "bank.account_say"));
     let first = first.help("bank.account_ask_help").sensitive();
     let again = Field::number("bank_account_again", "bank.account_again", AccountNumber);
-    let again = again.sensitive();
+    // What is heard now must be what was taken before.
+    let again = again.spoken(voice(ReadBack::Later, "bank.account_again_say")).sensitive();
     for _ in 0..PAIRS_MAX {
         let keyed = loop {
             let keyed = line.ask(&first).await?;
@@ -225,7 +243,10 @@ impl Grammar for Routing {
     }
 }
 
-/// Four to 17 digits, leading zeros kept: `#` or a silence ends them.
+/// The least and most digits of an account number.
+const LENGTHS: (u8, u8) = (4, 17);
+
+/// So many digits, leading zeros kept: `#` or a silence ends them.
 #[derive(Clone)]
 struct AccountNumber;
 
@@ -233,15 +254,16 @@ impl Grammar for AccountNumber {
     type Value = Secret<String>;
 
     fn extent(&self, keys: &str) -> Extent {
+        let (min, max) = (usize::from(LENGTHS.0), usize::from(LENGTHS.1));
         match keys.len() {
-            0..=3 => Extent::Short,
-            4..=16 => Extent::Enough,
+            len if len < min => Extent::Short,
+            len if len < max => Extent::Enough,
             _ => Extent::Full,
         }
     }
 
     fn parse(&self, keys: &str) -> Result<Secret<String>, Reject> {
-        let right = (4..=17).contains(&keys.len());
+        let right = (usize::from(LENGTHS.0)..=usize::from(LENGTHS.1)).contains(&keys.len());
         right.then(|| Secret::new(keys.to_string())).ok_or(Reject("bank.account_invalid"))
     }
 }

@@ -37,6 +37,8 @@ pub enum Asked {
     Yesno,
     /// One digit
     Digit,
+    /// A bank account's number: 4 to 17 digits
+    Account,
     /// 1 to 20 digits
     Digits,
 }
@@ -144,6 +146,7 @@ impl Asked {
             Asked::Amount => "sum",
             Asked::Yesno => "yes or no",
             Asked::Digit => "digit",
+            Asked::Account => "account number",
             Asked::Digits => "number",
         }
     }
@@ -162,6 +165,7 @@ impl Asked {
             Asked::Amount => Field::Amount,
             Asked::Yesno => Field::YesNo,
             Asked::Digit => Field::Digit,
+            Asked::Account => Field::Digits { min: 4, max: 17 },
             Asked::Digits => Field::Digits { min: 1, max: 20 },
         }
     }

@@ -244,6 +244,7 @@ impl Desk {
             (Heard::Nothing, _) => listening.tell(Told::Nothing),
             (Heard::Answer, None) => listening.answer(&self.counts),
             (Heard::Answer, Some(thinking)) => {
+                let _ = listening.reply.try_send((listening.id, Told::Thinking));
                 if let Err(full) = thinking.try_send((began, listening)) {
                     let (TrySendError::Full((_, listening))
                     | TrySendError::Disconnected((_, listening))) = full;

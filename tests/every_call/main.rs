@@ -28,6 +28,7 @@ mod pair; // fees that are charges of their own
 mod saved; // cards that are kept
 mod scenes;
 mod several; // accounts in one payment
+mod voice; // what may be said, and what is read back of it
 mod words;
 
 use choices::Choices;
@@ -277,6 +278,7 @@ impl World<'_> {
         }
         self.asked_since_sale = true;
         self.asked.push(question.name);
+        voice::check(question);
         let went_back = self.last_asked.take();
         assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
         let keyed: &[&str] = match question.name {

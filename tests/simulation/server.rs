@@ -59,6 +59,12 @@ pub struct Server {
     pub speech: Option<Arc<dyn Engine>>,
     /// Cards may be kept.
     pub saved: Option<payment::SavedSettings>,
+    /// Bank accounts are taken.
+    pub bank: Option<payment::BankSettings>,
+    /// Routing number, account number and kind of what was debited, as the gateway was told.
+    pub debits: Vec<String>,
+    /// When prompts were cut short.
+    pub cut: Vec<Instant>,
     /// Unix milliseconds at the start.
     pub started_ms: i64,
     seed: [u8; 32],
@@ -99,6 +105,9 @@ impl Server {
             codecs: vec![Codec::Pcmu, Codec::Pcma],
             speech: None,
             saved: None,
+            bank: None,
+            debits: Vec::new(),
+            cut: Vec::new(),
             started_ms: WALL_MS,
             seed: bytes,
         }
@@ -157,8 +166,12 @@ impl Server {
                 running.call.handle(now, wall_ms, Input::Told(id, told));
             }
             while let Some(event) = running.stream.poll() {
-                if let media::Event::Key { digit, .. } = &event {
-                    self.keys.push(char::from(digit.expose()));
+                match &event {
+                    media::Event::Key { digit, .. } => {
+                        self.keys.push(char::from(digit.expose()));
+                    }
+                    media::Event::PlayEnded { completed: false, .. } => self.cut.push(now),
+                    _ => {}
                 }
                 running.call.handle(now, wall_ms, Input::Media(event));
             }
@@ -216,6 +229,7 @@ impl Server {
         let payment = payment::Settings {
             fee: payment::Fee::flat(Money::usd(200)),
             saved: self.saved.clone(),
+            bank: self.bank.clone(),
             ..payment::Settings::default()
         };
         let policy = Policy {
@@ -295,6 +309,7 @@ impl Server {
                     self.reply(now + STORE_TIME, Input::Recorded(serial, recorded));
                 }
                 Output::Send(serial, _, request, _) => {
+                    self.debits.extend(debited(&request.body));
                     let exchange = self.simulator.exchange(wall_ms, request);
                     self.reply(now + GATEWAY_TIME, Input::Exchanged(serial, exchange));
                 }
@@ -327,4 +342,11 @@ impl Server {
     pub fn states(&self) -> BTreeMap<String, ringtill::ledger::State> {
         self.journal.intents().into_iter().map(|(i, s)| (i.account_id, s)).collect()
     }
+}
+
+/// The bank account that a request debits.
+fn debited(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let of = |key: &str| body["bank"][key].as_str().map(String::from);
+    Some(format!("{} {} {}", of("routing")?, of("number")?, of("kind")?))
 }

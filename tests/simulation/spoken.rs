@@ -15,6 +15,9 @@ use ringtill::server::dial;
 
 use super::*;
 
+mod bank; // a bank account, said
+mod barge_in; // a voice stops a prompt, its echo does not
+
 const CALLS: u64 = 8;
 /// Decibels between speech and noise; the first is a quiet line.
 const LEVELS: [Option<f32>; 4] = [None, Some(25.0), Some(15.0), Some(8.0)];
@@ -25,8 +28,12 @@ const ECHO_FRAMES: usize = 4;
 const SPEECH_DB: f32 = -19.2;
 const SPOKEN_CALL_MAX: Duration = Duration::from_secs(300);
 
-const VOICE: [(&str, &[u8]); 8] = [
+const VOICE: [(&str, &[u8]); 12] = [
     ("one", include_bytes!("../../src/server/demo/voice/one.flac")),
+    ("two", include_bytes!("../../src/server/demo/voice/two.flac")),
+    ("chat", include_bytes!("../../src/server/demo/voice/chat.flac")),
+    ("routing", include_bytes!("../../src/server/demo/voice/routing.flac")),
+    ("account", include_bytes!("../../src/server/demo/voice/account.flac")),
     ("yes", include_bytes!("../../src/server/demo/voice/yes.flac")),
     ("no", include_bytes!("../../src/server/demo/voice/no.flac")),
     ("card", include_bytes!("../../src/server/demo/voice/card.flac")),
@@ -150,7 +157,7 @@ fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
     let setup = Setup { call_max: SPOKEN_CALL_MAX, ..setup };
     let mut line = Line { noise, rng: StdRng::seed_from_u64(seed), ours: vec![] };
     let mut call = Simulation { now, server, network: &mut network, phone: Phone::new(setup, now) };
-    let reports = converse(&mut call, &mut line, amex);
+    let reports = converse(&mut call, &mut line, |heard| reaction(heard, amex));
     let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
     let sales = call.server.simulator.sales();
     let last4 = if amex { "0005" } else { "1111" };
@@ -180,7 +187,11 @@ fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
 }
 
 /// The caller answers what she hears, until the call is over.
-fn converse(call: &mut Simulation<'_>, line: &mut Line, amex: bool) -> Vec<String> {
+fn converse(
+    call: &mut Simulation<'_>,
+    line: &mut Line,
+    mut reaction: impl FnMut(&str) -> Option<Act>,
+) -> Vec<String> {
     let (begin, mut reports, mut heard) = (call.now, Vec::new(), String::new());
     let mut due: Option<(Instant, Act)> = None;
     loop {
@@ -201,7 +212,7 @@ fn converse(call: &mut Simulation<'_>, line: &mut Line, amex: bool) -> Vec<Strin
                     reports.push(format!("{at:7.2} {report}"));
                     if let Report::Heard { words, .. } = &report {
                         heard = format!("{heard} {words}");
-                        if let Some(act) = reaction(&heard, amex) {
+                        if let Some(act) = reaction(&heard) {
                             due = Some((call.now + Duration::from_millis(400), act));
                             heard.clear();
                         }
@@ -253,18 +264,7 @@ enum Act {
 fn reaction(heard: &str, amex: bool) -> Option<Act> {
     let heard = heard.trim_end();
     if heard.ends_with("say no or press 2.") {
-        // After "I heard", digits as they are read back.
-        let read = heard.rsplit("I heard").next().unwrap_or_default();
-        let digits: String = read.split(".").next().unwrap_or_default().to_string();
-        let number = |word: &str| {
-            let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"];
-            match word.trim_matches(',') {
-                "nine" => Some('9'),
-                word => names.iter().position(|n| *n == word).map(|n| char::from(b'0' + n as u8)),
-            }
-        };
-        let digits: String = digits.split_whitespace().filter_map(number).collect();
-        let right = ["0930", "930", "75201", "1111", "0005"].contains(&&*digits);
+        let right = ["0930", "930", "75201", "1111", "0005"].contains(&&*read_back(heard));
         return Some(Act::Say(if right { "yes" } else { "no" }));
     }
     if heard.ends_with("To cancel, press 2.") {
@@ -292,4 +292,17 @@ fn reaction(heard: &str, amex: bool) -> Option<Act> {
     // Four digits were never recorded.
     let keypad = keypad || (amex && said == "cvv");
     Some(if keypad { Act::Key(keyed) } else { Act::Say(said) })
+}
+
+/// The digits after "I heard".
+fn read_back(heard: &str) -> String {
+    let read = heard.rsplit("I heard").next().unwrap_or_default();
+    let digits = read.split(".").next().unwrap_or_default();
+    let number = |word: &str| {
+        let names =
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+        let place = names.iter().position(|name| *name == word.trim_matches(','));
+        place.map(|place| char::from(b'0' + place as u8))
+    };
+    digits.split_whitespace().filter_map(number).collect()
 }

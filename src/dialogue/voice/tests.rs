@@ -2,7 +2,7 @@
 //! voice: in every order for a while, then by chance until it ends.
 
 use super::*;
-use crate::dialogue::grammar::{CardNumber, Grammar, Menu, SecurityCode, ZipCode};
+use crate::dialogue::grammar::{AccountNumber, CardNumber, Grammar, Menu, SecurityCode, ZipCode};
 use crate::dialogue::{Field, PlayId, Settings};
 use crate::instrument::Brand;
 use crate::media::Digit;
@@ -18,11 +18,12 @@ enum Act {
     Answers(Spoken, Outcome),
     Nothing,
     Late,
+    Thinks,
     Played,
     Waits,
 }
 
-const ACTS: [Act; 16] = [
+const ACTS: [Act; 17] = [
     Act::Begin,
     Act::Says(true, Outcome::Accept),
     Act::Says(true, Outcome::Confirm),
@@ -34,6 +35,7 @@ const ACTS: [Act; 16] = [
     Act::Answers(Spoken::Command(Command::Agent), Outcome::Accept),
     Act::Nothing,
     Act::Late,
+    Act::Thinks,
     Act::Played,
     Act::Waits,
     Act::Key('1'),
@@ -44,17 +46,20 @@ const ACTS: [Act; 16] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Card,
+    /// Of a bank account.
+    Account,
     Zip,
     Cvv,
     Menu,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Card, Kind::Zip, Kind::Cvv, Kind::Menu];
+    const ALL: [Kind; 5] = [Kind::Card, Kind::Account, Kind::Zip, Kind::Cvv, Kind::Menu];
 
     fn values(self) -> [&'static str; 2] {
         match self {
             Kind::Card => ["4111111111111111", "378282246310005"],
+            Kind::Account => ["738491620", "109876543"],
             Kind::Zip => ["46201", "75201"],
             Kind::Cvv => ["349", "926"],
             Kind::Menu => ["1", "2"],
@@ -66,6 +71,10 @@ impl Kind {
             Kind::Card => {
                 let accepted = Brand::ALL.to_vec();
                 self.field(Field::number("card", "card.ask", CardNumber { accepted }).sensitive())
+            }
+            Kind::Account => {
+                let grammar = AccountNumber { len_max: 17 };
+                self.field(Field::number("account", "bank.account_ask", grammar).sensitive())
             }
             Kind::Zip => self.field(Field::number("zip", "zip.ask", ZipCode).sensitive()),
             Kind::Cvv => {
@@ -85,6 +94,7 @@ impl Kind {
     ) -> crate::dialogue::Question {
         let (spoken, read_back) = match self {
             Kind::Card => (speech::Field::Card, ReadBack::LastFour),
+            Kind::Account => (speech::Field::Digits { min: 4, max: 17 }, ReadBack::Ending),
             Kind::Zip => (speech::Field::Zip, ReadBack::Always),
             Kind::Cvv => (speech::Field::Cvv((3, 3)), ReadBack::Never),
             Kind::Menu => (speech::Field::Digit, ReadBack::Never),
@@ -167,7 +177,9 @@ impl Caller {
             (_, None) => return false,
             (act, Some((id, field, _))) => {
                 let Some(told) = self.told(act, field) else { return false };
-                self.listening = None;
+                if !matches!(told, Told::Thinking) {
+                    self.listening = None;
+                }
                 self.dialogue.told(now, id, told);
             }
         }
@@ -183,6 +195,7 @@ impl Caller {
         match act {
             Act::Nothing => Some(Told::Nothing),
             Act::Late => Some(Told::Late),
+            Act::Thinks => Some(Told::Thinking),
             Act::Says(right, outcome) if !asks_yes => {
                 let value = self.kind.values()[usize::from(!right)];
                 let sure = outcome == Outcome::Accept;
@@ -238,7 +251,7 @@ impl Caller {
             }
         }
         let most = match self.kind {
-            Kind::Card => 4,
+            Kind::Card | Kind::Account => 4,
             Kind::Zip => 5,
             // Never aloud.
             Kind::Cvv | Kind::Menu => 0,
@@ -256,12 +269,14 @@ impl Caller {
         let Some((said, sure)) = self.said else { panic!("out of nothing: {:?}", self.path) };
         let sure = sure && keys.expose() == said;
         let read = match self.kind {
-            Kind::Card => keys.expose().ends_with(&self.read) && self.read.len() == 4,
+            Kind::Card | Kind::Account => {
+                keys.expose().ends_with(&self.read) && self.read.len() == 4
+            }
             _ => keys.expose() == self.read,
         };
         let right = match self.kind {
             Kind::Card => sure || (self.confirmed && read),
-            Kind::Zip => self.confirmed && read,
+            Kind::Account | Kind::Zip => self.confirmed && read,
             Kind::Cvv | Kind::Menu => sure,
         };
         assert!(right, "it was taken: {:?}", self.path);
@@ -313,8 +328,8 @@ fn nothing_is_taken_that_may_not_be_whatever_happens() {
 #[test]
 fn every_question_ends() {
     for seed in 0..4_000u64 {
-        let kind = Kind::ALL[(seed % 4) as usize];
-        let mut caller = Caller::new(kind, seed % 8 < 4, start());
+        let kind = Kind::ALL[(seed % 5) as usize];
+        let mut caller = Caller::new(kind, seed % 10 < 5, start());
         let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut acts = 0;
         while caller.heard.is_none() {
@@ -395,4 +410,38 @@ fn keyed_digits_come_before_spoken_ones() {
         _ => None,
     });
     assert_eq!(listens.collect::<Vec<_>>(), ["", "4", "46"]);
+}
+
+#[test]
+fn who_waits_for_an_answer_to_be_thought_about_is_told_so() {
+    let mut dialogue = Dialogue::new(Settings::default());
+    dialogue.offer_voice();
+    let now = start();
+    dialogue.ask(now, Kind::Zip.question());
+    let id = ListenId(0);
+    dialogue.speech_begun(now, id);
+    dialogue.told(now, id, Told::Thinking);
+    let mut said = Vec::new();
+    let mut drain = |dialogue: &mut Dialogue, at: Instant| {
+        while let Some(output) = dialogue.poll() {
+            if let Output::Play { prompts, .. } = output
+                && prompts == [Prompt::Phrase("speech.one_moment")]
+            {
+                said.push(at.duration_since(now).as_millis());
+            }
+        }
+    };
+    drain(&mut dialogue, now);
+    let mut at = now;
+    while at < now + Duration::from_secs(9) {
+        at = dialogue.deadline().unwrap();
+        dialogue.timeout(at);
+        drain(&mut dialogue, at);
+    }
+    assert_eq!(said, [1_500, 7_500, 13_500]);
+    let answers = Answers::judged(speech::Field::Zip, Meaning::of("46201", None), Outcome::Accept);
+    dialogue.told(at, id, Told::Answer(answers));
+    assert!(dialogue.is_confirming());
+    // What is said once need not be waited for.
+    assert!(dialogue.deadline().is_none());
 }

@@ -100,6 +100,7 @@ fn who_speaks_does_not_wait_for_an_answer_that_is_thought_about() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let late = runtime.block_on(async { tokio::time::timeout(PATIENCE, told.recv()).await });
     assert!(matches!(late.unwrap(), Some((ListenId(2), Told::Late))));
+    assert!(matches!(first.told(), Told::Thinking));
     assert!(first.told.try_recv().is_err(), "not told before it was thought about");
     go.send(()).unwrap();
     assert!(matches!(first.told(), Told::Answer(_)));
@@ -113,6 +114,7 @@ fn a_defect_costs_one_answer() {
         for _ in 0..2 {
             let mut caller = caller(&pool);
             caller.speaks();
+            assert!(quick || matches!(caller.told(), Told::Thinking));
             assert!(matches!(caller.told(), Told::Late), "quick: {quick}");
         }
     }

@@ -5,8 +5,14 @@ use crate::speech::word::Word;
 
 pub struct YesNo;
 
+/// Meaningless words beside it: "well, yes", "no, that's wrong". With more it is talk.
+const OTHERS_MAX: usize = 3;
+
 impl Grammar for YesNo {
     fn read(&self, words: &[Word], meaning: &mut Meaning) -> Option<Extent> {
+        if words.iter().filter(|word| **word == Word::Other).count() > OTHERS_MAX {
+            return None;
+        }
         let mut said = words.iter().filter(|word| **word != Word::Other);
         let Some(first) = said.next() else { return Some(Extent::Short) };
         let answer = match first {
@@ -33,6 +39,9 @@ mod tests {
         assert_eq!(read(&[Word::No, Word::No]), Some((Extent::Enough, Some(Spoken::No))));
         assert_eq!(read(&[Word::Other, Word::Yes]), Some((Extent::Enough, Some(Spoken::Yes))));
         assert_eq!(read(&[Word::No, Word::Yes]), None);
+        let few = [&[Word::No][..], &[Word::Other; OTHERS_MAX]].concat();
+        assert_eq!(read(&few), Some((Extent::Enough, Some(Spoken::No))));
+        assert_eq!(read(&[&few[..], &[Word::Other]].concat()), None);
         assert_eq!(read(&[Word::Digit(1)]), None);
         assert_eq!(read(&[]), Some((Extent::Short, None)));
     }
