@@ -30,6 +30,8 @@ mod plot; // the figures drawn
 /// Set in the child that is the server.
 const SERVER: &str = "RINGTILL_LOAD_SERVER";
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 7, 9);
+/// As the README says.
+const SPEAKING_PER_THREAD: usize = 30;
 /// As a configuration with this `calls_max` would have it.
 const CALLS_PER_THREAD: usize = 1_250;
 /// New calls a second while the load is built up.
@@ -179,7 +181,12 @@ impl Said {
 async fn run(load: Load, keying: Keying) -> Row {
     let calls = load.calls();
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), calls.div_ceil(CALLS_PER_THREAD)).await;
+    let server = Server::start(
+        folder.path(),
+        calls.div_ceil(CALLS_PER_THREAD),
+        load.speaking.div_ceil(SPEAKING_PER_THREAD).max(1),
+    )
+    .await;
     let (idle_kb, before_ramp) = (server.resident_kb(), server.cpu_ns());
     let callers = Callers::start(keying);
     let (up, mut phones) = ramp(load, server.address, &callers).await;
@@ -317,7 +324,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(folder: &Path, threads: usize) -> Server {
+    async fn start(folder: &Path, threads: usize, listeners: usize) -> Server {
         let wav = |name: &str, ms: usize| {
             let path = folder.join(name);
             fs::write(&path, callers::wav(ms)).unwrap();
@@ -327,7 +334,7 @@ impl Server {
         let child = Command::new(std::env::current_exe().unwrap())
             .env(SERVER, "1")
             .args(["--listen", &free.to_string(), "--calls-max", "20000"])
-            .args(["--threads", &threads.to_string()])
+            .args(["--threads", &threads.to_string(), "--listeners", &listeners.to_string()])
             .args(["--prompt1".into(), wav("1.wav", 60_000), "--prompt2".into(), wav("2.wav", 400)])
             .args(["--log".into(), folder.join("digits.log")])
             .stdout(Stdio::null())
