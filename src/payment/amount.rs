@@ -21,14 +21,26 @@ enum Wish {
     OtherAccount,
 }
 
-/// Of one payment at most `most`, where other accounts have a part in it.
+/// At most `room`, where other accounts have a part in the payment: one that needs more than that
+/// is paid by itself.
 pub(super) async fn choose(
     line: &mut Line,
     desk: &Desk,
     account: &Account,
-    most: Option<Money>,
+    room: Option<Money>,
 ) -> Result<Choice, Leave> {
-    let bounds = bounds(desk, account, most);
+    let mut bounds = bounds(desk, account);
+    if let Some(room) = room {
+        let due = account.amount_due;
+        let whole = due.is_positive() && due.minor <= room.minor;
+        if bounds.min.minor > room.minor && !whole {
+            line.say(phrases(["several.no_room"])).await;
+            return Ok(Choice::OtherAccount);
+        }
+        let max = Money::new(room.minor.min(bounds.max.minor), room.currency);
+        let min = Money::new(bounds.min.minor.min(max.minor), room.currency);
+        bounds = Amount { min, max, ..bounds };
+    }
     if !account.amount_due.is_positive() {
         if !desk.settings.partial.takes_in_advance() {
             line.say(phrases(["greet.nothing_due", "amount.not_in_advance"])).await;
@@ -71,12 +83,10 @@ pub(super) async fn choose(
 }
 
 /// What may be paid at once; the balance may be less than the least that is keyed.
-fn bounds(desk: &Desk, account: &Account, room: Option<Money>) -> Amount {
+fn bounds(desk: &Desk, account: &Account) -> Amount {
     let settings = &desk.settings;
     let least = account.min_payment.unwrap_or(settings.min_payment);
     let most = account.max_payment.unwrap_or(settings.max_payment);
-    let most = room.map_or(most, |room| Money::new(room.minor.min(most.minor), most.currency));
-    let least = Money::new(least.minor.min(most.minor), least.currency);
     settings.partial.bounds(account, [least, most])
 }
 

@@ -141,6 +141,8 @@ pub fn scenes() -> Vec<Scene> {
     let several_apart = Settings { several_accounts: true, payee: None, ..apart.clone() };
     let two_accounts =
         vec![owing.clone(), Account { phones: Vec::new(), ..account("1002", 5_000) }];
+    let most = Money::usd(35_000);
+    let no_room = Settings { several_accounts: true, max_payment: most, ..whole.clone() };
     let one_without_card = Account { phones: Vec::new(), ..barred(true) };
     let one_without_card = vec![owing.clone(), Account { id: "1002".into(), ..one_without_card }];
     let two_charges = |name, settings: &Settings| Scene {
@@ -231,6 +233,10 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             agent: false,
             ..scene("two accounts at once", &known, &several, two_accounts.clone())
+        },
+        Scene {
+            agent: false,
+            ..scene("two accounts, no room for both", &known, &no_room, two_accounts.clone())
         },
         Scene {
             agent: false,

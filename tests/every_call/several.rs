@@ -44,8 +44,13 @@ impl World<'_> {
         let parts: Vec<_> = parts.collect();
         let bill = intent.split.bill().is_none();
         assert!(!bill || parts == self.several.agreed, "{parts:?} {:?}", self.several.agreed);
+        let most = self.scene.settings.max_payment.minor;
+        assert!(parts.is_empty() || intent.amount.minor <= most, "more than is taken at once");
         for (account, minor) in &parts {
-            let found = |note: &Note| matches!(note, Note::Identified { account: one, .. } if one == account);
+            let found = |note: &Note| match note {
+                Note::Identified { account: one, .. } => one == account,
+                _ => false,
+            };
             assert!(self.noted.iter().any(found), "{account} is nobody's on this call");
             let due = self.scene.accounts.iter().find(|one| one.id == *account);
             assert!(due.is_some_and(|one| one.may.pay_by_card), "{account} by card");
