@@ -1,8 +1,9 @@
 //! Cards that are kept for an account: offered on the next call, and kept if their holder agrees
 //! before the gateway is asked to.
 
-use super::charge::{Order, Settled};
+use super::charge::Settled;
 use super::consent::brand_phrase;
+use super::order::Order;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;
