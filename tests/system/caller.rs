@@ -1,6 +1,7 @@
 //! Callers over real sockets: SIP written out by hand, and the test phone with its own thread of
 //! time.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -10,8 +11,10 @@ use ringtill::dial::listen::Index;
 use ringtill::dial::phone::{Output, Phone, Setup};
 use ringtill::dial::run::Failure;
 use ringtill::dial::script::{Keying, Script};
+use ringtill::media::Clip;
 use ringtill::prompt::{self, Library};
 use ringtill::rtp::packet::{Header, Packet};
+use ringtill::server::dial;
 use ringtill::sip::offer::{Law, SrtpPolicy};
 
 use crate::binary::{deadline, now, uninterrupted};
@@ -225,6 +228,13 @@ fn loud_packets(rtp: &UdpSocket, enough: usize, limit: Duration) -> usize {
     loud
 }
 
+/// What the caller of the demo says.
+fn spoken(name: &str) -> Result<Clip, String> {
+    let path = format!("{}/src/server/demo/voice/{name}.flac", env!("CARGO_MANIFEST_DIR"));
+    let bytes = fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+    dial::sound(bytes.into()).map_err(|error| format!("{path}: {error}"))
+}
+
 /// The test phone on sockets of this machine.
 pub struct Line {
     phone: Phone,
@@ -245,7 +255,9 @@ impl Line {
             socket
         };
         let (sip, rtp) = (bind(), bind());
-        let script = Script::parse(script, &|id| library().catalog().entry(id).is_some());
+        let mut script = Script::parse(script, &|id| library().catalog().entry(id).is_some())
+            .unwrap_or_else(|error| panic!("{error}"));
+        script.load(spoken).unwrap_or_else(|error| panic!("{error}"));
         let address = sip.local_addr().expect("bound");
         let mut seed = [7; 32];
         seed[..2].copy_from_slice(&address.port().to_le_bytes());
@@ -258,7 +270,7 @@ impl Line {
             rtp: rtp.local_addr().expect("bound"),
             prompts: vec![index()],
             codecs: Vec::new(),
-            script: script.unwrap_or_else(|error| panic!("{error}")),
+            script,
             keying,
             srtp: SrtpPolicy::Off,
             seed,

@@ -16,6 +16,7 @@ mod ports;
 mod secrets;
 mod sipp;
 mod sipp_profiles;
+mod speech;
 mod teams;
 mod tones;
 mod trunks;

@@ -18,7 +18,7 @@ use crate::caller::{JAMES, Line};
 
 const KEY: &str = "sk_bogus_payments";
 
-struct Bench {
+pub struct Bench {
     _runtime: Runtime,
     host: BogusHost,
     binary: Binary,
@@ -31,7 +31,7 @@ impl Bench {
     }
 
     /// The same with `gateways` as the configuration has them, given what leads to the simulator.
-    fn with(velocity: &str, gateways: impl FnOnce(&str) -> String) -> Bench {
+    pub fn with(velocity: &str, gateways: impl FnOnce(&str) -> String) -> Bench {
         Bench::that("", velocity, gateways)
     }
 
@@ -68,7 +68,7 @@ impl Bench {
     }
 
     /// James pays his balance; the script goes on with `rest` after the greeting's menu.
-    fn call(&self, rest: &str) -> Line {
+    pub fn call(&self, rest: &str) -> Line {
         let script = format!("hear-start greet.hello, key 1, {rest}");
         let mut line = Line::place(self.binary.port, JAMES, &script, Keying::default());
         let ended = line.run();
@@ -85,7 +85,7 @@ impl Bench {
     }
 
     /// Waits until `ringtill payments show` says `part`.
-    fn wait_for(&self, payment: &str, part: &str) -> String {
+    pub fn wait_for(&self, payment: &str, part: &str) -> String {
         let until = deadline(Duration::from_secs(60));
         loop {
             let (_, text) = self.run(&["payments", "show", payment]);
@@ -98,7 +98,7 @@ impl Bench {
     }
 
     /// Confirmation numbers, newest first.
-    fn confirmations(&self) -> Vec<String> {
+    pub fn confirmations(&self) -> Vec<String> {
         let (code, text) = self.run(&["payments", "list"]);
         assert_eq!(code, Some(0), "{text}");
         text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(String::from).collect()
