@@ -1,6 +1,7 @@
 //! In-band DTMF, streaming: a key is told 25 ms after it begins and released 25 ms after it ends.
 //! Every 2.5 ms a cheap gate looks for a row and a column in the last 25 ms; only what passes is
-//! fitted and judged. It is told which samples were lost, and judges on what is left.
+//! fitted and judged. In noise, or under a voice, a key takes 37.5 ms, looked at every 10 ms. It
+//! is told which samples were lost, and judges on what is left.
 
 use std::f32::consts::TAU;
 use std::sync::LazyLock;
@@ -12,9 +13,10 @@ use crate::sip::offer::Law;
 mod bank;
 mod fit;
 mod judge;
+mod noisy;
 
 use bank::{Bank, HOP, Hop, Sums, TONES};
-use fit::{BEFORE, WINDOW, Window};
+use fit::{BEFORE, LONG, WINDOW, Window};
 use judge::{Onset, Pair};
 
 /// Hops a held key's tones are looked for in: 10 ms.
@@ -40,7 +42,10 @@ const TURN_MAX: f32 = 0.07;
 /// A tone with this share of its power sounds in full.
 const WHOLE_MIN: f32 = 0.8;
 
-const RING: usize = WINDOW + BEFORE;
+/// Hops kept: a long window, and less than a shorter one and what is looked at before it.
+const RING: usize = LONG;
+/// Where in them the shorter window begins.
+const SHORT: usize = RING - WINDOW;
 
 /// Hears keys in the sound of one call.
 pub struct Detector {
@@ -53,6 +58,7 @@ pub struct Detector {
     oldest: usize,
     /// How many of them in a row, up to the last, were too quiet for a key.
     quiet: usize,
+    earlier: noisy::Earlier,
     held: Option<Held>,
     last: Option<Released>,
     /// Half hops of time lost since the last hop.
@@ -85,6 +91,14 @@ struct Held {
     trace: Trace,
 }
 
+/// A key found, and where its tones began.
+struct Found {
+    digit: Digit,
+    pair: Pair,
+    trace: Trace,
+    start: u32,
+}
+
 struct Released {
     digit: Digit,
     power: f32,
@@ -110,6 +124,7 @@ impl Detector {
             count: 0,
             oldest: 0,
             quiet: 0,
+            earlier: noisy::Earlier::default(),
             held: None,
             last: None,
             lost: 0,
@@ -235,8 +250,22 @@ impl Detector {
         if self.quiet >= WINDOW {
             return None;
         }
-        let window: Window<'_> = std::array::from_fn(|at| self.nth(BEFORE + at));
-        let span = now.wrapping_sub(window[0].start);
+        let found = self.at_once(now).or_else(|| self.in_noise(now))?;
+        let Found { digit, pair, trace, start } = found;
+        if self.is_echo(digit, &pair, start) {
+            return None;
+        }
+        let (row, column) = digit.place();
+        let goes_on = self.goes_on(digit, &pair, &trace, start);
+        self.held = Some(Held { row, column, power: pair.power, absent: 0, trace });
+        (!goes_on).then_some((digit, start))
+    }
+
+    /// A key not held that the last 25 ms tell; `now` is where the last hop began.
+    fn at_once(&self, now: u32) -> Option<Found> {
+        let window: Window<'_> = std::array::from_fn(|at| self.nth(SHORT + at));
+        let start = window[0].start;
+        let span = now.wrapping_sub(start);
         if self.count < WINDOW || span >= judge::SPAN_MAX {
             return None;
         }
@@ -245,19 +274,31 @@ impl Detector {
         if self.held.as_ref().is_some_and(|held| (held.row, held.column) == (row, column)) {
             return None;
         }
-        let before = Some(self.nth(0)).filter(|hop| {
-            self.count == RING && window[0].start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
+        let before = Some(self.nth(SHORT - BEFORE)).filter(|hop| {
+            self.count >= WINDOW + BEFORE && start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
         });
         let pair = judge::key(&window, before, &candidate, span)?;
-        let digit = Digit::at(row, column);
-        let start = window[0].start;
-        if self.is_echo(digit, &pair, start) {
+        let trace = Trace::of(row, column, &window);
+        Some(Found { digit: Digit::at(row, column), pair, trace, start })
+    }
+
+    /// A key that takes longer to tell, for noise; nothing may have been lost meanwhile.
+    fn in_noise(&mut self, now: u32) -> Option<Found> {
+        if now / HOP as u32 % noisy::EVERY != 0 {
             return None;
         }
+        let window: noisy::Window<'_> =
+            std::array::from_fn(|at| &self.hops[(self.oldest + at) % RING]);
+        let start = window[0].start;
+        let whole = self.count == RING && now.wrapping_sub(start) == ((RING - 1) * HOP) as u32;
+        let view = noisy::View::of(&window);
+        let earlier = self.earlier.keep(&view, now);
+        if !whole || self.held.is_some() {
+            return None;
+        }
+        let (row, column, pair) = noisy::key(&window, &view, &earlier?)?;
         let trace = Trace::of(row, column, &window);
-        let goes_on = self.goes_on(digit, &pair, &trace, start);
-        self.held = Some(Held { row, column, power: pair.power, absent: 0, trace });
-        (!goes_on).then_some((digit, start))
+        Some(Found { digit: Digit::at(row, column), pair, trace, start })
     }
 
     /// Releases the held key once its tones have been gone for long enough.

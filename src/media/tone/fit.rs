@@ -9,6 +9,9 @@ pub const WINDOW: usize = 10;
 /// A window, oldest hop first. There may be holes between hops; time is known.
 pub type Window<'a> = [&'a Hop; WINDOW];
 
+/// Hops in a long window, which is looked at in noise: 37.5 ms.
+pub const LONG: usize = 15;
+
 /// How many hops before the window [`Fit::before`] looks.
 pub const BEFORE: usize = 3;
 
@@ -86,6 +89,16 @@ pub fn fit_part(hops: &[&Hop], near_hz: [f32; 2]) -> Part {
     let mut waves = waves(&near_hz);
     solve(hops, times, &mut waves[..2], 2 * STEPS, true);
     Part::of(hops, times, &waves[..2])
+}
+
+/// The same for a key's two sines in a long window without holes.
+pub fn fit_long(window: &[&Hop; LONG], near_hz: [f32; 2]) -> Long {
+    let mut times = [0.0; LONG];
+    centre(window, &mut times);
+    let mut waves = waves(&near_hz);
+    let waves = &mut waves[..2];
+    solve(window, &times, waves, STEPS, true);
+    Long::of(window, &times, waves)
 }
 
 fn waves(near_hz: &[f32]) -> [Wave; SINES_MAX] {
@@ -170,6 +183,69 @@ impl Part {
     }
 }
 
+/// A long window as fitted by a key's two sines.
+pub struct Long {
+    pub low: Sine,
+    pub high: Sine,
+    pub residual: f32,
+    /// What is left over.
+    pub rest: [f32; LONG * HOP],
+}
+
+impl Long {
+    fn of(window: &[&Hop; LONG], times: &[f32; LONG], waves: &[Wave]) -> Long {
+        let turns = turns(waves);
+        let mut rest = [0.0; LONG * HOP];
+        let mut thirds = [[Slope::default(); 3]; 2];
+        for (nth, (hop, &time)) in window.iter().zip(times).enumerate() {
+            let (key, sound) = split(hop, waves, &turns, time);
+            let left: [f32; HOP] = std::array::from_fn(|at| sound[at] - key[at]);
+            rest[nth * HOP..][..HOP].copy_from_slice(&left);
+            for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
+                thirds[nth * 3 / LONG].follow(wave, turns, time, &left);
+            }
+        }
+        let left: f32 = rest.iter().map(|rest| rest * rest).sum();
+        let hops = [LONG as f32 / 3.0; 3];
+        let expected = (waves[0].power() + waves[1].power()) * (LONG * HOP) as f32;
+        Long {
+            low: Sine::of(&waves[0], &thirds[0], hops),
+            high: Sine::of(&waves[1], &thirds[1], hops),
+            residual: left / (left + expected).max(f32::MIN_POSITIVE),
+            rest,
+        }
+    }
+}
+
+impl Slope {
+    /// Adds what is left in a hop, relative to the wave's own phase and strength.
+    fn follow(&mut self, wave: &Wave, turns: &Turns, time: f32, rest: &[f32; HOP]) {
+        let (re, im) = wave.at(Phase::new(wave.omega * time));
+        let (along, across) = (dot(rest, &turns.cos), -dot(rest, &turns.sin));
+        self.re += along * re + across * im;
+        self.im += across * re - along * im;
+    }
+}
+
+impl Sine {
+    /// With what each third of the window, of so many hops, has left over.
+    fn of(wave: &Wave, thirds: &[Slope; 3], hops: [f32; 3]) -> Sine {
+        let power = wave.power();
+        let share = |third: usize| {
+            let whole = hops[third] * HOP as f32 * power.max(f32::MIN_POSITIVE);
+            (1.0 + thirds[third].re / whole, thirds[third].im / whole)
+        };
+        let thirds = [share(0), share(1), share(2)];
+        let phase = |(re, im): (f32, f32)| im.atan2(re);
+        Sine {
+            hz: wave.omega / RADIANS,
+            power,
+            bend: phase(thirds[0]) + phase(thirds[2]) - 2.0 * phase(thirds[1]),
+            thirds: thirds.map(|(re, im)| re.hypot(im)),
+        }
+    }
+}
+
 /// A wave of amplitude 1 over a hop, counted from the hop's middle.
 #[derive(Clone, Copy)]
 struct Turns {
@@ -219,8 +295,8 @@ impl Phase {
 
 /// Where a wave is in the middle of each hop. Hops mostly follow one another: then it is turned by
 /// as much each time.
-fn phases(omega: f32, times: &[f32]) -> [Phase; WINDOW] {
-    let mut phases = [Phase::default(); WINDOW];
+fn phases(omega: f32, times: &[f32]) -> [Phase; LONG] {
+    let mut phases = [Phase::default(); LONG];
     let step = Phase::new(omega * HOP as f32);
     let mut last = None;
     for (phase, &time) in phases.iter_mut().zip(times) {
@@ -276,7 +352,7 @@ fn add(sound: &mut [f32; HOP], (re, im): (f32, f32), turns: &Turns) {
 
 fn slopes(hops: &[&Hop], times: &[f32], waves: &[Wave]) -> [Slope; SINES_MAX] {
     let turns = turns(waves);
-    let mut at_hops = [[Phase::default(); WINDOW]; SINES_MAX];
+    let mut at_hops = [[Phase::default(); LONG]; SINES_MAX];
     for (phases_of, wave) in at_hops.iter_mut().zip(waves) {
         *phases_of = phases(wave.omega, times);
     }
@@ -300,6 +376,9 @@ fn slopes(hops: &[&Hop], times: &[f32], waves: &[Wave]) -> [Slope; SINES_MAX] {
     slopes
 }
 
+/// Hops in each third of a window.
+const THIRDS: [f32; 3] = [3.0, 4.0, 3.0];
+
 fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
     let turns = turns(waves);
     let expected = waves[0].power() + waves[1].power();
@@ -314,35 +393,15 @@ fn judge(window: &Window<'_>, times: &[f32; WINDOW], waves: &[Wave]) -> Fit {
             inside += energy;
         }
         for (wave, (turns, thirds)) in waves.iter().zip(turns.iter().zip(&mut thirds)) {
-            // What is left, relative to the wave's own phase and strength.
-            let (re, im) = wave.at(Phase::new(wave.omega * time));
-            let (along, across) = (dot(&rest, &turns.cos), -dot(&rest, &turns.sin));
-            let third = &mut thirds[usize::from(nth > 2) + usize::from(nth > 6)];
-            third.re += along * re + across * im;
-            third.im += across * re - along * im;
+            let third = usize::from(nth > 2) + usize::from(nth > 6);
+            thirds[third].follow(wave, turns, time, &rest);
         }
     }
     let edge = |nth: usize| split(window[nth], waves, &turns, times[nth]);
     let edges = edges(edge(0), edge(WINDOW - 1), inside / ((WINDOW - 2) * HOP) as f32);
-    let sine = |wave: &Wave, thirds: &[Slope; 3]| {
-        let power = wave.power();
-        // Three hops, four, three: 30, 40 and 30 samples' worth of `power`.
-        let share = |third: usize, hops: f32| {
-            let whole = hops * HOP as f32 * power.max(f32::MIN_POSITIVE);
-            (1.0 + thirds[third].re / whole, thirds[third].im / whole)
-        };
-        let thirds = [share(0, 3.0), share(1, 4.0), share(2, 3.0)];
-        let phase = |(re, im): (f32, f32)| im.atan2(re);
-        Sine {
-            hz: wave.omega / RADIANS,
-            power,
-            bend: phase(thirds[0]) + phase(thirds[2]) - 2.0 * phase(thirds[1]),
-            thirds: thirds.map(|(re, im)| re.hypot(im)),
-        }
-    };
     Fit {
-        low: sine(&waves[0], &thirds[0]),
-        high: sine(&waves[1], &thirds[1]),
+        low: Sine::of(&waves[0], &thirds[0], THIRDS),
+        high: Sine::of(&waves[1], &thirds[1], THIRDS),
         residual: left / (left + expected * (WINDOW * HOP) as f32).max(f32::MIN_POSITIVE),
         edges,
         before: None,

@@ -99,7 +99,7 @@ impl Pair {
     }
 
     /// Whether both are loud enough, and neither too loud for the other.
-    fn is_balanced(&self) -> bool {
+    pub fn is_balanced(&self) -> bool {
         let [low, high] = self.power;
         let twist_db = 10.0 * (low / high).log10();
         low.min(high) >= power_of(LEVEL_MIN_DBM0)
@@ -208,7 +208,7 @@ pub fn onset(half: &[&Hop; WINDOW / 2], before: Option<&Hop>) -> Onset {
     if begins { Onset::Key } else { Onset::Tone }
 }
 
-fn strongest(powers: &[f32]) -> usize {
+pub fn strongest(powers: &[f32]) -> usize {
     (1..powers.len()).fold(0, |best, at| if powers[at] > powers[best] { at } else { best })
 }
 

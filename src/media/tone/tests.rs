@@ -4,6 +4,7 @@ use super::judge::FULL_SCALE_DBM0;
 use super::*;
 
 mod line;
+mod noise;
 
 /// A deterministic source of chance.
 struct Chance(u32);

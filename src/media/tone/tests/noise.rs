@@ -1,0 +1,106 @@
+//! Keys in noise and under voices, and what of these is none.
+
+use super::*;
+
+fn noisy(sound: &mut [f32], dbm0: f32, chance: &mut Chance) {
+    let level = amplitude(dbm0) / 2f32.sqrt();
+    sound.iter_mut().for_each(|value| *value += level * chance.normal());
+}
+
+/// A voice that goes on and on: harmonics of a pitch, fainter the higher they are.
+fn hummed(pitch: f32, dbm0: f32, n: usize) -> f32 {
+    (1..=12)
+        .map(|harmonic| {
+            let hz = pitch * harmonic as f32;
+            let turn = TAU * hz * n as f32 / 8000.0 + (harmonic * harmonic) as f32;
+            amplitude(dbm0) / harmonic as f32 * turn.sin()
+        })
+        .sum()
+}
+
+#[test]
+fn keys_in_noise_up_to_as_loud_as_a_tone_are_heard_once() {
+    for db in [12.0, 9.0, 6.0, 3.0, 0.0] {
+        for (seed, law) in [(1, Law::Mu), (2, Law::Mu), (3, Law::A), (4, Law::Mu)] {
+            let chance = &mut Chance(seed);
+            let mut sound = keyed(ALL, PLAIN, chance);
+            noisy(&mut sound, PLAIN.low_dbm0 - db, chance);
+            assert_eq!(heard(law, &sound), ALL, "{db} dB, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_long_key_in_noise_is_one_and_the_same_key_again_is_two() {
+    for seed in 0..4 {
+        let chance = &mut Chance(seed);
+        let mut sound = keyed("5##", Keying { on_ms: 1500.0, ..PLAIN }, chance);
+        noisy(&mut sound, PLAIN.low_dbm0 - 1.0, chance);
+        assert_eq!(heard(Law::Mu, &sound), "5##", "seed {seed}");
+    }
+}
+
+#[test]
+fn that_noise_alone_is_no_key() {
+    for db in [9.0, 6.0, 3.0, 0.0, -6.0] {
+        let chance = &mut Chance(7);
+        let mut sound = vec![0.0; 60 * 8000];
+        noisy(&mut sound, PLAIN.low_dbm0 - db, chance);
+        assert_eq!(heard(Law::Mu, &sound), "", "{db} dB");
+    }
+}
+
+#[test]
+fn voices_in_noise_are_no_keys() {
+    for db in [15.0, 9.0, 6.0, 3.0, 0.0] {
+        let chance = &mut Chance(21);
+        let mut sound = vec![];
+        for _ in 0..600 {
+            let ms = chance.within(60.0, 340.0);
+            sound.extend(vowel(chance, ms));
+        }
+        let power = sound.iter().map(|value| value * value).sum::<f32>() / sound.len() as f32;
+        noisy(&mut sound, 10.0 * (2.0 * power).log10() + FULL_SCALE_DBM0 - db, chance);
+        assert_eq!(heard(Law::Mu, &sound), "", "{db} dB");
+    }
+}
+
+#[test]
+fn voices_with_two_harmonics_on_a_key_are_none_however_exact() {
+    let chance = &mut Chance(5);
+    for (key, pitch, noise_dbm0) in
+        [('3', 106.4, -40.0), ('6', 86.6, -30.0), ('4', 110.0, -25.0), ('#', 118.0, -30.0)]
+    {
+        let (row, column) = Digit::from_key(key).unwrap().place();
+        let mut sound = vec![0.0; 2000];
+        for _ in 0..100 {
+            let ms = chance.within(60.0, 300.0);
+            let pitch = pitch * chance.within(0.98, 1.02);
+            sound.extend((0..(ms * 8.0) as usize).map(|n| {
+                let tone = |hz: f32| (TAU * hz * n as f32 / 8000.0).sin();
+                // The others together are 8 dB below the two.
+                0.2 * (tone(TONES[row]) + tone(TONES[4 + column])) + hummed(pitch, -15.5, n)
+            }));
+            sound.extend(vec![0.0; chance.within(320.0, 800.0) as usize]);
+        }
+        noisy(&mut sound, noise_dbm0, chance);
+        assert_eq!(heard(Law::Mu, &sound), "", "{key}, noise of {noise_dbm0} dBm0");
+    }
+}
+
+#[test]
+fn keys_are_heard_under_a_voice_that_goes_on() {
+    let mut missed = 0;
+    for (seed, pitch) in [(0, 97.0), (1, 123.0), (2, 171.0), (3, 214.0)] {
+        let chance = &mut Chance(seed);
+        let mut sound = keyed(ALL, Keying { on_ms: 80.0, off_ms: 80.0, ..PLAIN }, chance);
+        for (n, value) in sound.iter_mut().enumerate() {
+            *value += hummed(pitch, -14.5, n);
+        }
+        let keys = heard(Law::Mu, &sound);
+        assert!(is_part_of(&keys, ALL), "{pitch} Hz: {keys}");
+        missed += ALL.len() - keys.len();
+    }
+    // A harmonic next to a row hides it.
+    assert!(missed <= 2, "{missed} of {}", 4 * ALL.len());
+}
