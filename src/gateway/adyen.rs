@@ -339,6 +339,7 @@ fn approval(charge: &Charge<'_>, json: &Value) -> Verdict {
         cvv: data("cvcResultRaw").or_else(|| data("cvcResult")),
         partial: (value < total.minor).then_some(Money { minor: value, ..total }),
         token: token.filter(|_| charge.save).and_then(|token| Token::parse(&token)),
+        network: None,
     })
 }
 

@@ -29,6 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::body::encoded;
+use super::reply;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
     Gateway, Initiator, Lookup, Modification, Modified, Operation, Repeat, Request, Series,
@@ -169,6 +170,11 @@ impl Gateway for Bogus {
             return Err(Cannot("this gateway keeps cards alone"));
         }
         let variable = sale.reference.len() + sale.account_id.len() + length;
+        let network_id = match sale.initiator {
+            Initiator::Merchant { first, .. } => first.network(),
+            Initiator::Customer => None,
+        };
+        let variable = variable + network_id.map_or(0, str::len);
         let initiator = match sale.initiator {
             Initiator::Customer => None,
             Initiator::Merchant { series: Series::Once, .. } => Some("once"),
@@ -185,6 +191,7 @@ impl Gateway for Bogus {
             channel: "telephone",
             save: sale.save,
             initiator,
+            network_id,
             with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
@@ -299,6 +306,8 @@ struct SaleBody<'a> {
     save: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_id: Option<&'a str>,
     #[serde(flatten)]
     with: With<'a>,
 }
@@ -356,6 +365,7 @@ struct SaleReply {
     retry: Option<String>,
     field: Option<String>,
     token: Option<String>,
+    network_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -376,6 +386,7 @@ impl SaleReply {
                 avs: self.avs.clone(),
                 cvv: self.cvv.clone(),
                 token: self.token.as_deref().and_then(Token::parse),
+                network: self.network_id.as_deref().and_then(reply::identifier),
                 ..Approval::default()
             }),
             ("declined", Some("never"), _) => Verdict::DeclinedHard,

@@ -281,8 +281,8 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
             list.text("instrumentIdentifier");
         });
     }
-    // A caller who is there and chose it begins; the network's id of the first payment is with the
-    // token.
+    // A caller who is there and chose it begins; else the charge that the card was kept with is
+    // named, with its amount for the network that wants that.
     let kept = matches!(charge.instrument, Instrument::Token(_));
     if charge.save || kept {
         how.object("authorizationOptions", |options| {
@@ -291,6 +291,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
                 initiator.text("type", if customer { "customer" } else { "merchant" });
                 let name = if kept { "storedCredentialUsed" } else { "credentialStoredOnFile" };
                 initiator.flag(name, true);
+                if let Initiator::Merchant { first, .. } = charge.initiator
+                    && let Some(id) = first.network()
+                {
+                    initiator.object("merchantInitiatedTransaction", |merchant| {
+                        merchant.text("previousTransactionId", id);
+                        merchant.text("originalAuthorizedAmount", &first.total.decimal());
+                    });
+                }
             });
         });
     }
@@ -442,6 +450,7 @@ fn processed(json: &Value) -> Approval {
         auth_code: at("approvalCode").unwrap_or_default(),
         avs: at("avs/code"),
         cvv: at("cardVerification/resultCode"),
+        network: at("networkTransactionId").or_else(|| at("transactionId")),
         ..Approval::default()
     }
 }

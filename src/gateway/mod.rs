@@ -80,7 +80,7 @@ pub mod cybersource; // CyberSource, Visa's own
 pub mod nacha; // no processor: files to the operator's own bank
 
 pub use request::{
-    Act, Cannot, Capabilities, Charge, Exchange, Initiator, Lookup, Modification, Operation,
+    Act, Cannot, Capabilities, Charge, Exchange, First, Initiator, Lookup, Modification, Operation,
     Purpose, Repeat, Request, Series, Silence,
 };
 pub use route::{Route, Routes};

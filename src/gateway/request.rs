@@ -102,9 +102,28 @@ pub struct Charge<'a> {
 pub enum Initiator<'a> {
     /// The customer, on the phone.
     Customer,
-    /// The merchant, with a card that its holder has had kept for this. `first`: the gateway's
-    /// reference for the payment it was kept with; empty if there is none.
-    Merchant { series: Series, first: &'a str },
+    /// The merchant, with a card that its holder has had kept for this. `first`: the charge it was
+    /// kept with.
+    Merchant { series: Series, first: First<'a> },
+}
+
+/// The charge by its holder that a card was kept with. Networks want it named with those that
+/// follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First<'a> {
+    /// The gateway's reference for it; empty if there is none.
+    pub reference: &'a str,
+    /// The card network's transaction id; empty if the gateway told none.
+    pub network: &'a str,
+    /// What was charged, zero if the card was only verified.
+    pub total: Money,
+}
+
+impl<'a> First<'a> {
+    /// The network's id, if there is one.
+    pub fn network(&self) -> Option<&'a str> {
+        Some(self.network).filter(|id| !id.is_empty())
+    }
 }
 
 /// What a charge by the merchant is one of.

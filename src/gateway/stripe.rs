@@ -432,7 +432,7 @@ fn approval(json: &Value, taken: &str, total: Money) -> Verdict {
         avs: find("/checks/address_postal_code_check"),
         cvv: find("/checks/cvc_check"),
         partial: (taken < total.minor).then_some(Money { minor: taken, ..total }),
-        token: None,
+        ..Approval::default()
     })
 }
 

@@ -188,6 +188,11 @@ impl Gateway for WorldpayCnp {
                 _ if charge.save && !bank => all.text("processingType", "initialCOF"),
                 _ => {}
             }
+            if let Initiator::Merchant { first, .. } = charge.initiator
+                && let Some(id) = first.network()
+            {
+                all.text("originalNetworkTransactionId", id);
+            }
         }))
     }
 
@@ -379,6 +384,7 @@ fn charged(said: &Element, total: Money, save: bool) -> Verdict {
         cvv: fraud("cardValidationResult"),
         partial: part,
         token: token.filter(|_| save).and_then(Token::parse),
+        network: said.at("networkTransactionId").and_then(reply::identifier),
     })
 }
 

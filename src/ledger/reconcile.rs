@@ -136,7 +136,7 @@ impl Row {
             State::NotCharged(_) => Status::NotCharged,
             _ => return Vec::new(),
         };
-        let approval = state.approval().cloned().map(|all| Approval { token: None, ..all });
+        let approval = state.approval().map(Approval::bare);
         let parts: Vec<Money> = intent.parts().map(|(_, amount)| amount).collect();
         Row { intent: told(intent), part: None, status, approval }.by_account(&parts)
     }

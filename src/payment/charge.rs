@@ -13,6 +13,7 @@ use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
 use crate::instrument::{Fingerprint, Last4, Means, Token};
+use crate::ledger::card::FirstCharge;
 use crate::ledger::journal::masked;
 use crate::ledger::{
     Allocation, Consent, Entry, FeeFailure, Intent, Origin, Recorded, Split, State, allocation,
@@ -346,18 +347,20 @@ async fn token(
     route: &Route,
     sale: &Charge<'_>,
     approval: Approval,
-) -> Option<Token> {
+) -> Option<(Token, FirstCharge)> {
     const LIMIT: Duration = Duration::from_secs(10);
     if !sale.save {
         return None;
     }
-    match route.gateway.keep(sale, &approval) {
+    let token = match route.gateway.keep(sale, &approval) {
         Some(request) => {
             let exchange = line.send(&route.id, request, LIMIT).await;
             route.gateway.kept(&approval, &exchange)
         }
         None => approval.token,
-    }
+    };
+    let (reference, network) = (approval.gateway_reference, approval.network.unwrap_or_default());
+    Some((token?, FirstCharge { reference, network, total_minor: sale.total.minor }))
 }
 
 /// Whether something must be kept between consent and request: of a debit its authorisation.

@@ -9,8 +9,9 @@ use crate::account::Account;
 use crate::dialogue::grammar::{Menu, SecurityCode};
 use crate::dialogue::{Field, ReadBack, Voice};
 use crate::gateway::{Fixable, Route};
-use crate::instrument::{Cvv, Fingerprint, Means, Method};
+use crate::instrument::{Cvv, Fingerprint, Means, Method, Token};
 use crate::ledger::arrangement::Kind;
+use crate::ledger::card::FirstCharge;
 use crate::ledger::{Consent, Entry, Recorded, SavedCard};
 use crate::prompt::Prompt;
 use crate::speech;
@@ -242,9 +243,9 @@ pub(super) async fn keep(
     desk: &Desk,
     (route, payment): (&Route, &str),
     (order, tender): (&Order, &Tender),
-    token: Option<crate::instrument::Token>,
+    kept: Option<(Token, FirstCharge)>,
 ) -> Option<String> {
-    let (Some(token), Some(consent)) = (token, order.keep.clone()) else { return None };
+    let (Some((token, first)), Some(consent)) = (kept, order.keep.clone()) else { return None };
     let (Tender::Card(card), Means::Card(brand)) = (tender, order.means) else { return None };
     let created_ms = line.wall_ms();
     let card = SavedCard {
@@ -259,6 +260,7 @@ pub(super) async fn keep(
         fingerprint: order.fingerprint,
         issuer: order.issuer,
         consent: Consent { payment: payment.into(), ..consent },
+        first,
         created_ms,
     };
     let id = card.id.clone();

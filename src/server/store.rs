@@ -462,7 +462,7 @@ const TRIES_FOR: &str = "( \
         and created_ms >= $2)";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
@@ -471,6 +471,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
     (7, "fees", include_str!("../../migrations/0007_fees.sql")),
     (8, "allocations", include_str!("../../migrations/0008_allocations.sql")),
+    (9, "first charges", include_str!("../../migrations/0009_first_charges.sql")),
 ];
 
 fn migrations() -> Migrator {

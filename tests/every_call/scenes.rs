@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller, May};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
+use ringtill::ledger::card::FirstCharge;
 use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
 use ringtill::payment::{
@@ -355,6 +356,7 @@ pub fn wallet(scene: &Scene, gateway: &str) -> Vec<Entry> {
                 call_id: EARLIER.into(),
                 payment: EARLIER.into(),
             },
+            first: FirstCharge::default(),
             created_ms: NOW_MS - 60_000,
         };
         Entry::Keep(Box::new(card))

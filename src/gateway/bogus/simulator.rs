@@ -28,8 +28,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::charge::{
-    BankRequest, CardRequest, Charge, NO_SUCH_TOKEN, Outcome, SavedRequest, Vaulted, judged,
-    judged_account, sale_json, token,
+    BankRequest, CardRequest, Charge, NO_SUCH_TOKEN, NOT_THE_FIRST, Outcome, SavedRequest, Vaulted,
+    judged, judged_account, network_id, sale_json, token,
 };
 use crate::gateway::body::encoded;
 use crate::gateway::simulator::{
@@ -166,7 +166,8 @@ impl Simulator {
         if !self.by_reference.contains_key(&key) {
             if let Some(token) = charge.token.clone().filter(|_| self.vault.len() < SALES_MAX) {
                 let (brand, last4, outcome) = (charge.brand, charge.last4, charge.outcome);
-                self.vault.insert(token, Vaulted { brand, last4, outcome });
+                let network_id = network_id(&charge);
+                self.vault.insert(token, Vaulted { brand, last4, outcome, network_id });
             }
             self.by_reference.insert(key, self.charges.len());
             self.charges.push(charge);
@@ -206,7 +207,10 @@ impl Simulator {
                 (None, last4(bank.number), judged_account(bank))
             }
             (None, None, Some(saved)) if !body.save => match self.vault.get(saved.token) {
-                Some(card) => (card.brand, card.last4, card.outcome),
+                Some(card) if body.network_id.as_ref().is_none_or(|id| *id == card.network_id) => {
+                    (card.brand, card.last4, card.outcome)
+                }
+                Some(card) => (card.brand, card.last4, NOT_THE_FIRST),
                 None => (None, None, NO_SUCH_TOKEN),
             },
             _ => return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request")),
@@ -442,6 +446,8 @@ struct SaleRequest<'a> {
     saved: Option<SavedRequest<'a>>,
     #[serde(default)]
     save: bool,
+    #[serde(borrow)]
+    network_id: Option<std::borrow::Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

@@ -93,7 +93,10 @@ impl Api {
                 None => return gone("customer"),
             },
         };
-        if at("payment_method_options[card][moto]") != "true" || at("confirm") != "true" {
+        // Nobody is there to key a card that is kept.
+        let moto = at("payment_method_options[card][moto]") == "true";
+        let alone = at("off_session") == "true" && !at("payment_method").is_empty();
+        if !(moto || alone) || at("confirm") != "true" {
             return invalid("parameter_missing");
         }
         let verify = kind == "setup_intents";

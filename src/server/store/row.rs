@@ -252,6 +252,7 @@ fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
         cvv: some("cvv")?,
         partial: Some(approved).filter(|part| intent.total() != Some(*part)),
         token: Token::parse(&text("token")?),
+        network: None,
     };
     let detail = text("detail")?;
     Ok(Some(match text("state")?.as_str() {
