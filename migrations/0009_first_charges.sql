@@ -15,3 +15,5 @@ update card set
     first_minor = coalesce((select approved_minor from card_event
         join intent on intent.id = card_event.payment
         where card_event.card_id = card.id and card_event.event = 'kept'), 0);
+
+-- `intent.fee_kind` may also be verification: nothing is charged, a card is verified to be kept.

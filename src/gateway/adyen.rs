@@ -120,6 +120,7 @@ impl Gateway for Adyen {
             // `ach` takes accounts, but nothing found says that it flags TEL.
             bank: false,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: false,
             repeat: Repeat::Replays,

@@ -127,6 +127,7 @@ impl Gateway for AuthorizeNet {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },

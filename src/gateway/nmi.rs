@@ -107,6 +107,7 @@ impl Gateway for Nmi {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Refuses { window_s: self.dup_seconds },

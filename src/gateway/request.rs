@@ -230,6 +230,8 @@ pub struct Capabilities {
     pub bank: bool,
     /// Keeps a card or account and gives a token for it, which can be charged.
     pub tokens: bool,
+    /// Keeps a card with a verification too: one that nothing was charged to.
+    pub verify_keeps: bool,
     /// A token can be charged together with the card's security code.
     pub token_cvv: bool,
     /// Is told which part of a charge is a surcharge.
@@ -272,6 +274,9 @@ impl Capabilities {
                 Err(Cannot("this gateway cannot be told of a surcharge"))
             }
             _ if charge.save && !self.tokens => Err(Cannot("this gateway keeps no cards")),
+            _ if charge.save && charge.purpose == Purpose::Verify && !self.verify_keeps => {
+                Err(Cannot("this gateway keeps no card that it does not charge"))
+            }
             _ => Ok(()),
         }
     }

@@ -121,6 +121,7 @@ impl Gateway for WorldpayCnp {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Replays,

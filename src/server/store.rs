@@ -321,13 +321,17 @@ impl Store {
     ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
         // In the words of the index of unsettled intents, so that no history is read.
-        let query = "select id, state from intent \
+        let query = "select id, state, fee_kind from intent \
                      where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
                      and (select max(at_ms) from step where intent_id = id) < $1";
         let mut recovered = Recovered::default();
         for row in sqlx::query(query).bind(before_ms).fetch_all(&mut *tx).await? {
             let (id, state): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let to = if state == "sending" {
+            let verified = row.try_get::<String, _>(2)? == "verification";
+            let to = if state == "sending" && verified {
+                recovered.not_charged += 1;
+                State::NotCharged(maybe_sent.into())
+            } else if state == "sending" {
                 recovered.unknown += 1;
                 State::Unknown(maybe_sent.into())
             } else {
@@ -432,7 +436,7 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 const EARLIER: &str = "\
 select * from ( \
     select * from intent where biller = $1 and account_id = $2 and accounts = '' \
-        and ($6 = '' or fingerprint = $6) and fee_of = '' \
+        and ($6 = '' or fingerprint = $6) and fee_of = '' and fee_kind <> 'verification' \
         and (state in ('consented', 'sending', 'unknown') \
             or ((state in ('held', 'manual') \
                     or (state in ('approved', 'posted') and undone_minor < approved_minor)) \

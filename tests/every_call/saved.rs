@@ -2,7 +2,7 @@
 //! they are kept and nowhere else.
 
 use ringtill::gateway::Exchange;
-use ringtill::ledger::{Entry, Wallet};
+use ringtill::ledger::{Entry, Split, State, Wallet};
 use ringtill::payment::CARD_TERMS;
 
 use super::World;
@@ -27,6 +27,8 @@ pub struct Keeping {
     /// The gateway says that it does not know the kept card.
     not_known: bool,
     recorded: bool,
+    /// The ledger has said so.
+    pub stored: bool,
     dropped: bool,
 }
 
@@ -46,7 +48,7 @@ impl Keeping {
     }
 
     /// The holder of the card at hand agreed that it is kept.
-    fn is_agreed(&self) -> bool {
+    pub fn is_agreed(&self) -> bool {
         !self.chosen && self.agreed == Some(self.card)
     }
 }
@@ -94,7 +96,8 @@ impl World<'_> {
     /// The gateway keeps the card, or not.
     pub fn keep_there(&mut self, reference: &str) -> Exchange {
         let approved = self.truth.approved();
-        assert!(self.keeping.asked && approved.iter().any(|(r, _)| *r == reference));
+        let approved = approved.iter().any(|(r, _)| *r == reference);
+        assert!(self.keeping.asked && (approved || self.arranging.is_verified(reference)));
         match self.choices.pick(3) {
             0 => {
                 self.keeping.there = true;
@@ -112,9 +115,15 @@ impl World<'_> {
                 let agreed = self.keeping.is_agreed() && card.consent.said == CARD_TERMS;
                 assert!(agreed && self.keeping.there, "kept without consent, or not there");
                 let payment = self.journal.intent(&card.consent.payment);
-                let paid = payment.is_some_and(|(_, state)| state.approval().is_some());
-                assert!(paid || self.store_failed, "kept with a payment that is none");
-                let (intent, _) = payment.unwrap();
+                let (intent, state) = payment.unwrap();
+                let verified = intent.split == Split::Verification;
+                let right = match verified {
+                    true => matches!(state, State::NotCharged(_)),
+                    false => state.approval().is_some(),
+                };
+                assert!(right || self.store_failed, "kept with a payment that is none");
+                let first = (&*card.first.reference, card.first.total_minor == 0);
+                assert_eq!(first, ("g1", verified));
                 let same = (intent.fingerprint, &intent.gateway, &intent.account_id);
                 assert_eq!(same, (Some(card.fingerprint), &card.gateway, &card.account_id));
                 self.keeping.recorded = true;
@@ -137,6 +146,9 @@ impl World<'_> {
     pub fn check_keeping(&self, (paid, open): (bool, bool), path: &str) {
         let said = |id| self.said.contains(&id);
         let kept = said("saved.kept");
+        // Nothing was paid: a card that was never charged was to be, later.
+        let put_off = said("later.arranged") || said("later.not_arranged");
+        let paid = paid || (put_off && self.keeping.is_agreed());
         let biller = &self.scene.settings.biller;
         let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id);
         let wallet = wallet.unwrap_or_default().cards;

@@ -120,6 +120,7 @@ pub fn scenes() -> Vec<Scene> {
         ..saving.clone()
     };
     let dates = later("");
+    let dates_twice = Settings { declines_max: 2, ..dates.clone() };
     let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
     let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
@@ -223,6 +224,20 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             agent: false,
             ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
+        },
+        Scene {
+            agent: false,
+            ..scene("a card is keyed, on a later date", &known, &dates, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::Two,
+            agent: false,
+            ..scene("the same, and another card", &known, &dates_twice, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::FirstRests,
+            agent: false,
+            ..scene("the same, and who keeps cards rests", &known, &dates, vec![owing.clone()])
         },
         scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene {

@@ -97,6 +97,7 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
     ask("sale.recurring_after_an_upgrade", later);
     let saved = visa();
     ask("sale.save", Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) });
+    ask("verify.save", Charge { save: true, ..charge(Purpose::Verify, REFERENCE, &saved) });
     let approval = Approval { token: Token::parse("9002"), ..Approval::default() };
     let save = Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) };
     if let Some(keep) = gateway.keep(&save, &approval) {

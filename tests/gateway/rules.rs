@@ -53,9 +53,16 @@ pub fn check(name: &str, tally: &mut Tally) {
         if can(Operation::Refund) && capabilities.bank {
             case("refund of an account", refunded_account(pair()));
         }
+        if capabilities.verify_keeps {
+            case("verified and kept", by_merchant(pair(), Purpose::Verify));
+            case("refused and not kept", refused_and_not_kept(pair()));
+        }
+        if capabilities.surcharge {
+            case("surcharge", surcharged(pair()));
+        }
         if capabilities.tokens {
             case("token", kept(pair()));
-            case("merchant", by_merchant(pair()));
+            case("merchant", by_merchant(pair(), Purpose::Sale));
         }
     }
 }
@@ -305,10 +312,11 @@ fn refunded_account(mut pair: Pair) -> Checked {
 }
 
 /// The merchant charges a card that is kept and names the charge it was kept with: another one is
-/// refused, and none is as it was before anybody asked for it.
-fn by_merchant(mut pair: Pair) -> Checked {
+/// refused, and none is as it was before anybody asked for it. Nothing else was charged, if the
+/// card was only verified.
+fn by_merchant(mut pair: Pair, with: Purpose) -> Checked {
     let paid = visa();
-    let save = Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &paid) };
+    let save = Charge { save: true, ..charge(with, REFERENCE, &paid) };
     let verdict = pair.charge(&save);
     let approval = approved(&verdict)?.clone();
     let token = pair.keep(&save, &approval).ok_or("no token")?;
@@ -338,7 +346,29 @@ fn by_merchant(mut pair: Pair) -> Checked {
             ensure(is == right, || format!("{series:?} {first:?}: {verdict:?}"))?;
         }
     }
-    Ok(())
+    let taken = pair.simulator.entries()[0].captured;
+    ensure(taken == save.total.minor, || format!("{taken} taken"))
+}
+
+/// The surcharge is a part of what is charged, told with it.
+fn surcharged(mut pair: Pair) -> Checked {
+    let paid = visa();
+    let sale = Charge { surcharge: true, ..charge(Purpose::Sale, REFERENCE, &paid) };
+    approved(&pair.charge(&sale))?;
+    let taken = pair.simulator.entries()[0].captured;
+    ensure(taken == sale.total.minor, || format!("{taken} taken"))?;
+    let all = ringtill::money::Money::usd(20_300);
+    let more = Charge { reference: "more", fee: all, ..sale };
+    let verdict = pair.charge(&more);
+    ensure(!matches!(verdict, Verdict::Approved(_)), || "a surcharge of more than all of it".into())
+}
+
+/// A card that is not good is not kept.
+fn refused_and_not_kept(mut pair: Pair) -> Checked {
+    let Some(trigger) = pair.simulator.trigger(Case::DeclinedHard) else { return Ok(()) };
+    let paid = asked(trigger).paid;
+    let verdict = pair.charge(&Charge { save: true, ..charge(Purpose::Verify, REFERENCE, &paid) });
+    ensure(verdict == Verdict::DeclinedHard, || format!("{verdict:?}"))
 }
 
 /// Those that tell the card network's transaction id, and want it again; one more wants its own.

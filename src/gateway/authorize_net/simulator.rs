@@ -233,6 +233,12 @@ impl Processor {
     /// `None`: not understood; `Some(None)`: a profile nobody has.
     fn order(&self, asked: &Value) -> Option<Option<Order>> {
         let total = amount(asked)?;
+        // A surcharge is a part of it.
+        let part = text(asked, "/surcharge/amount");
+        let part = Money::parse(if part.is_empty() { "0" } else { part }, total.currency).ok()?;
+        if part.minor > total.minor {
+            return None;
+        }
         let card = text(asked, "/payment/creditCard/cardNumber");
         let account = text(asked, "/payment/bankAccount/accountNumber");
         let customer = text(asked, "/profile/customerProfileId");

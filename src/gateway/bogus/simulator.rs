@@ -181,7 +181,9 @@ impl Simulator {
         let given = request.headers().get("idempotency-key").map(|key| key.as_bytes());
         let key = encoded(&body.reference);
         let currency = Currency::from_code(&body.currency);
-        let valid = body.amount > 0 && (0..=body.amount).contains(&body.fee);
+        // What is verified costs nothing, and nothing else does.
+        let amount = if body.verify { body.amount == 0 } else { body.amount > 0 };
+        let valid = amount && (0..=body.amount).contains(&body.fee);
         let (Some(currency), true, true) = (currency, valid, given == Some(key.as_bytes())) else {
             return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request"));
         };
@@ -203,10 +205,13 @@ impl Simulator {
                 let brand = Pan::parse(card.number).ok().as_ref().map(Pan::brand);
                 (brand, last4(card.number), judged(card, now_ms))
             }
-            (None, Some(bank), None) if bank.entry_class == "TEL" && !body.save => {
+            (None, Some(bank), None) if bank.entry_class == "TEL" && !body.save && !body.verify => {
                 (None, last4(bank.number), judged_account(bank))
             }
-            (None, None, Some(saved)) if !body.save => match self.vault.get(saved.token) {
+            (None, None, Some(saved)) if !body.save && !body.verify => match self
+                .vault
+                .get(saved.token)
+            {
                 Some(card) if body.network_id.as_ref().is_none_or(|id| *id == card.network_id) => {
                     (card.brand, card.last4, card.outcome)
                 }
@@ -419,7 +424,7 @@ fn entry(charge: &Charge) -> Entry {
         voided: charge.outcome == Outcome::Voided,
         auth_code: String::new(),
         order: Order {
-            purpose: Purpose::Sale,
+            purpose: if charge.total.minor == 0 { Purpose::Verify } else { Purpose::Sale },
             reference: charge.reference.clone(),
             total: charge.total,
             bank: charge.bank,
@@ -444,6 +449,8 @@ struct SaleRequest<'a> {
     bank: Option<BankRequest<'a>>,
     #[serde(borrow)]
     saved: Option<SavedRequest<'a>>,
+    #[serde(default)]
+    verify: bool,
     #[serde(default)]
     save: bool,
     #[serde(borrow)]

@@ -20,6 +20,7 @@ pub struct Processor {
 
 type Answer = (StatusCode, Value);
 
+const SURCHARGE: &str = "orderInformation.amountDetails.surcharge.amount";
 const MERCHANT_ID: &str = "acmewater_1";
 
 impl Processor {
@@ -58,6 +59,12 @@ impl Processor {
         let Some(total) = money(body.get("orderInformation")) else {
             return refused("INVALID_DATA", Some("orderInformation.amountDetails.totalAmount"));
         };
+        let part = body.pointer("/orderInformation/amountDetails/surcharge/amount");
+        let part = part.map(|part| Money::parse(part.as_str().unwrap_or_default(), total.currency));
+        // It is a part of the whole.
+        if part.is_some_and(|part| !part.is_ok_and(|part| (1..total.minor).contains(&part.minor))) {
+            return refused("INVALID_DATA", Some(SURCHARGE));
+        }
         let (card, account) =
             (at("/paymentInformation/card/number"), at("/paymentInformation/bank/account/number"));
         let token = at("/paymentInformation/paymentInstrument/id");

@@ -106,8 +106,11 @@ impl Platform {
         };
         let flagged = if bank { at("sec_code") == "TEL" } else { at("industry") == "moto" };
         let verify = at("type") == "validate";
+        let surcharge = fields.get("surcharge").map_or("0", String::as_str);
+        let part = Money::parse(surcharge, currency).is_ok_and(|part| part.minor <= total.minor);
         let first = fields.get("initial_transaction_id").map(String::as_str);
-        if !self.books.is_first(vault, first) || !flagged || (!verify && total.minor < 100) {
+        if !part || !self.books.is_first(vault, first) || !flagged || (!verify && total.minor < 100)
+        {
             case = Case::DeclinedSoft;
         }
         Some(Order {

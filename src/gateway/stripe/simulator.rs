@@ -118,7 +118,8 @@ impl Api {
             fingerprint: self.books.fingerprint(&[number, &token, at("amount")]),
         };
         let entry = self.books.charge(now_ms, order).clone();
-        if !at("setup_future_usage").is_empty() && entry.is_approved() {
+        let usage = if verify { "usage" } else { "setup_future_usage" };
+        if at(usage) == "off_session" && entry.is_approved() {
             let order = &entry.order;
             self.books.keep(&method(&entry), &order.last4, false, order.case);
         }

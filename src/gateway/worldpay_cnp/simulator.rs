@@ -55,7 +55,9 @@ impl Processor {
         let source = at(&["orderSource"]).unwrap_or_default();
         let alone = ["recurring", "installment"].contains(&source) && !token.is_empty();
         let named = self.books.is_first(token, at(&["originalNetworkTransactionId"]));
-        let taken = (source == "telephone" || alone) && named;
+        let part = at(&["surchargeAmount"]).map_or(Ok(0), str::parse::<i64>);
+        let part = part.is_ok_and(|part| part <= minor);
+        let taken = (source == "telephone" || alone) && named && part;
         let order = Order {
             purpose: match asked.name.as_str() {
                 "authorization" if minor == 0 => Purpose::Verify,

@@ -325,9 +325,10 @@ mod tests {
         let sql = "insert into intent (id, confirmation, biller, account_id, amount_minor, \
                    fee_minor, currency, brand, last4, gateway, call_id, created_ms, state, detail, \
                    gateway_reference, auth_code, avs, cvv, unknown_ms, lookups, lookup_ms, \
-                   approved_minor) values ('i1', '1', 'acme-water', 'A1', 32172, 200, 'USD', \
-                   'visa', '1111', 'bogus', 'call', 1, 'approved', '', 'sale_1', 'A', '', '', 0, 0, \
-                   0, 32372)";
+                   approved_minor, file_sequence) \
+                   values ('i1', '1', 'acme-water', 'A1', 32172, 200, 'USD', 'visa', \
+                   '1111', 'bogus', 'call', 1, 'approved', '', 'sale_1', 'A', '', '', 0, 0, \
+                   0, 32372, 0)";
         old.execute(sql).await.unwrap();
         old.close().await.unwrap();
         let store = Store::open(place.to_str().unwrap()).await.unwrap();

@@ -40,10 +40,11 @@ fn entry(rng: &mut StdRng) -> Entry {
             intent.confirmation = sample::intent(n + 1, "").confirmation;
         }
         let failure = [FeeFailure::Void, FeeFailure::Waive][rng.random_range(0..2)];
-        intent.split = match rng.random_range(0..6) {
+        intent.split = match rng.random_range(0..7) {
             0 | 1 => Split::Bill { fee: Money::usd(200), failure },
             2 | 3 => Split::FeeOf(sample::intent(rng.random_range(1..24), "").id),
             4 => Split::Surcharge,
+            5 => Split::Verification,
             _ => Split::Total,
         };
         return Entry::Consent(Box::new(intent));
