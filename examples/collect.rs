@@ -49,7 +49,8 @@ struct Arguments {
     /// Played once they are in
     #[arg(long)]
     prompt2: PathBuf,
-    /// Gets a line `DIGITS <caller> <keys>` for each call, or `SAID <caller> <Unix ms> <digits>`
+    /// Gets a line `DIGITS <caller> <keys>` for each call, or `SAID <caller> <Unix ms> <digits>`,
+    /// of what was said the last four digits
     #[arg(long)]
     log: PathBuf,
     /// Calls that may be up at a time
@@ -187,8 +188,11 @@ impl Ivr {
             session.command(Play::Listen { id, stops: true });
             match timeout(PATIENCE, told.recv()).await? {
                 Some((_, Told::Answer(answers))) => {
-                    let best = answers.judge().best;
-                    break best.map_or("?".into(), |best| best.keys().expose().to_string());
+                    let best = answers.judge().best.map(|best| best.keys());
+                    // A card number never reaches a file.
+                    let last =
+                        |keys: &Keys| keys.expose()[keys.len().saturating_sub(4)..].to_string();
+                    break best.as_ref().map_or("?".into(), last);
                 }
                 Some((_, Told::Nothing | Told::Thinking)) => {}
                 Some((_, Told::Late)) | None => break "late".to_string(),

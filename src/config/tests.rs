@@ -292,6 +292,14 @@ fn bank_accounts_are_not_taken_without_what_an_authorisation_needs() {
 }
 
 #[test]
+fn several_accounts_are_not_offered_where_no_card_is_taken() {
+    let told = |cards: &str| problems(&format!("[payment]\nseveral_accounts = true\n{cards}"));
+    assert_eq!(told(""), [""; 0]);
+    let all = told("cards = []\n").join("\n");
+    assert!(all.contains("ringtill.toml:2:") && all.contains("no card is taken"), "{all}");
+}
+
+#[test]
 fn an_engine_that_cannot_hear_is_refused() {
     let told = |engine: &str| problems(&format!("[speech]\nengine = \"{engine}\"\n")).join("\n");
     for engine in ["off", "digits"] {

@@ -119,13 +119,13 @@ impl Dialogue {
         if asking.hearing.id != Some(id) {
             return;
         }
-        if let Told::Thinking = told {
-            let speaks = matches!(asking.phase, Phase::Speaking { .. });
-            asking.hearing.wait_at = speaks.then(|| now + WAIT_FIRST);
-            return;
-        }
-        (asking.hearing.id, asking.hearing.wait_at) = (None, None);
+        // Who thinks has not told yet.
+        asking.hearing.id.take_if(|_| !matches!(told, Told::Thinking));
+        asking.hearing.wait_at = None;
         match told {
+            Told::Thinking if matches!(asking.phase, Phase::Speaking { .. }) => {
+                asking.hearing.wait_at = Some(now + WAIT_FIRST);
+            }
             Told::Thinking => {}
             Told::Nothing => self.false_start(now),
             // Not the caller's fault: the same again, and no attempt less.

@@ -3,7 +3,7 @@
 
 use jiff::civil::Date;
 
-use super::charge::Order;
+use super::order::Order;
 use super::{BankSettings, Desk, Leave, Line, Note, phrases};
 use crate::dialogue::Field;
 use crate::dialogue::grammar::Menu;

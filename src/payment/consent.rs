@@ -1,7 +1,7 @@
 //! What is to be paid, and that its payer agrees to it.
 
 use super::authorisation;
-use super::charge::Order;
+use super::order::Order;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, pair, several};
 use crate::dialogue::Field;

@@ -3,8 +3,8 @@
 
 use jiff::civil::Date;
 
-use super::charge::Order;
 use super::consent::brand_phrase;
+use super::order::Order;
 use super::saved::{self, Ways};
 use super::settings::LaterSettings;
 use super::tender::Tender;

@@ -29,6 +29,7 @@ mod saved; // cards that are kept for the next call
 mod later; // on a date, in instalments, by AutoPay
 mod tender; // a card, keyed or kept, or a bank account
 pub mod authorisation; // of a debit by phone
+mod order; // what is to be paid, and what with
 mod consent; // the total, accepted by a key
 mod charge;
 mod pair; // a bill and its fee, charged apart
@@ -49,8 +50,9 @@ pub use surcharge::{Bins, SurchargeSettings};
 
 use again::Told;
 use amount::Choice;
-use charge::{Order, Settled};
+use charge::Settled;
 use later::When;
+use order::Order;
 use receipt::Next;
 use saved::{Way, Ways};
 use several::Bill;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::charge::{self, FeeEnd, Leg, Order, Ran, Settled, With};
+use super::charge::{self, FeeEnd, Leg, Ran, Settled, With};
+use super::order::Order;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, consent, several};
 use crate::gateway::{Approval, Exchange, Modification, Operation, Purpose, Repeat, Route};

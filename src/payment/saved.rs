@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::charge::{Order, Settled};
+use super::charge::Settled;
 use super::consent::brand_phrase;
+use super::order::Order;
 use super::tender::Tender;
 use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;

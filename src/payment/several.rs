@@ -40,14 +40,13 @@ impl Bill {
         self.parts().any(|(of, _)| of == account.id)
     }
 
-    /// `None` if they cannot be added. What one of them may not, their payment may not; bank
-    /// accounts pay one account at a time, for that is what is authorised.
+    /// `None` if they cannot be added. All of them may be paid by card; bank accounts pay one
+    /// account at a time, for that is what is authorised.
     fn with(mut self, account: &Account, amount: Money) -> Option<Bill> {
         let total = self.amount.checked_add(amount)?;
         let allocation = |(of, amount): (&str, Money)| Allocation { account_id: of.into(), amount };
         let mut allocations: Vec<Allocation> = self.parts().map(allocation).collect();
         allocations.push(allocation((&account.id, amount)));
-        self.account.may.pay_by_card &= account.may.pay_by_card;
         self.account.may.pay_by_bank = false;
         Some(Bill { account: self.account, amount: total, allocations })
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -62,6 +63,8 @@ enum Unheard {
 
 /// A recording may last so long.
 const SECONDS_MAX: usize = 900;
+/// Of the line before a recording.
+const BEFORE_FRAMES: usize = 20;
 /// Expiry years before this one: recordings are not always new.
 const YEARS_PAST: i16 = 2;
 const YEARS_AHEAD: i16 = 20;
@@ -199,7 +202,8 @@ fn hear(codes: &[u8], field: Field, engine: &dyn Engine) -> Said {
     said
 }
 
-/// Every answer in mu-law sound, heard as on a call: from when speech begins until it ends.
+/// Every answer in mu-law sound, heard as on a call: from when speech begins until it ends. A call
+/// has always been up before somebody speaks: a recording may be cut where a word begins.
 pub fn each_answer(
     codes: &[u8],
     field: Field,
@@ -207,7 +211,8 @@ pub fn each_answer(
     mut each: impl FnMut(&Answers),
 ) {
     let mut listening = Listening::new(field, engine);
-    for codes in codes.chunks(SAMPLES) {
+    let quiet = [codec::encode(Law::Mu, 0); SAMPLES];
+    for codes in iter::repeat_n(&quiet[..], BEFORE_FRAMES).chain(codes.chunks(SAMPLES)) {
         listening.hear(codes, &mut each);
     }
     listening.end(&mut each);

@@ -244,22 +244,19 @@ impl Store {
         counted: Counted,
     ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
         let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let (whose, value) = match counted {
-            Counted::Caller => ("caller = $1", letters(screening.origin.caller)),
-            Counted::Account => ("", screening.account_id.clone()),
-            Counted::Issuer => ("issuer = $1", letters(screening.origin.issuer)),
-            Counted::Trunk => ("trunk = $1", screening.origin.trunk.clone()),
+        // In the words of the indexes of refusals, where only they have a limit.
+        let only = if counted.attempts() { "" } else { "and state = 'declined'" };
+        let of = |column: &str| format!("intent where {column} = $1 and created_ms >= $2 {only}");
+        let (from, value) = match counted {
+            Counted::Caller => (of("caller"), letters(screening.origin.caller)),
+            Counted::Account => (TRIES_FOR.into(), screening.account_id.clone()),
+            Counted::Issuer => (of("issuer"), letters(screening.origin.issuer)),
+            Counted::Trunk => (of("trunk"), screening.origin.trunk.clone()),
         };
         if value.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        // In the words of the indexes of refusals, where only they have a limit.
-        let only = if counted.attempts() { "" } else { "and state = 'declined'" };
         let telling = screening.limits.telling(counted).unwrap_or(TRIES_MAX).min(TRIES_MAX);
-        let from = match counted {
-            Counted::Account => TRIES_FOR.to_string(),
-            _ => format!("intent where {whose} and created_ms >= $2 {only}"),
-        };
         let sql = format!(
             "select created_ms, state from {from} order by created_ms desc limit {telling}"
         );
@@ -435,21 +432,19 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// As [`Screening::earlier`] says.
 const EARLIER: &str = "\
 select * from ( \
-    select * from intent where biller = $1 and account_id = $2 and accounts = '' \
-        and ($6 = '' or fingerprint = $6) and fee_of = '' and fee_kind <> 'verification' \
-        and (state in ('consented', 'sending', 'unknown') \
-            or ((state in ('held', 'manual') \
-                    or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
-                and created_ms >= $3 and amount_minor = $4 and currency = $5)) \
+    select intent.*, amount_minor part_minor from intent \
+        where biller = $1 and account_id = $2 and accounts = '' and fee_of = '' \
+        and fee_kind <> 'verification' \
     union all \
-    select intent.* from allocation join intent on intent.id = allocation.intent_id \
+    select intent.*, allocation.amount_minor part_minor \
+        from allocation join intent on intent.id = allocation.intent_id \
         where allocation.biller = $1 and allocation.account_id = $2 \
-        and ($6 = '' or fingerprint = $6) \
-        and (state in ('consented', 'sending', 'unknown') \
-            or ((state in ('held', 'manual') \
-                    or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
-                and created_ms >= $3 and allocation.amount_minor = $4 and currency = $5)) \
-) order by created_ms desc, id desc limit 1";
+) where ($6 = '' or fingerprint = $6) \
+    and (state in ('consented', 'sending', 'unknown') \
+        or ((state in ('held', 'manual') \
+                or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
+            and created_ms >= $3 and part_minor = $4 and currency = $5)) \
+order by created_ms desc, id desc limit 1";
 
 /// Intents that pay an account beside the one they stand for.
 const BESIDE: &str = "\

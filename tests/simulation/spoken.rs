@@ -26,6 +26,8 @@ const ECHO_DB: f32 = -24.0;
 const ECHO_FRAMES: usize = 4;
 /// Of speech in the clips: -16 dBm0, full scale is +3.17.
 const SPEECH_DB: f32 = -19.2;
+/// What the caller owes, with its fee.
+const TOTAL: i64 = 32_372;
 const SPOKEN_CALL_MAX: Duration = Duration::from_secs(300);
 
 const VOICE: [(&str, &[u8]); 12] = [
@@ -116,74 +118,103 @@ struct Figures {
     questions: u32,
 }
 
+impl Figures {
+    /// What came of a call.
+    fn count(&mut self, server: &Server) {
+        self.paid += u32::from(matches!(server.outcome, Some(Outcome::Paid { .. })));
+        let not_understood = |telling: &&Telling| matches!(telling, Telling::NotUnderstood { .. });
+        self.not_understood += server.tellings.iter().filter(not_understood).count() as u32;
+    }
+
+    /// A question was answered.
+    fn answered(&mut self, spoken: bool) {
+        self.questions += 1;
+        self.spoken += u32::from(spoken);
+        self.keyed += u32::from(!spoken);
+    }
+}
+
 #[test]
 fn callers_who_speak_pay_with_their_own_card_or_none() {
+    at_every_level("spoken calls, a synthetic voice", "paid", pay_by_voice);
+}
+
+/// Calls at every level of noise. On a quiet line, with a voice it knows, all must go well: then
+/// it is no toy.
+fn at_every_level(what: &str, done: &str, call: impl Fn(u64, Option<f32>, &mut Figures)) {
     let mut table = String::new();
     for noise in LEVELS {
         let mut figures = Figures::default();
         for seed in 0..CALLS {
-            pay_by_voice(seed, noise, &mut figures);
+            call(seed, noise, &mut figures);
         }
         let Figures { paid, spoken, keyed, not_understood, questions } = figures;
         let line = noise.map_or("quiet".to_string(), |snr| format!("{snr} dB"));
         let _ = writeln!(
             table,
-            "  {line:>6}: {paid} of {CALLS} paid; {questions} questions, {spoken} answered by \
+            "  {line:>6}: {paid} of {CALLS} {done}; {questions} questions, {spoken} answered by \
              voice, {keyed} by keys, {not_understood} not understood"
         );
-        // A quiet line and a voice it knows: then it is no toy.
         let well = paid == CALLS as u32 && spoken > 2 * keyed;
         assert!(noise.is_some() || well, "\n{table}");
     }
-    println!("spoken calls, a synthetic voice, echo {ECHO_DB} dB, seeds 0-{}:\n{table}", CALLS - 1);
+    println!("{what}, echo {ECHO_DB} dB, seeds 0-{}:\n{table}", CALLS - 1);
 }
 
 fn pay_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
     let amex = seed % 4 == 3;
-    let now = start();
-    let mut server = Server::new(now, library().clone(), seed);
-    server.speech = Some(ringtill::speech::open("digits", None).unwrap());
-    // The line has an echo at a steady distance: it is not made of packets.
-    let steady = Weather { jitter: Duration::ZERO, ..CLEAR };
-    let mut network = Network::new(steady, seed);
-    let scenario = Scenario {
-        name: "says everything",
-        from: JAMES,
-        script: "wait-end 600".into(),
-        fault: None,
-        expected: Expected::Paid { account: "1001", total: 32_372 },
-    };
-    let setup = phone(&scenario, &server, seed, Method::Events);
-    let setup = Setup { call_max: SPOKEN_CALL_MAX, ..setup };
-    let mut line = Line { noise, rng: StdRng::seed_from_u64(seed), ours: vec![] };
-    let mut call = Simulation { now, server, network: &mut network, phone: Phone::new(setup, now) };
-    let reports = converse(&mut call, &mut line, |heard| reaction(heard, amex));
-    let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
-    let sales = call.server.simulator.sales();
+    let react = |heard: &str| reaction(heard, amex);
+    let (server, context) = speaking_call((seed, noise), |_| {}, react);
     let last4 = if amex { "0005" } else { "1111" };
-    for sale in sales {
+    for sale in server.simulator.sales() {
         assert_eq!(
             sale.last4.as_ref().map(|four| four.as_str()),
             Some(last4),
             "a card that is not the caller's\n{context}"
         );
-        assert_eq!(sale.total.minor, 32_372, "{context}");
+        assert_eq!(sale.total.minor, TOTAL, "{context}");
     }
-    figures.paid += u32::from(matches!(call.server.outcome, Some(Outcome::Paid { .. })));
-    for telling in &call.server.tellings {
-        match telling {
-            Telling::Keyed { field, spoken, rejected: false, .. } if *field != "consent" => {
-                figures.questions += 1;
-                figures.spoken += u32::from(*spoken);
-                figures.keyed += u32::from(!spoken);
-            }
-            Telling::NotUnderstood { .. } => figures.not_understood += 1,
-            _ => {}
+    figures.count(&server);
+    for telling in &server.tellings {
+        if let Telling::Keyed { field, spoken, rejected: false, .. } = telling
+            && *field != "consent"
+        {
+            figures.answered(*spoken);
         }
     }
+}
+
+/// A call by a caller who speaks, with a server that can hear: what the server made of it, and what
+/// the caller heard. On a quiet line that is shown.
+fn speaking_call(
+    (seed, noise): (u64, Option<f32>),
+    prepare: impl FnOnce(&mut Server),
+    reaction: impl FnMut(&str) -> Option<Act>,
+) -> (Server, String) {
+    let now = start();
+    let mut server = Server::new(now, library().clone(), seed);
+    server.speech = Some(ringtill::speech::open("digits", None).unwrap());
+    prepare(&mut server);
+    // The line has an echo at a steady distance: it is not made of packets.
+    let steady = Weather { jitter: Duration::ZERO, ..CLEAR };
+    let mut network = Network::new(steady, seed);
+    let scenario = Scenario {
+        name: "speaks",
+        from: JAMES,
+        script: "wait-end 600".into(),
+        fault: None,
+        expected: Expected::Paid { account: "1001", total: TOTAL },
+    };
+    let setup = phone(&scenario, &server, seed, Method::Events);
+    let setup = Setup { call_max: SPOKEN_CALL_MAX, ..setup };
+    let mut line = Line { noise, rng: StdRng::seed_from_u64(seed), ours: vec![] };
+    let mut call = Simulation { now, server, network: &mut network, phone: Phone::new(setup, now) };
+    let reports = converse(&mut call, &mut line, reaction);
+    let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
     if noise.is_none() {
         println!("{context}");
     }
+    (call.server, context)
 }
 
 /// The caller answers what she hears, until the call is over.

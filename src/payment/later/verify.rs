@@ -8,7 +8,8 @@ use crate::gateway::{Charge, Initiator, Purpose, Route, Verdict};
 use crate::ledger::{Recorded, Split, State, allocation};
 use crate::money::Money;
 use crate::payment::again::{self, Against, Told};
-use crate::payment::charge::{self, Leg, Order, Settled};
+use crate::payment::charge::{self, Leg, Settled};
+use crate::payment::order::Order;
 use crate::payment::tender::Tender;
 use crate::payment::{Desk, Line, Note, saved};
 

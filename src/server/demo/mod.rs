@@ -226,7 +226,8 @@ async fn reconcile(server: &Server, files: &[PathBuf]) -> Result<Vec<String>, St
         let found = ledger.iter().find(|(intent, _)| intent.account_id == scene.account);
         match found {
             Some((intent, state @ State::Posted(_))) if intent.amount == scene.amount => {
-                problems.extend(compare(intent, state, &rows, &sales));
+                let wanted = reconcile::Row::of(intent, state);
+                problems.extend(compare(intent, &wanted, &rows, &sales));
             }
             Some((_, state)) => problems.push(format!("{}: {state:?}", scene.account)),
             None => problems.push(format!("{}: not in the ledger", scene.account)),
@@ -238,24 +239,28 @@ async fn reconcile(server: &Server, files: &[PathBuf]) -> Result<Vec<String>, St
     Ok(problems)
 }
 
+/// Each of the rows wanted of an approved payment is in the file once, and the gateway charged it
+/// once.
 fn compare(
     intent: &Intent,
-    state: &State,
+    wanted: &[reconcile::Row],
     rows: &[reconcile::Row],
     sales: &[bogus::Charge],
 ) -> Option<String> {
-    // Not all that the ledger knows is for the biller's file.
-    let posted = reconcile::Row::of(intent, state).pop()?.intent;
     let approved = |row: &&reconcile::Row| row.status == Status::Approved;
-    let in_file = rows.iter().filter(approved).filter(|row| row.intent == posted).count();
+    let found = |wanted: &reconcile::Row| {
+        rows.iter().filter(approved).filter(|row| row.intent == wanted.intent).count()
+    };
+    let in_file: usize = wanted.iter().map(found).sum();
+    let each_once = !wanted.is_empty() && wanted.iter().all(|wanted| found(wanted) == 1);
     let charged = |sale: &&bogus::Charge| {
         sale.reference == intent.id
             && sale.outcome == bogus::Outcome::Approved
             && Some(sale.total) == intent.amount.checked_add(intent.fee)
     };
     let at_gateway = sales.iter().filter(charged).count();
-    let agree = (in_file, at_gateway) == (1, 1);
-    (!agree).then(|| format!("{}: {at_gateway} at the gateway, {in_file} in the file", intent.id))
+    (!each_once || at_gateway != 1)
+        .then(|| format!("{}: {at_gateway} at the gateway, {in_file} in the file", intent.id))
 }
 
 fn tell_what_next(server: &Server, folder: &Path, posted: &[PathBuf], console: &Console) {

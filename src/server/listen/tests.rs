@@ -56,3 +56,27 @@ fn engines_that_cannot_be_opened_say_why() {
         assert!(error.contains(why), "{engine}: {error}");
     }
 }
+
+/// As recordings of single words are: cut where the word begins, and where it ends.
+#[test]
+fn a_word_at_the_very_beginning_is_heard() {
+    let engine = open("digits").unwrap();
+    let words: [(&[u8], Field, &str); 5] = [
+        (include_bytes!("../demo/voice/card.flac"), Field::Card, "4111111111111111"),
+        (include_bytes!("../demo/voice/one.flac"), Field::Digit, "1"),
+        (include_bytes!("../demo/voice/two.flac"), Field::Digit, "2"),
+        (include_bytes!("../demo/voice/yes.flac"), Field::YesNo, "yes"),
+        (include_bytes!("../demo/voice/no.flac"), Field::YesNo, "no"),
+    ];
+    for (bytes, field, word) in words {
+        let all = Converter::default().sound(bytes.into(), SECONDS_MAX).unwrap();
+        let peak = all.iter().map(|sample| sample.unsigned_abs()).max().unwrap();
+        let loud = |sample: &i16| sample.unsigned_abs() > peak / 10;
+        let (begin, end) = (all.iter().position(loud), all.iter().rposition(loud));
+        let cut = &all[begin.unwrap()..end.unwrap()];
+        let codes: Vec<u8> = cut.iter().map(|&sample| codec::encode(Law::Mu, sample)).collect();
+        let answer = hear(&codes, field, &*engine).answer.unwrap();
+        assert_eq!(answer.best.as_ref().map(value).as_deref(), Some(word));
+        assert_eq!(answer.outcome, Outcome::Accept, "{word}, {:.3}", answer.confidence);
+    }
+}

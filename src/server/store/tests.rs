@@ -7,7 +7,7 @@ use crate::instrument::{AccountKind, Brand, Means, Token};
 use crate::ledger::journal::Journal;
 use crate::ledger::sample;
 use crate::ledger::velocity::Limits;
-use crate::ledger::{Change, FeeFailure, Origin, Progress, Split, Undo};
+use crate::ledger::{Allocation, Change, FeeFailure, Origin, Progress, Split, Undo};
 use crate::money::Money;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -118,7 +118,7 @@ async fn it_answers_as_the_journal_does() {
     }
 }
 
-/// Payments of two accounts and two cards, at any time, in any state.
+/// Payments of two accounts, or of both at once, and two cards, at any time, in any state.
 #[tokio::test]
 async fn it_finds_the_payments_that_the_journal_finds() {
     let (mut found, mut locked) = (0, std::collections::BTreeSet::new());
@@ -130,6 +130,16 @@ async fn it_finds_the_payments_that_the_journal_finds() {
             let mut intent = sample::intent(n, ["A1", "A2"][rng.random_range(0..2)]);
             intent.created_ms = NOW + rng.random_range(0..100);
             intent.amount = Money::usd(rng.random_range(1..3));
+            if rng.random_ratio(1, 3) {
+                let first = intent.account_id.clone();
+                let second = if first == "A1" { "A2".into() } else { "A1".into() };
+                let amounts = [intent.amount, Money::usd(rng.random_range(1..3))];
+                let accounts = [first, second].into_iter().zip(amounts);
+                intent.allocations = accounts
+                    .map(|(account_id, amount)| Allocation { account_id, amount })
+                    .collect();
+                intent.amount = amounts[0].checked_add(amounts[1]).unwrap();
+            }
             intent.fingerprint = sample::fingerprint(["a", "b", "c"][rng.random_range(0..3)]);
             intent.origin.caller = sample::fingerprint(["b", "d"][rng.random_range(0..2)]);
             intent.origin.issuer = sample::fingerprint(["c", "e"][rng.random_range(0..2)]);

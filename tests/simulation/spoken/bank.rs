@@ -12,57 +12,27 @@ const BANK: &str = "company = \"Elizabeth\"\nphone = \"800 555 0100\"\ntime_zone
 
 #[test]
 fn a_bank_account_is_said_and_its_debit_signed_by_key() {
-    let mut table = String::new();
-    for noise in LEVELS {
-        let mut figures = Figures::default();
-        for seed in 0..CALLS {
-            debit_by_voice(seed, noise, &mut figures);
-        }
-        let Figures { paid, spoken, keyed, not_understood, questions } = figures;
-        let line = noise.map_or("quiet".to_string(), |snr| format!("{snr} dB"));
-        let _ = writeln!(
-            table,
-            "  {line:>6}: {paid} of {CALLS} submitted; {questions} questions, {spoken} answered \
-             by voice, {keyed} by keys, {not_understood} not understood"
-        );
-        let well = paid == CALLS as u32 && spoken > 2 * keyed;
-        assert!(noise.is_some() || well, "\n{table}");
-    }
-    println!("bank accounts said, echo {ECHO_DB} dB, seeds 0-{}:\n{table}", CALLS - 1);
+    at_every_level("bank accounts said", "submitted", debit_by_voice);
 }
 
 fn debit_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
-    let now = start();
-    let mut server = Server::new(now, library().clone(), seed);
-    server.speech = Some(ringtill::speech::open("digits", None).unwrap());
-    server.bank = Some(toml::from_str::<BankSettings>(BANK).unwrap());
-    let steady = Weather { jitter: Duration::ZERO, ..CLEAR };
-    let mut network = Network::new(steady, seed);
-    let scenario = Scenario {
-        name: "says a bank account",
-        from: JAMES,
-        script: "wait-end 600".into(),
-        fault: None,
-        expected: Expected::Paid { account: "1001", total: 32_372 },
-    };
-    let setup = phone(&scenario, &server, seed, Method::Events);
-    let setup = Setup { call_max: SPOKEN_CALL_MAX, ..setup };
-    let mut line = Line { noise, rng: StdRng::seed_from_u64(seed), ours: vec![] };
-    let mut call = Simulation { now, server, network: &mut network, phone: Phone::new(setup, now) };
     // One in four keys what she has said once: the two must be the same, however they came.
     let keys_again = seed % 4 == 3;
-    let reports = converse(&mut call, &mut line, |heard| reaction(heard, keys_again));
-    let context = format!("seed {seed}, noise {noise:?}:\n{}", reports.join("\n"));
-    for sale in call.server.simulator.sales() {
+    let bank = |server: &mut Server| {
+        server.bank = Some(toml::from_str::<BankSettings>(BANK).unwrap());
+    };
+    let react = |heard: &str| reaction(heard, keys_again);
+    let (server, context) = speaking_call((seed, noise), bank, react);
+    for sale in server.simulator.sales() {
         let last4 = sale.last4.as_ref().map(|four| four.as_str());
         assert_eq!(last4, Some(&ACCOUNT[7..]), "an account that is not hers\n{context}");
-        assert_eq!(sale.total.minor, 32_372, "{context}");
+        assert_eq!(sale.total.minor, TOTAL, "{context}");
     }
-    for debit in &call.server.debits {
+    for debit in &server.debits {
         assert_eq!(*debit, format!("{ROUTING} {ACCOUNT} checking"), "{context}");
     }
-    figures.paid += u32::from(matches!(call.server.outcome, Some(Outcome::Paid { .. })));
-    for telling in &call.server.tellings {
+    figures.count(&server);
+    for telling in &server.tellings {
         // What is told of the call has the last four digits, as the authorisation must.
         let told = format!("{telling:?}");
         assert!(!told.contains(&ACCOUNT[..7]) && !told.contains(ROUTING), "{told}\n{context}");
@@ -73,17 +43,9 @@ fn debit_by_voice(seed: u64, noise: Option<f32>, figures: &mut Figures) {
             Telling::Keyed {
                 field: "bank_account_again", spoken: false, rejected: false, ..
             } if keys_again => {}
-            Telling::Keyed { spoken, rejected: false, .. } => {
-                figures.questions += 1;
-                figures.spoken += u32::from(*spoken);
-                figures.keyed += u32::from(!spoken);
-            }
-            Telling::NotUnderstood { .. } => figures.not_understood += 1,
+            Telling::Keyed { spoken, rejected: false, .. } => figures.answered(*spoken),
             _ => {}
         }
-    }
-    if noise.is_none() {
-        println!("{context}");
     }
 }
 
