@@ -67,7 +67,7 @@ merchant_id = \"acmewater_1\"
 key_id = \"08c94330-f618-42a3-b09d-e1e43be5efda\"   # of a REST shared secret key (Business Center, Key Management)
 shared_secret = { file = \"/etc/ringtill/cybersource.key\" }
 # service_fee = true              # the account is set up for service fees: [payment] fee is one
-# surcharge = true                # the processor is FDC Nashville Global, and Fiserv allows surcharges
+# surcharge = true                # the processor is FDC Nashville Global, and Fiserv allows it
 ";
 
     fn open(settings: Settings) -> Result<CyberSource, String> {

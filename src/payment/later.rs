@@ -66,8 +66,8 @@ pub(super) async fn when(
     if order.apart.is_some() || !order.allocations.is_empty() {
         return Ok(When::Today);
     }
-    // A card that was never charged must be verified and kept. A surcharge is disclosed with the one
-    // payment that it is on.
+    // A card that was never charged must be verified and kept. A surcharge is disclosed with
+    // the one payment that it is on.
     let first = verify::may(desk, order) && !order.surcharge;
     let date = (matches!(tender, Tender::Saved(_)) || first)
         && settings.days_max > 0

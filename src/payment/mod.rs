@@ -280,8 +280,8 @@ async fn pay_by(
         }
         let before = consented == Some(this);
         match agreed(line, desk, (ways, &mut asked), (&tender, &mut order), before).await {
-            // A plan is of what is to be paid, not of its first payment; and nothing is paid today of
-            // what is put off.
+            // A plan is of what is to be paid, not of its first payment; and of what is put off
+            // nothing is paid today.
             Ok(None) => {
                 let today = order.plan.is_none() && order.once.is_none();
                 consented = Some(this).filter(|_| today);

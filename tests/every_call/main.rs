@@ -47,7 +47,10 @@ const STEPS_MAX: u32 = 400;
 const NOW_MS: i64 = 1_795_400_000_000; // 23 November 2026
 
 fn main() -> ExitCode {
-    let scenes = scenes();
+    // `RINGTILL_SCENE` walks those alone whose names have it.
+    let wanted = std::env::var("RINGTILL_SCENE").unwrap_or_default();
+    let scenes: Vec<Scene> =
+        scenes().into_iter().filter(|scene| scene.name.contains(&wanted)).collect();
     let (next, calls) = (AtomicUsize::new(0), AtomicU64::new(0));
     // Each scene is walked by itself.
     let walk = || {
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(scenes.len());
     thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(walk))));
     let calls = calls.into_inner();
-    assert!(calls >= CALLS_MIN, "only {calls} calls");
+    assert!(calls >= CALLS_MIN || !wanted.is_empty(), "only {calls} calls");
     println!("test result: ok. {calls} calls enumerated; 0 failed");
     ExitCode::SUCCESS
 }

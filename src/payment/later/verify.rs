@@ -1,5 +1,5 @@
-//! A payment on a date by a card that was never charged: its gateway verifies the card and keeps it,
-//! and no money moves. Without a definitive yes nothing is kept, and nothing arranged.
+//! A payment on a date by a card that was never charged: its gateway verifies the card and keeps
+//! it, and no money moves. Without a definitive yes nothing is kept, and nothing arranged.
 
 use std::time::Duration;
 

@@ -138,7 +138,8 @@ async fn take(
     Ok(taken > 0)
 }
 
-/// Verifications are none of the biller's. Currency of the oldest payment, or change to one that is in a file, that is in none.
+/// Currency of the oldest payment, or change to one that is in a file, that is in none. The biller
+/// is told of no verification.
 const OLDEST: &str = "\
 select currency from ( \
     select currency, created_ms from intent where biller = $1 and file_sequence = 0 \
