@@ -1,6 +1,8 @@
 //! Cards that are kept: only with their holder's consent, only what was approved, charged where
 //! they are kept and nowhere else.
 
+use std::collections::BTreeSet;
+
 use ringtill::gateway::Exchange;
 use ringtill::ledger::{Entry, Split, State, Wallet};
 use ringtill::payment::CARD_TERMS;
@@ -12,9 +14,9 @@ use super::words::response;
 /// What the caller said of keeping cards on this call, and what became of it.
 #[derive(Default)]
 pub struct Keeping {
-    /// The card at hand, and the one whose holder agreed to the terms; a wish alone is none.
+    /// The card at hand, and those whose holder agreed to the terms; a wish alone is none.
     card: &'static str,
-    agreed: Option<&'static str>,
+    agreed: BTreeSet<&'static str>,
     wished: bool,
     /// The last way to pay that was chosen is the kept card.
     chosen: bool,
@@ -38,10 +40,13 @@ impl Keeping {
             "saved" => self.chosen = keyed == Some("1"),
             "method" => self.chosen = false,
             "card" => (self.card, self.chosen) = (keyed.unwrap_or_default(), false),
-            "keep" => (self.wished, self.agreed) = (keyed == Some("1"), None),
+            "keep" => {
+                self.wished = keyed == Some("1");
+                self.agreed.remove(self.card);
+            }
             "keep_terms" => {
                 assert!(self.wished, "terms of what nobody wished for");
-                self.agreed = Some(self.card).filter(|_| keyed == Some("1"));
+                self.agreed.extend(Some(self.card).filter(|_| keyed == Some("1")));
             }
             _ => {}
         }
@@ -49,7 +54,7 @@ impl Keeping {
 
     /// The holder of the card at hand agreed that it is kept.
     pub fn is_agreed(&self) -> bool {
-        !self.chosen && self.agreed == Some(self.card)
+        !self.chosen && self.agreed.contains(self.card)
     }
 }
 
@@ -65,7 +70,7 @@ impl World<'_> {
     pub fn wallet(&mut self, account: &str) -> Option<Wallet> {
         assert!(!self.scene.caller.name_withheld, "asked for somebody who hides");
         // From here on it may be another account's.
-        self.keeping.agreed = None;
+        self.keeping.agreed.clear();
         match self.choices.pick(2) {
             0 => self.journal.wallet(&self.scene.settings.biller, account),
             // Nothing is lost by it: the caller keys a card.
