@@ -109,30 +109,18 @@ impl Store {
         // The pool would try a file that is no database again and again: ask once ourselves.
         let mut first = options.connect().await.map_err(wrong)?;
         prepare(&mut first).await.map_err(wrong)?;
-        first.close().await.map_err(wrong)?;
-        let pool = connections(1, &options).await.map_err(wrong)?;
-        let reader = connections(READERS, &options).await.map_err(wrong)?;
-        let keeper = connections(1, &options).await.map_err(wrong)?;
-        let store = Store { pool, reader, keeper, posting: Arc::default() };
-        store.check_durable(place).await?;
-        migrations().run(&store.pool).await.map_err(|error| {
+        check_durable(&mut first, place).await?;
+        migrations().run(&mut first).await.map_err(|error| {
             StoreError::Open(format!(
                 "cannot upgrade {place}: {error}; was it written by a newer version?"
             ))
         })?;
-        Ok(store)
-    }
-
-    async fn check_durable(&self, place: &str) -> Result<(), StoreError> {
-        let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&self.pool).await?;
-        let synchronous: i64 =
-            sqlx::query_scalar("pragma synchronous").fetch_one(&self.pool).await?;
-        if mode != "wal" || synchronous < 2 {
-            return Err(StoreError::Open(format!(
-                "{place} cannot be written safely here (journal {mode}); put it on a local disk"
-            )));
-        }
-        Ok(())
+        first.close().await.map_err(wrong)?;
+        // Who was connected before would not know of what was added.
+        let pool = connections(1, &options).await.map_err(wrong)?;
+        let reader = connections(READERS, &options).await.map_err(wrong)?;
+        let keeper = connections(1, &options).await.map_err(wrong)?;
+        Ok(Store { pool, reader, keeper, posting: Arc::default() })
     }
 
     /// Applies an entry; when this says `Stored` it is on disk.
@@ -386,6 +374,19 @@ impl Store {
         self.reader.close().await;
         self.pool.close().await;
     }
+}
+
+async fn check_durable(connection: &mut AnyConnection, place: &str) -> Result<(), StoreError> {
+    let mode: String =
+        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
+    let synchronous: i64 =
+        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
+    if mode != "wal" || synchronous < 2 {
+        return Err(StoreError::Open(format!(
+            "{place} cannot be written safely here (journal {mode}); put it on a local disk"
+        )));
+    }
+    Ok(())
 }
 
 /// Connections that stay open.
