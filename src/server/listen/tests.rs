@@ -71,7 +71,7 @@ fn a_word_at_the_very_beginning_is_heard() {
     for (bytes, field, word) in words {
         let all = Converter::default().sound(bytes.into(), SECONDS_MAX).unwrap();
         let peak = all.iter().map(|sample| sample.unsigned_abs()).max().unwrap();
-        let loud = |sample: &i16| sample.unsigned_abs() > peak / 10;
+        let loud = |sample: &i16| sample.unsigned_abs() > peak / 50;
         let (begin, end) = (all.iter().position(loud), all.iter().rposition(loud));
         let cut = &all[begin.unwrap()..end.unwrap()];
         let codes: Vec<u8> = cut.iter().map(|&sample| codec::encode(Law::Mu, sample)).collect();
