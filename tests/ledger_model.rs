@@ -12,7 +12,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ringtill::ach::{Action, Code, settings};
 use ringtill::gateway::Approval;
-use ringtill::instrument::{AccountKind, Brand, Fingerprint, Last4, Means, luhn_check_digit};
+use ringtill::instrument::{
+    AccountKind, Brand, Fingerprint, Last4, Means, Method, luhn_check_digit,
+};
 use ringtill::ledger::reconcile::{self, Row};
 use ringtill::ledger::velocity::Limits;
 use ringtill::ledger::{
@@ -58,7 +60,8 @@ fn the_ledger_is_what_the_model_says() {
         let Tally { applied, refused, failed, reopened, posted, undone, .. } = sum;
         let Tally { debited, returned, again, charged, fees, kept_back, several, .. } = sum;
         let ledger = [applied, refused, failed, reopened, posted, undone];
-        let rest = [debited, returned, again, charged, fees, kept_back, several, sum.contradicted];
+        let rest = [debited, returned, again, charged, fees, kept_back, several];
+        let rest = rest.into_iter().chain([sum.contradicted, sum.moneyless]);
         for count in ledger.into_iter().chain(rest) {
             assert!(count > 10, "{sum:?}");
         }
@@ -86,6 +89,8 @@ struct Tally {
     /// Payments for several accounts, and those that were refused for what they say of them.
     several: usize,
     contradicted: usize,
+    /// What was refused of verifications, for it is about money.
+    moneyless: usize,
 }
 
 impl Tally {
@@ -104,6 +109,7 @@ impl Tally {
         self.kept_back += other.kept_back;
         self.several += other.several;
         self.contradicted += other.contradicted;
+        self.moneyless += other.moneyless;
     }
 }
 
@@ -118,6 +124,7 @@ struct Model {
     kept_back: usize,
     several: usize,
     contradicted: usize,
+    moneyless: usize,
 }
 
 struct Payment {
@@ -302,6 +309,11 @@ impl Model {
             self.fees += usize::from(self.payments[id].state == State::Consented);
         }
         let Some(payment) = self.payments.get_mut(id) else { return Recorded::Illegal };
+        let verifies = payment.intent.split == Split::Verification;
+        if verifies && !matches!(to, State::Sending | State::Declined(_) | State::NotCharged(_)) {
+            self.moneyless += 1;
+            return Recorded::Illegal;
+        }
         let way = (payment.state.name(), to.name());
         let other = way == ("approved", "posted") && payment.state.approval() != to.approval();
         if !WAYS.contains(&way) || other {
@@ -317,6 +329,10 @@ impl Model {
         for payment in self.payments.values_mut().filter(|one| one.last_ms < before_ms) {
             match payment.state {
                 State::Consented => {
+                    not_charged += 1;
+                    payment.go(State::NotCharged(String::new()), now_ms);
+                }
+                State::Sending if payment.intent.split == Split::Verification => {
                     not_charged += 1;
                     payment.go(State::NotCharged(String::new()), now_ms);
                 }
@@ -337,7 +353,8 @@ impl Model {
             let name = payment.state.name();
             let last = ["approved", "posted", "declined", "not_charged"].contains(&name);
             let accounts = several::accounts(&payment.intent);
-            if last && !payment.filed {
+            let verifies = payment.intent.split == Split::Verification;
+            if last && !payment.filed && !verifies {
                 payment.filed = true;
                 rows += accounts.len();
                 // One that was posted by hand is money received as well.
@@ -538,6 +555,7 @@ impl Model {
             let kept = one.taken().is_none_or(|taken| one.undone < taken);
             alike
                 && intent.split.bill().is_none()
+                && intent.split != Split::Verification
                 && part.is_some()
                 && match one.state.name() {
                     "held" | "manual" => near,
@@ -605,6 +623,7 @@ async fn sequence(seed: u64) -> Tally {
     bench.tally.kept_back = bench.model.kept_back;
     bench.tally.several = bench.model.several;
     bench.tally.contradicted = bench.model.contradicted;
+    bench.tally.moneyless = bench.model.moneyless;
     bench.tally
 }
 
@@ -694,8 +713,15 @@ impl Bench {
             (0, Means::Card(_)) => several::allocated(rng, intent),
             _ => intent,
         };
-        let intent = match rng.random_range(0..4) {
+        let intent = match rng.random_range(0..5) {
             0 => Intent { split: Split::Bill { fee, failure }, ..intent },
+            2 if intent.means.method() == Method::Card => Intent {
+                amount: Money::usd(0),
+                fee: Money::usd(0),
+                allocations: Vec::new(),
+                split: Split::Verification,
+                ..intent
+            },
             1 => {
                 // Mostly of a bill that was charged: others have none.
                 let all = self.model.payments.values();

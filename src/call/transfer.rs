@@ -72,6 +72,8 @@ pub(super) struct Summary {
     confirmation: Option<String>,
     /// Something was sent to the gateway and is not refused.
     open: bool,
+    /// What the gateway says next is of a card, and no money.
+    verifies: bool,
     /// A bank account is debited: what is approved is not yet paid.
     debit: bool,
 }
@@ -81,7 +83,9 @@ impl Summary {
         match note {
             Note::Identified { account, .. } => self.account = Some(account.clone()),
             Note::Confirmation(confirmation) => self.confirmation = Some(confirmation.clone()),
-            Note::Charging { .. } => self.open = true,
+            Note::Charging { .. } => (self.open, self.verifies) = (true, false),
+            Note::Verifying { .. } => self.verifies = true,
+            Note::Verdict(_) if self.verifies => {}
             Note::Verdict(text) => {
                 let refused = ["declined", "refused", "not sent", "gateway set-up"];
                 self.open = !refused.iter().any(|word| text.starts_with(word));
@@ -341,6 +345,10 @@ mod tests {
         summary.note(&Note::Charging { reference: "r".into(), gateway: "bogus".into() });
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("pending"));
         summary.note(&Note::Verdict("declined".into()));
+        assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));
+        // A card that is verified pays nothing.
+        summary.note(&Note::Verifying { reference: "v".into(), gateway: "bogus".into() });
+        summary.note(&Note::Verdict("approved, code 1".into()));
         assert_eq!(value(&summary, "X-Ringtill-Result").as_deref(), Some("unpaid"));
         summary.note(&Note::Confirmation("12345".into()));
         assert_eq!(value(&summary, "Reason").as_deref(), Some("SIP;cause=200;text=\"paid\""));

@@ -120,6 +120,7 @@ impl Gateway for Adyen {
             // `ach` takes accounts, but nothing found says that it flags TEL.
             bank: false,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: false,
             repeat: Repeat::Replays,
@@ -339,6 +340,7 @@ fn approval(charge: &Charge<'_>, json: &Value) -> Verdict {
         cvv: data("cvcResultRaw").or_else(|| data("cvcResult")),
         partial: (value < total.minor).then_some(Money { minor: value, ..total }),
         token: token.filter(|_| charge.save).and_then(|token| Token::parse(&token)),
+        network: None,
     })
 }
 

@@ -127,6 +127,7 @@ impl Gateway for AuthorizeNet {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Refuses { window_s: self.duplicate_window_s },
@@ -440,6 +441,7 @@ fn approval(answer: &Value, total: Money) -> Verdict {
         cvv: reply::kept(answer, "/cvvResultCode"),
         partial: part.filter(|part| part.minor < total.minor),
         token,
+        network: reply::kept(answer, "/networkTransId"),
     })
 }
 
@@ -561,7 +563,7 @@ fn details(lookup: &Lookup<'_>, json: &Value) -> Found {
                 avs: reply::kept(sale, "/AVSResponse"),
                 cvv: reply::kept(sale, "/cardCodeResponse"),
                 partial: Some(amount).filter(|part| part.minor < lookup.total.minor),
-                token: None,
+                ..Approval::default()
             }))
         }
         ("declined", _) => Found::Settled(declined(&reason).unwrap_or(Verdict::DeclinedSoft)),

@@ -29,10 +29,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use super::body::encoded;
+use super::reply;
 use super::{
     Act, Approval, Cannot, Capabilities, Charge as Asked, Dialect, Exchange, Fixable, Found,
-    Gateway, Initiator, Lookup, Modification, Modified, Operation, Repeat, Request, Series,
-    Verdict,
+    Gateway, Initiator, Lookup, Modification, Modified, Operation, Purpose, Repeat, Request,
+    Series, Verdict,
 };
 use crate::instrument::{HolderKind, Instrument, Method as Paid, Token};
 use crate::secret::Secret;
@@ -122,9 +123,16 @@ impl Gateway for Bogus {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            operations: &[Operation::Sale, Operation::Void, Operation::Refund, Operation::Lookup],
+            operations: &[
+                Operation::Verify,
+                Operation::Sale,
+                Operation::Void,
+                Operation::Refund,
+                Operation::Lookup,
+            ],
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Replays,
@@ -165,10 +173,20 @@ impl Gateway for Bogus {
                 (With::Saved(SavedBody { token, cvv }), token.len())
             }
         };
-        if sale.save && !matches!(with, With::Card(_)) {
+        let of_card = matches!(with, With::Card(_));
+        if sale.save && !of_card {
             return Err(Cannot("this gateway keeps cards alone"));
         }
+        let verify = sale.purpose == Purpose::Verify;
+        if verify && !of_card {
+            return Err(Cannot("this gateway verifies cards alone"));
+        }
         let variable = sale.reference.len() + sale.account_id.len() + length;
+        let network_id = match sale.initiator {
+            Initiator::Merchant { first, .. } => first.network(),
+            Initiator::Customer => None,
+        };
+        let variable = variable + network_id.map_or(0, str::len);
         let initiator = match sale.initiator {
             Initiator::Customer => None,
             Initiator::Merchant { series: Series::Once, .. } => Some("once"),
@@ -183,8 +201,10 @@ impl Gateway for Bogus {
             currency: sale.total.currency.code(),
             account: sale.account_id,
             channel: "telephone",
+            verify,
             save: sale.save,
             initiator,
+            network_id,
             with,
         };
         let mut request = self.request(Method::POST, "/v1/sales", json(&body, variable));
@@ -295,10 +315,15 @@ struct SaleBody<'a> {
     currency: &'a str,
     account: &'a str,
     channel: &'a str,
+    /// Nothing is charged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    verify: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     save: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_id: Option<&'a str>,
     #[serde(flatten)]
     with: With<'a>,
 }
@@ -356,6 +381,7 @@ struct SaleReply {
     retry: Option<String>,
     field: Option<String>,
     token: Option<String>,
+    network_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -376,6 +402,7 @@ impl SaleReply {
                 avs: self.avs.clone(),
                 cvv: self.cvv.clone(),
                 token: self.token.as_deref().and_then(Token::parse),
+                network: self.network_id.as_deref().and_then(reply::identifier),
                 ..Approval::default()
             }),
             ("declined", Some("never"), _) => Verdict::DeclinedHard,
@@ -396,8 +423,17 @@ impl SaleReply {
 }
 
 /// What may be logged of a body.
-const SHOWN: &[&str] =
-    &["reference", "amount", "fee", "surcharge", "currency", "account", "channel", "save"];
+const SHOWN: &[&str] = &[
+    "reference",
+    "amount",
+    "fee",
+    "surcharge",
+    "currency",
+    "account",
+    "channel",
+    "verify",
+    "save",
+];
 
 /// Longest sale id that is believed.
 const ID_MAX: usize = 64;

@@ -33,6 +33,7 @@ pub struct CyberSource {
     base_url: String,
     signer: Signer,
     service_fee: bool,
+    surcharge: bool,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +48,9 @@ pub struct Settings {
     /// The account is set up for service fees: ours is told apart and paid out so.
     #[serde(default)]
     service_fee: bool,
+    /// The processor behind it takes surcharges.
+    #[serde(default)]
+    surcharge: bool,
 }
 
 impl Dialect for CyberSource {
@@ -55,7 +59,7 @@ impl Dialect for CyberSource {
     const SECRETS: &'static [&'static str] = &["shared_secret"];
 
     const VARIANTS: &'static [(&'static str, &'static str)] =
-        &[("", ""), ("split", "service_fee = true")];
+        &[("", ""), ("split", "service_fee = true"), ("surcharge", "surcharge = true")];
 
     const EXAMPLE: &'static str = "\
 environment = \"sandbox\"         # or \"live\"
@@ -63,6 +67,7 @@ merchant_id = \"acmewater_1\"
 key_id = \"08c94330-f618-42a3-b09d-e1e43be5efda\"   # of a REST shared secret key (Business Center, Key Management)
 shared_secret = { file = \"/etc/ringtill/cybersource.key\" }
 # service_fee = true              # the account is set up for service fees: [payment] fee is one
+# surcharge = true                # the processor is FDC Nashville Global, and Fiserv allows it
 ";
 
     fn open(settings: Settings) -> Result<CyberSource, String> {
@@ -75,7 +80,8 @@ shared_secret = { file = \"/etc/ringtill/cybersource.key\" }
         let host = base_url.trim_start_matches("https://").to_string();
         let signer =
             Signer::new(host, settings.merchant_id, settings.key_id, &settings.shared_secret)?;
-        Ok(CyberSource { base_url, signer, service_fee: settings.service_fee })
+        let Settings { service_fee, surcharge, .. } = settings;
+        Ok(CyberSource { base_url, signer, service_fee, surcharge })
     }
 
     fn simulator(seed: u64) -> Simulator {
@@ -91,6 +97,7 @@ const SHOWN: &[&str] = &[
     "secCode",
     "totalAmount",
     "serviceFeeAmount",
+    "amount",
     "currency",
     "query",
     "limit",
@@ -117,8 +124,10 @@ impl Gateway for CyberSource {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
-            surcharge: false,
+            // Of the processors that take one without the card, the documents name one alone.
+            surcharge: self.surcharge,
             repeat: Repeat::Charges,
         }
     }
@@ -137,7 +146,7 @@ impl Gateway for CyberSource {
             all.object("paymentInformation", |with| payment(with, &charge.instrument));
             all.object("orderInformation", |order| {
                 let fee = charge.convenience_fee().filter(|_| self.service_fee);
-                amount(order, charge.total, fee);
+                amount(order, charge.total, fee, charge.surcharge());
                 bill_to(order, &charge.instrument);
             });
         });
@@ -166,9 +175,11 @@ impl Gateway for CyberSource {
             match path {
                 "voids" => {}
                 "reversals" => all.object("reversalInformation", |reversal| {
-                    amount(reversal, change.amount, None);
+                    amount(reversal, change.amount, None, None);
                 }),
-                _ => all.object("orderInformation", |order| amount(order, change.amount, None)),
+                _ => {
+                    all.object("orderInformation", |order| amount(order, change.amount, None, None))
+                }
             }
         });
         let path = format!("/pts/v2/payments/{}/{path}", encoded(change.original));
@@ -281,8 +292,8 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
             list.text("instrumentIdentifier");
         });
     }
-    // A caller who is there and chose it begins; the network's id of the first payment is with the
-    // token.
+    // A caller who is there and chose it begins; else the charge that the card was kept with is
+    // named, with its amount for the network that wants that.
     let kept = matches!(charge.instrument, Instrument::Token(_));
     if charge.save || kept {
         how.object("authorizationOptions", |options| {
@@ -291,6 +302,14 @@ fn processing(how: &mut Object<'_>, charge: &Charge<'_>) {
                 initiator.text("type", if customer { "customer" } else { "merchant" });
                 let name = if kept { "storedCredentialUsed" } else { "credentialStoredOnFile" };
                 initiator.flag(name, true);
+                if let Initiator::Merchant { first, .. } = charge.initiator
+                    && let Some(id) = first.network()
+                {
+                    initiator.object("merchantInitiatedTransaction", |merchant| {
+                        merchant.text("previousTransactionId", id);
+                        merchant.text("originalAuthorizedAmount", &first.total.decimal());
+                    });
+                }
             });
         });
     }
@@ -334,12 +353,20 @@ fn kind(debit: &Debit) -> &'static str {
     }
 }
 
-fn amount(all: &mut Object<'_>, money: Money, service_fee: Option<Money>) {
+fn amount(
+    all: &mut Object<'_>,
+    money: Money,
+    service_fee: Option<Money>,
+    surcharge: Option<Money>,
+) {
     all.object("amountDetails", |amount| {
         amount.text("totalAmount", &money.decimal());
         amount.text("currency", money.currency.code());
         if let Some(fee) = service_fee {
             amount.text("serviceFeeAmount", &fee.decimal());
+        }
+        if let Some(surcharge) = surcharge {
+            amount.object("surcharge", |part| part.text("amount", &surcharge.decimal()));
         }
     });
 }
@@ -442,6 +469,7 @@ fn processed(json: &Value) -> Approval {
         auth_code: at("approvalCode").unwrap_or_default(),
         avs: at("avs/code"),
         cvv: at("cardVerification/resultCode"),
+        network: at("networkTransactionId").or_else(|| at("transactionId")),
         ..Approval::default()
     }
 }

@@ -182,6 +182,7 @@ impl Gateway for Generic {
             },
             bank: matches!(self.speaks, Speaks::Twilio | Speaks::Telnyx),
             tokens: self.tokens,
+            verify_keeps: self.tokens,
             token_cvv: self.tokens,
             surcharge: false,
             // Nothing in the contract says otherwise.

@@ -80,7 +80,7 @@ pub mod cybersource; // CyberSource, Visa's own
 pub mod nacha; // no processor: files to the operator's own bank
 
 pub use request::{
-    Act, Cannot, Capabilities, Charge, Exchange, Initiator, Lookup, Modification, Operation,
+    Act, Cannot, Capabilities, Charge, Exchange, First, Initiator, Lookup, Modification, Operation,
     Purpose, Repeat, Request, Series, Silence,
 };
 pub use route::{Route, Routes};
@@ -137,7 +137,7 @@ pub const SPLIT_FEES: &str = "bogus, stripe (destination), adyen (split_account)
                               cybersource (service_fee)";
 
 /// Gateways that are told which part of a charge is a surcharge, for people.
-pub const SURCHARGES: &str = "bogus, authorize_net, nmi, worldpay_cnp";
+pub const SURCHARGES: &str = "bogus, authorize_net, nmi, worldpay_cnp, cybersource (surcharge)";
 
 /// Gateways that debit bank accounts, for people.
 pub const DEBIT_BANKS: &str = "bogus, generic (dialects twilio and telnyx), authorize_net, nmi, \
@@ -272,7 +272,9 @@ mod conformance {
         let listed: Vec<&str> = KEEP_CARDS.split(", ").collect();
         for (name, gateway) in NAMES.iter().zip(every_gateway()) {
             let named = listed.iter().any(|one| one.split(' ').next() == Some(name));
-            assert_eq!(named, gateway.capabilities().tokens, "{name}");
+            let able = gateway.capabilities();
+            assert_eq!(named, able.tokens, "{name}");
+            assert!(!able.verify_keeps || (able.tokens && able.can(Operation::Verify)), "{name}");
         }
     }
 
@@ -290,6 +292,7 @@ mod conformance {
     fn those_that_are_told_of_surcharges_are_named() {
         let listed: Vec<&str> = SURCHARGES.split(", ").collect();
         for (name, gateway) in NAMES.iter().zip(every_gateway()) {
+            // One that must be set to it has that behind its name.
             assert_eq!(gateway.capabilities().surcharge, listed.contains(name), "{name}");
         }
     }

@@ -43,6 +43,7 @@ impl Gateway for Nacha {
             operations: &[Operation::Sale, Operation::Void, Operation::Lookup],
             bank: true,
             tokens: false,
+            verify_keeps: false,
             token_cvv: false,
             surcharge: false,
             repeat: Repeat::Replays,

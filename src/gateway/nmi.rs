@@ -107,6 +107,7 @@ impl Gateway for Nmi {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Refuses { window_s: self.dup_seconds },
@@ -244,7 +245,8 @@ fn stored(form: &mut Form, initiator: Initiator<'_>, kept: bool) {
     form.field("initiated_by", if merchant { "merchant" } else { "customer" });
     form.field("stored_credential_indicator", if kept { "used" } else { "stored" });
     if let Initiator::Merchant { series, first } = initiator {
-        form.some("initial_transaction_id", Some(first).filter(|first| !first.is_empty()));
+        let first = Some(first.reference).filter(|first| !first.is_empty());
+        form.some("initial_transaction_id", first);
         match series {
             Series::Once => {}
             Series::Recurring => drop(form.field("billing_method", "recurring")),
@@ -321,6 +323,7 @@ fn read(reference: Option<&str>, save: bool, response: &http::Response<Vec<u8>>)
                 cvv: kept("cvvresponse"),
                 partial: None,
                 token: Token::parse(at("customer_vault_id")).filter(|_| save),
+                network: None,
             }),
             None => Verdict::Unknown("an approval without a transaction".into()),
         },
@@ -408,7 +411,7 @@ fn transaction(lookup: &Lookup<'_>, transaction: &Element) -> Found {
                 avs: kept("avs_response"),
                 cvv: kept("csc_response"),
                 partial: Some(amount).filter(|part| part.minor < lookup.total.minor),
-                token: None,
+                ..Approval::default()
             }))
         }
         _ => Found::NotYet,

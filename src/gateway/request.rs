@@ -102,9 +102,28 @@ pub struct Charge<'a> {
 pub enum Initiator<'a> {
     /// The customer, on the phone.
     Customer,
-    /// The merchant, with a card that its holder has had kept for this. `first`: the gateway's
-    /// reference for the payment it was kept with; empty if there is none.
-    Merchant { series: Series, first: &'a str },
+    /// The merchant, with a card that its holder has had kept for this. `first`: the charge it was
+    /// kept with.
+    Merchant { series: Series, first: First<'a> },
+}
+
+/// The charge by its holder that a card was kept with. Networks want it named with those that
+/// follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First<'a> {
+    /// The gateway's reference for it; empty if there is none.
+    pub reference: &'a str,
+    /// The card network's transaction id; empty if the gateway told none.
+    pub network: &'a str,
+    /// What was charged, zero if the card was only verified.
+    pub total: Money,
+}
+
+impl<'a> First<'a> {
+    /// The network's id, if there is one.
+    pub fn network(&self) -> Option<&'a str> {
+        Some(self.network).filter(|id| !id.is_empty())
+    }
 }
 
 /// What a charge by the merchant is one of.
@@ -211,6 +230,8 @@ pub struct Capabilities {
     pub bank: bool,
     /// Keeps a card or account and gives a token for it, which can be charged.
     pub tokens: bool,
+    /// Keeps a card with a verification too: one that nothing was charged to.
+    pub verify_keeps: bool,
     /// A token can be charged together with the card's security code.
     pub token_cvv: bool,
     /// Is told which part of a charge is a surcharge.
@@ -253,6 +274,9 @@ impl Capabilities {
                 Err(Cannot("this gateway cannot be told of a surcharge"))
             }
             _ if charge.save && !self.tokens => Err(Cannot("this gateway keeps no cards")),
+            _ if charge.save && charge.purpose == Purpose::Verify && !self.verify_keeps => {
+                Err(Cannot("this gateway keeps no card that it does not charge"))
+            }
             _ => Ok(()),
         }
     }

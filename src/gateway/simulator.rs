@@ -219,6 +219,11 @@ impl Entry {
         }
     }
 
+    /// What the card network calls it.
+    pub fn network(&self) -> String {
+        format!("N{}", self.id)
+    }
+
     pub fn is_settled(&self, now_ms: i64) -> bool {
         self.captured > 0 && now_ms - self.at_ms >= SETTLE_MS
     }
@@ -246,6 +251,8 @@ pub struct Books {
     by_reference: HashMap<String, usize>,
     /// Tokens given out, and how what they stand for is judged.
     tokens: HashMap<String, (String, bool, Case)>,
+    /// What the network, or the processor, calls the charges that tokens were given out with.
+    firsts: HashMap<String, String>,
     /// Whether a charge can be paid back before it has settled.
     pub refunds_at_once: bool,
 }
@@ -259,6 +266,7 @@ impl Books {
             entries: Vec::new(),
             by_reference: HashMap::new(),
             tokens: HashMap::new(),
+            firsts: HashMap::new(),
             refunds_at_once: false,
         }
     }
@@ -323,6 +331,19 @@ impl Books {
         if self.tokens.len() < ENTRIES_MAX {
             self.tokens.insert(token.to_string(), (last4.to_string(), bank, case));
         }
+    }
+
+    /// A token was given out with the charge of this id.
+    pub fn keep_first(&mut self, token: &str, first: &str) {
+        if self.firsts.len() < ENTRIES_MAX {
+            self.firsts.insert(token.to_string(), first.to_string());
+        }
+    }
+
+    /// Whether a charge by the merchant may name `first` as the one a token was given out with;
+    /// one that names none does not lie.
+    pub fn is_first(&self, token: &str, first: Option<&str>) -> bool {
+        first.is_none_or(|first| self.firsts.get(token).is_some_and(|known| known == first))
     }
 
     /// Last four digits, whether it is an account, and how it is judged.

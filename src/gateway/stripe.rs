@@ -131,6 +131,7 @@ impl Gateway for Stripe {
             operations: &Operation::ALL,
             bank: false,
             tokens: true,
+            verify_keeps: true,
             // It would have to be made a token of its own first, by another request.
             token_cvv: false,
             surcharge: false,
@@ -161,7 +162,7 @@ impl Gateway for Stripe {
             Initiator::Merchant { .. } => form.field("off_session", "true"),
         };
         if charge.save {
-            form.field("setup_future_usage", "off_session");
+            form.field(if verify { "usage" } else { "setup_future_usage" }, "off_session");
         }
         form.field("description", charge.account_id);
         form.field("metadata[ref]", charge.reference);
@@ -432,7 +433,7 @@ fn approval(json: &Value, taken: &str, total: Money) -> Verdict {
         avs: find("/checks/address_postal_code_check"),
         cvv: find("/checks/cvc_check"),
         partial: (taken < total.minor).then_some(Money { minor: taken, ..total }),
-        token: None,
+        ..Approval::default()
     })
 }
 

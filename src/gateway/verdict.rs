@@ -17,6 +17,15 @@ pub struct Approval {
     pub partial: Option<Money>,
     /// What to charge later, if [`super::Charge::save`] was asked and granted.
     pub token: Option<Token>,
+    /// The card network's transaction id, where the gateway tells it: kept with the card.
+    pub network: Option<String>,
+}
+
+impl Approval {
+    /// Without what is kept with a card, if at all.
+    pub fn bare(&self) -> Approval {
+        Approval { token: None, network: None, ..self.clone() }
+    }
 }
 
 /// A field the caller can correct.

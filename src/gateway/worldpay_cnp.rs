@@ -121,6 +121,7 @@ impl Gateway for WorldpayCnp {
             operations: &Operation::ALL,
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Replays,
@@ -187,6 +188,11 @@ impl Gateway for WorldpayCnp {
                 Instrument::Token(_) => all.text("processingType", "cardholderInitiatedCOF"),
                 _ if charge.save && !bank => all.text("processingType", "initialCOF"),
                 _ => {}
+            }
+            if let Initiator::Merchant { first, .. } = charge.initiator
+                && let Some(id) = first.network()
+            {
+                all.text("originalNetworkTransactionId", id);
             }
         }))
     }
@@ -379,6 +385,7 @@ fn charged(said: &Element, total: Money, save: bool) -> Verdict {
         cvv: fraud("cardValidationResult"),
         partial: part,
         token: token.filter(|_| save).and_then(Token::parse),
+        network: said.at("networkTransactionId").and_then(reply::identifier),
     })
 }
 

@@ -19,6 +19,7 @@ pub struct SavedCard {
     pub fingerprint: Fingerprint,
     pub issuer: Option<Fingerprint>,
     pub consent: Consent,
+    pub first: FirstCharge,
     /// Unix milliseconds, UTC.
     pub created_ms: i64,
 }
@@ -33,6 +34,17 @@ pub struct Consent {
     pub call_id: String,
     /// Reference of the payment it was kept with.
     pub payment: String,
+}
+
+/// The charge that a card was kept with: charges by the merchant name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstCharge {
+    /// The gateway's reference.
+    pub reference: String,
+    /// The card network's transaction id; empty if the gateway told none.
+    pub network: String,
+    /// What was charged, minor units; zero if the card was only verified.
+    pub total_minor: i64,
 }
 
 /// Why a card was dropped that was kept again.

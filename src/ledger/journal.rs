@@ -8,7 +8,9 @@ use super::card::KEPT_ANEW;
 use super::change::may_change;
 use super::split::{Undone, may_charge_fee, may_give_back};
 use super::velocity::Counted;
-use super::{Change, Entry, Intent, Progress, Recorded, SavedCard, Screened, Screening, State};
+use super::{
+    Change, Entry, Intent, Progress, Recorded, SavedCard, Screened, Screening, Split, State,
+};
 use crate::gateway::Approval;
 use crate::instrument::Fingerprint;
 use crate::money::Money;
@@ -290,7 +292,7 @@ impl Journal {
             }
         }
         let Some((intent, state)) = self.intents.get_mut(id) else { return Recorded::Illegal };
-        if !may_follow(Some(state), &to) {
+        if !may_follow(Some(state), &to) || !intent.split.may_be(&to) {
             return Recorded::Illegal;
         }
         // Posting repeats the approval it posts: another one is a mistake.
@@ -386,7 +388,11 @@ impl Journal {
             let total = intent.total().map_or(i64::MAX, |total| total.minor);
             self.undone(&intent.id).minor >= total
         };
-        let alike = all.iter().rev().filter(|(intent, _)| !back(intent));
+        // Who verified a card has not paid.
+        let alike = all
+            .iter()
+            .rev()
+            .filter(|(intent, _)| intent.split != Split::Verification && !back(intent));
         let earlier = alike.filter_map(|(intent, state)| screening.earlier(intent, state)).next();
         let mut found = Screened { earlier, ..Screened::default() };
         let since_ms = screening.limits.since_ms(screening.at_ms);
@@ -413,8 +419,11 @@ impl Journal {
         let moves: Vec<Entry> = self
             .intents
             .iter()
-            .filter_map(|(id, (_, state))| {
+            .filter_map(|(id, (intent, state))| {
                 let to = match state {
+                    State::Sending if intent.split == Split::Verification => {
+                        State::NotCharged(STOPPED_WHILE_SENDING.into())
+                    }
                     State::Consented => State::NotCharged(STOPPED_BEFORE_SENDING.into()),
                     State::Sending => State::Unknown(STOPPED_WHILE_SENDING.into()),
                     _ => return None,

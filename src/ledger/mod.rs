@@ -112,14 +112,13 @@ impl State {
 impl From<&Verdict> for State {
     /// Where a sale's verdict leads from `Sending`. A token is kept with its card, if at all.
     fn from(verdict: &Verdict) -> State {
-        let bare = |approval: &Approval| Approval { token: None, ..approval.clone() };
         match verdict {
             Verdict::Approved(approval @ Approval { partial: Some(part), .. }) => {
                 // Nobody was asked whether less will do: a person takes the rest or voids it.
                 let why = format!("approved for {part} only, as {}", approval.gateway_reference);
-                State::Held(why, Some(bare(approval)))
+                State::Held(why, Some(approval.bare()))
             }
-            Verdict::Approved(approval) => State::Approved(bare(approval)),
+            Verdict::Approved(approval) => State::Approved(approval.bare()),
             Verdict::DeclinedHard => State::Declined(FOR_GOOD.into()),
             Verdict::DeclinedSoft => State::Declined("declined".into()),
             Verdict::Fixable(field) => State::Declined(format!("wrong {field:?}").to_lowercase()),
@@ -210,6 +209,7 @@ mod tests {
 #[cfg(test)]
 pub(crate) mod sample {
     use super::arrangement::{Agreement, Kind};
+    use super::card::FirstCharge;
     use super::{Arrangement, Consent, Instalment, Intent, Origin, SavedCard, Split, State};
     use crate::gateway::Approval;
     use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token, luhn_check_digit};
@@ -264,6 +264,7 @@ pub(crate) mod sample {
                 call_id: format!("call-{n}"),
                 payment: format!("intent-{n}"),
             },
+            first: FirstCharge { total_minor: 32_372, ..FirstCharge::default() },
             created_ms: 1_780_000_000_000 + n as i64,
         }
     }

@@ -128,15 +128,17 @@ impl Status {
 }
 
 impl Row {
-    /// The rows of an intent, one of each account; none while its outcome is not final.
+    /// The rows of an intent, one of each account; none while its outcome is not final, and none of
+    /// a verification.
     pub fn of(intent: &Intent, state: &State) -> Vec<Row> {
         let status = match state {
+            _ if intent.split == Split::Verification => return Vec::new(),
             State::Approved(_) | State::Posted(_) => Status::Approved,
             State::Declined(_) => Status::Declined,
             State::NotCharged(_) => Status::NotCharged,
             _ => return Vec::new(),
         };
-        let approval = state.approval().cloned().map(|all| Approval { token: None, ..all });
+        let approval = state.approval().map(Approval::bare);
         let parts: Vec<Money> = intent.parts().map(|(_, amount)| amount).collect();
         Row { intent: told(intent), part: None, status, approval }.by_account(&parts)
     }

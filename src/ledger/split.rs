@@ -16,6 +16,8 @@ pub enum Split {
     Bill { fee: Money, failure: FeeFailure },
     /// The fee of the bill of this id; it has no amount.
     FeeOf(String),
+    /// None: a card was verified, to be charged later. It has neither amount nor fee.
+    Verification,
 }
 
 /// What becomes of a bill whose fee could not be charged.
@@ -49,6 +51,16 @@ impl Split {
             Split::FeeOf(bill) => Some(bill),
             _ => None,
         }
+    }
+
+    /// Whether an intent may come into a state: nobody pays by a verification, and what became of
+    /// one is nobody's money.
+    pub fn may_be(&self, state: &State) -> bool {
+        let moneyless = matches!(
+            state,
+            State::Consented | State::Sending | State::Declined(_) | State::NotCharged(_)
+        );
+        moneyless || *self != Split::Verification
     }
 }
 

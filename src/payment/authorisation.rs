@@ -170,6 +170,7 @@ mod tests {
             authorisation: None,
             keep: None,
             plan: None,
+            once: None,
         };
         let (holder, holder_kind) = ("James Walker".to_string().into(), HolderKind::Personal);
         let debit = Debit { account, holder, holder_kind };

@@ -11,7 +11,7 @@ use super::{Desk, Line, Note, pair, saved};
 use crate::gateway::{
     Approval, Charge, Exchange, Fixable, Initiator, Lookup, Purpose, Route, Search, Verdict,
 };
-use crate::instrument::{Means, Token};
+use crate::instrument::Means;
 use crate::ledger::journal::masked;
 use crate::ledger::{Entry, Intent, Origin, Recorded, Split, State, allocation, confirmation};
 use crate::money::Money;
@@ -36,6 +36,14 @@ pub(super) enum Settled {
     /// The same, and it is not known yet whether it went back.
     GivingBack {
         confirmation: String,
+    },
+    /// Nothing is charged today: the number of what was arranged, and the card is kept.
+    Arranged {
+        number: String,
+    },
+    /// Neither today nor later; whether the card is kept all the same.
+    NotArranged {
+        kept: bool,
     },
     OpenPayment,
     PaidMeanwhile,
@@ -203,7 +211,7 @@ async fn charge_at(
     {
         if order.keep.is_some() {
             let sale = sale(route, (order, &leg), tender, (&id, line.wall_ms()));
-            let token = token(line, route, &sale, approval).await;
+            let token = saved::token(line, route, &sale, approval).await;
             with.kept = Some(saved::keep(line, desk, (route, &id), (order, tender), token).await);
         }
         if let Some(plan) = &order.plan {
@@ -253,27 +261,6 @@ pub(super) async fn run(
     };
     let (settled, recorded) = conclude(line, id, confirmation.into(), verdict).await;
     Ran { settled, recorded, not_sent, approval }
-}
-
-/// What is kept of a card whose charge was approved, by one more request where the gateway wants
-/// it.
-async fn token(
-    line: &mut Line,
-    route: &Route,
-    sale: &Charge<'_>,
-    approval: Approval,
-) -> Option<Token> {
-    const LIMIT: Duration = Duration::from_secs(10);
-    if !sale.save {
-        return None;
-    }
-    match route.gateway.keep(sale, &approval) {
-        Some(request) => {
-            let exchange = line.send(&route.id, request, LIMIT).await;
-            route.gateway.kept(&approval, &exchange)
-        }
-        None => approval.token,
-    }
 }
 
 /// Whether something must be kept between consent and request: of a debit its authorisation.
@@ -346,7 +333,12 @@ fn sale<'a>(
 }
 
 /// Sends, and sends again only while nothing has left us: the reference stays the same.
-async fn send(line: &mut Line, route: &Route, tender: &Tender, sale: &Charge<'_>) -> Verdict {
+pub(super) async fn send(
+    line: &mut Line,
+    route: &Route,
+    tender: &Tender,
+    sale: &Charge<'_>,
+) -> Verdict {
     const TRIES: usize = 3;
     let mut verdict = Verdict::NotSent("not tried".into());
     let mut last = None;
@@ -448,7 +440,7 @@ pub(super) async fn not_charged(line: &mut Line, id: &str, why: &str) {
     move_to(line, id, State::NotCharged(why.into())).await;
 }
 
-async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
+pub(super) async fn move_to(line: &mut Line, id: &str, to: State) -> Recorded {
     line.record(Entry::Move { id: id.to_string(), to }).await
 }
 
@@ -489,7 +481,7 @@ pub(super) fn reference(line: &mut Line, wall_ms: i64) -> String {
 }
 
 /// A verdict for people; what the gateway wrote itself is masked, for it may quote a card.
-fn described(verdict: &Verdict) -> String {
+pub(super) fn described(verdict: &Verdict) -> String {
     masked(&match verdict {
         Verdict::Approved(Approval { partial: Some(part), .. }) => {
             format!("approved for {part} only: held")

@@ -20,14 +20,24 @@ use crate::prompt::Prompt;
 pub(super) mod autopay; // the balance on each due date
 pub(super) mod plan; // in instalments
 pub(super) mod standing; // what was arranged before
+pub(super) mod verify; // a card that was never charged
 
 /// When the caller pays.
 pub(super) enum When {
     Today,
     /// On a date, as was arranged; or the caller does not.
     Ended(Outcome),
+    /// On a date, by a card that is to be verified first; it has been accepted.
+    Once(Once),
     /// The first of a plan today; it has been accepted.
     Plan(plan::Plan),
+}
+
+/// One payment on a date, as it was agreed to.
+pub(super) struct Once {
+    instalment: Instalment,
+    /// With its fee.
+    total: Money,
 }
 
 #[derive(Clone, Copy)]
@@ -56,8 +66,10 @@ pub(super) async fn when(
     if order.apart.is_some() || !order.allocations.is_empty() {
         return Ok(When::Today);
     }
-    // A card that was never charged is first charged on a call.
-    let date = matches!(tender, Tender::Saved(_))
+    // A card that was never charged must be verified and kept. A surcharge is disclosed with
+    // the one payment that it is on.
+    let first = verify::may(desk, order) && !order.surcharge;
+    let date = (matches!(tender, Tender::Saved(_)) || first)
         && settings.days_max > 0
         && !ways.has_arranged(Kind::Once);
     let keeps = order.keep.is_some() || matches!(tender, Tender::Saved(_));
@@ -66,7 +78,6 @@ pub(super) async fn when(
         (Some(plan), Some(expiry)) => plan.most(order.amount, (today, expiry)),
         _ => 0,
     };
-    // A surcharge is disclosed with the one payment that it is on.
     let plan = keeps && most >= 2 && !ways.has_arranged(Kind::Plan) && !order.surcharge;
     let offered = [
         (true, '1', Wish::Today, "later.today"),
@@ -83,7 +94,7 @@ pub(super) async fn when(
     loop {
         let done = match line.ask(&menu).await? {
             Wish::Today => return Ok(When::Today),
-            Wish::Date => on_a_date(line, desk, settings, (tender, order)).await.map(When::Ended),
+            Wish::Date => on_a_date(line, desk, settings, (tender, order)).await,
             Wish::Plan => plan::agree(line, desk, settings, (tender, order)).await,
         };
         match done {
@@ -101,10 +112,10 @@ async fn on_a_date(
     desk: &Desk,
     settings: &LaterSettings,
     (tender, order): (&Tender, &Order),
-) -> Result<Outcome, Leave> {
-    let Tender::Saved(kept) = tender else { return Err(Leave::Failed) };
+) -> Result<When, Leave> {
+    let expiry = tender.expiry().ok_or(Leave::Failed)?;
     loop {
-        let date = ask_date(line, settings, kept.card.expiry).await?;
+        let date = ask_date(line, settings, expiry).await?;
         let mut notice = spoken_total(order).ok_or(Leave::Failed)?;
         notice.extend([Prompt::Phrase("later.charged_on"), Prompt::Date(date)]);
         notice.push(Prompt::Phrase("later.cancel_before"));
@@ -113,27 +124,42 @@ async fn on_a_date(
             Ok(true) => {}
             Ok(false) => {
                 line.tell(phrases(["consent.cancelled", "bye.plain"])).await;
-                return Ok(Outcome::Cancelled);
+                return Ok(When::Ended(Outcome::Cancelled));
             }
             Err(leave) => return Err(leave),
         }
         let Order { account_id, amount, fee, total, .. } = order;
         let at_ms = settings.instant(date).ok_or(Leave::Failed)?;
         let instalment = Instalment { position: 1, due: date, at_ms, amount: *amount, fee: *fee };
-        let made = Made {
-            account_id,
-            card: &kept.card.id,
-            kind: Kind::Once,
-            limit: *total,
-            terms: ONCE_TERMS,
-            instalments: vec![instalment],
-        };
-        let Some(number) = arrange(line, desk, made).await else {
+        let once = Once { instalment, total: *total };
+        let Some(card) = tender.kept() else { return Ok(When::Once(once)) };
+        let Some(number) = once.arrange(line, desk, account_id, card).await else {
             line.tell(phrases(["later.not_arranged"])).await;
             return Err(Leave::Failed);
         };
-        super::receipt::numbered(line, "later.arranged", "later.number", &number).await;
-        return Ok(Outcome::Arranged { number });
+        super::receipt::arranged(line, &number, &[]).await;
+        return Ok(When::Ended(Outcome::Arranged { number }));
+    }
+}
+
+impl Once {
+    /// Its number, if the ledger has it.
+    async fn arrange(
+        &self,
+        line: &mut Line,
+        desk: &Desk,
+        account_id: &str,
+        card: &str,
+    ) -> Option<String> {
+        let made = Made {
+            account_id,
+            card,
+            kind: Kind::Once,
+            limit: self.total,
+            terms: ONCE_TERMS,
+            instalments: vec![self.instalment.clone()],
+        };
+        arrange(line, desk, made).await
     }
 }
 

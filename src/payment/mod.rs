@@ -158,6 +158,11 @@ pub enum Note {
         reference: String,
         gateway: Arc<str>,
     },
+    /// A card is verified, to be kept and charged later.
+    Verifying {
+        reference: String,
+        gateway: Arc<str>,
+    },
     /// A gateway that would take the charge is not asked: it has failed too often of late.
     Resting {
         gateway: Arc<str>,
@@ -275,8 +280,12 @@ async fn pay_by(
         }
         let before = consented == Some(this);
         match agreed(line, desk, (ways, &mut asked), (&tender, &mut order), before).await {
-            // A plan is of what is to be paid, not of its first payment.
-            Ok(None) => consented = Some(this).filter(|_| order.plan.is_none()),
+            // A plan is of what is to be paid, not of its first payment; and of what is put off
+            // nothing is paid today.
+            Ok(None) => {
+                let today = order.plan.is_none() && order.once.is_none();
+                consented = Some(this).filter(|_| today);
+            }
             Ok(Some(outcome)) => {
                 drop(tender);
                 return Ok(Some(outcome));
@@ -288,7 +297,11 @@ async fn pay_by(
             Err(leave) => return Err(leave),
         }
         *charges_left -= 1;
-        let settled = match charge::charge(line, desk, told, &order, &tender).await {
+        let settled = match &order.once {
+            Some(once) => later::verify::verify(line, desk, told, (&order, once), &tender).await,
+            None => charge::charge(line, desk, told, &order, &tender).await,
+        };
+        let settled = match settled {
             // What was never asked cannot be asked again.
             Settled::Fixable(field) if !tender.has_asked(field, &desk.settings) => {
                 Settled::DeclinedSoft
@@ -342,6 +355,10 @@ async fn agreed(
     match later::when(line, desk, ways, (tender, &*order)).await? {
         When::Today => {}
         When::Ended(outcome) => return Ok(Some(outcome)),
+        When::Once(once) => {
+            order.once = Some(once);
+            return Ok(None);
+        }
         When::Plan(plan) => return order.divided(plan).map(|()| None).ok_or(Leave::Failed),
     }
     if consent::consent(line, desk, order, tender).await? {

@@ -2,6 +2,7 @@
 
 use super::Desk;
 use super::authorisation::Authorisation;
+use super::later::Once;
 use super::later::plan::Plan;
 use super::several::Bill;
 use super::tender::Tender;
@@ -31,6 +32,8 @@ pub(super) struct Order {
     pub(super) keep: Option<Consent>,
     /// It is the first payment of a plan.
     pub(super) plan: Option<Plan>,
+    /// It is charged on a later date, and only verified today.
+    pub(super) once: Option<Once>,
 }
 
 impl Order {
@@ -69,6 +72,7 @@ impl Order {
             authorisation: None,
             keep: None,
             plan: None,
+            once: None,
         })
     }
 

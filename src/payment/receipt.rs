@@ -62,6 +62,15 @@ pub(super) async fn tell(
             line.tell(phrases(["result.given_back"])).await;
             Err(Leave::Failed)
         }
+        Settled::Arranged { number } => {
+            arranged(line, &number, &["saved.kept"]).await;
+            Ok(Next::End(Outcome::Arranged { number }))
+        }
+        Settled::NotArranged { kept } => {
+            let card = if kept { "saved.kept" } else { "saved.not_kept" };
+            line.tell(phrases(["later.not_arranged", card])).await;
+            Err(Leave::Failed)
+        }
         Settled::OpenPayment => {
             line.tell(phrases(["result.open_payment"])).await;
             Err(Leave::Failed)
@@ -125,15 +134,13 @@ async fn approved(
     repeated(line, "result.confirmation", confirmation).await;
 }
 
-/// What was arranged, and its number.
-pub(super) async fn numbered(
-    line: &mut Line,
-    result: &'static str,
-    name: &'static str,
-    number: &str,
-) {
-    line.tell(read_out(result, name, number)).await;
-    repeated(line, name, number).await;
+/// That a payment was arranged, its number, and what came of it besides.
+pub(super) async fn arranged(line: &mut Line, number: &str, besides: &[&'static str]) {
+    const NUMBER: &str = "later.number";
+    let mut said = read_out("later.arranged", NUMBER, number);
+    said.extend(besides.iter().map(|id| Prompt::Phrase(id)));
+    line.tell(said).await;
+    repeated(line, NUMBER, number).await;
 }
 
 /// The number, as often as the caller wants to hear it.

@@ -1,6 +1,8 @@
 //! Cards that are kept for an account: offered on the next call, and kept if their holder agrees
 //! before the gateway is asked to.
 
+use std::time::Duration;
+
 use super::charge::Settled;
 use super::consent::brand_phrase;
 use super::order::Order;
@@ -9,9 +11,10 @@ use super::{Desk, Leave, Line, Note, SavedSettings, bank, phrases, today};
 use crate::account::Account;
 use crate::dialogue::grammar::{Menu, SecurityCode};
 use crate::dialogue::{Field, ReadBack, Voice};
-use crate::gateway::{Fixable, Route};
-use crate::instrument::{Cvv, Fingerprint, Means, Method};
+use crate::gateway::{Approval, Charge, Fixable, Route};
+use crate::instrument::{Cvv, Fingerprint, Means, Method, Token};
 use crate::ledger::arrangement::Kind;
+use crate::ledger::card::FirstCharge;
 use crate::ledger::{Consent, Entry, Recorded, SavedCard};
 use crate::prompt::Prompt;
 use crate::speech;
@@ -237,15 +240,41 @@ pub(super) async fn consent(
     Ok(answer)
 }
 
-/// Keeps a card whose charge was approved; its id, if it is kept.
+/// The gateway's name for a card, and the charge it was kept with.
+pub(super) type Kept = (Token, FirstCharge);
+
+/// What is kept of a card whose charge was approved, by one more request where the gateway wants
+/// it.
+pub(super) async fn token(
+    line: &mut Line,
+    route: &Route,
+    sale: &Charge<'_>,
+    approval: Approval,
+) -> Option<Kept> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    if !sale.save {
+        return None;
+    }
+    let token = match route.gateway.keep(sale, &approval) {
+        Some(request) => {
+            let exchange = line.send(&route.id, request, LIMIT).await;
+            route.gateway.kept(&approval, &exchange)
+        }
+        None => approval.token,
+    };
+    let (reference, network) = (approval.gateway_reference, approval.network.unwrap_or_default());
+    Some((token?, FirstCharge { reference, network, total_minor: sale.total.minor }))
+}
+
+/// Keeps a card whose charge or verification was approved; its id, if it is kept.
 pub(super) async fn keep(
     line: &mut Line,
     desk: &Desk,
     (route, payment): (&Route, &str),
     (order, tender): (&Order, &Tender),
-    token: Option<crate::instrument::Token>,
+    kept: Option<Kept>,
 ) -> Option<String> {
-    let (Some(token), Some(consent)) = (token, order.keep.clone()) else { return None };
+    let (Some((token, first)), Some(consent)) = (kept, order.keep.clone()) else { return None };
     let (Tender::Card(card), Means::Card(brand)) = (tender, order.means) else { return None };
     let created_ms = line.wall_ms();
     let card = SavedCard {
@@ -260,6 +289,7 @@ pub(super) async fn keep(
         fingerprint: order.fingerprint,
         issuer: order.issuer,
         consent: Consent { payment: payment.into(), ..consent },
+        first,
         created_ms,
     };
     let id = card.id.clone();

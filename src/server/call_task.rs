@@ -340,6 +340,9 @@ impl Task {
             Note::Charging { reference, gateway } => {
                 info!(call, reference, gateway = &**gateway, "charging");
             }
+            Note::Verifying { reference, gateway } => {
+                info!(call, reference, gateway = &**gateway, "verifying a card");
+            }
             Note::Resting { gateway } => {
                 let gateway = &**gateway;
                 tracing::warn!(call, gateway, "not asked: it has failed too often of late");

@@ -106,6 +106,9 @@ fn note_line(note: &Note) -> Option<(Who, String)> {
         Note::Charging { reference, gateway } => {
             (Who::Gateway, format!("{gateway}: sale {reference}"))
         }
+        Note::Verifying { reference, gateway } => {
+            (Who::Gateway, format!("{gateway}: verification {reference}"))
+        }
         Note::Resting { gateway } => {
             (Who::Gateway, format!("{gateway}: not asked, it has failed too often of late"))
         }

@@ -13,9 +13,10 @@ use super::gateway::Gateways;
 use super::store::arrangement::due::{Due, Next};
 use super::store::{Store, StoreError};
 use crate::account::{Account, Directory};
-use crate::gateway::{Charge, Exchange, Initiator, Purpose, Request, Route, Routes, Series};
+use crate::gateway::{Charge, Exchange, First, Initiator, Purpose, Request, Route, Routes, Series};
 use crate::instrument::{Instrument, Means, Method, Saved};
 use crate::ledger::arrangement::{Kind, intent_id};
+use crate::ledger::card::FirstCharge;
 use crate::ledger::journal::kept;
 use crate::ledger::{
     Entry, FOR_GOOD, Instalment, Intent, Origin, Recorded, SavedCard, Screening, Split, State,
@@ -267,14 +268,16 @@ impl Scheduler {
         send: &mut impl FnMut(&Route, Request) -> F,
     ) -> Result<State, StoreError> {
         self.move_to(intent, State::Sending, clock()).await?;
-        let first = self.store.first_charge(&card.id).await.unwrap_or_default();
         let expiry = Some(card.expiry);
-        let saved = Saved { token: card.token, method: Method::Card, expiry, cvv: None };
+        let saved = Saved { token: card.token.clone(), method: Method::Card, expiry, cvv: None };
         let series = match due.kind {
             Kind::Once => Series::Once,
             Kind::AutoPay => Series::Recurring,
             Kind::Plan => Series::Instalment,
         };
+        let FirstCharge { reference, network, total_minor } = &card.first;
+        let total = Money::new(*total_minor, intent.amount.currency);
+        let first = First { reference, network, total };
         let charge = Charge {
             purpose: Purpose::Sale,
             reference: &intent.id,
@@ -284,7 +287,7 @@ impl Scheduler {
             instrument: Instrument::Token(&saved),
             account_id: &intent.account_id,
             save: false,
-            initiator: Initiator::Merchant { series, first: &first },
+            initiator: Initiator::Merchant { series, first },
             at_ms: clock(),
         };
         let (number, confirmation) = (&due.number, &intent.confirmation);

@@ -75,7 +75,8 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
         tell("account", &format!("{} of {}", accounts(&intent), intent.biller))?;
         let fee = if intent.split == Split::Surcharge { "surcharge" } else { "fee" };
         let sum = format!("{} + {} {fee} = {}", intent.amount, intent.fee, total(&intent));
-        tell("amount", &sum)?;
+        let verified = intent.split == Split::Verification;
+        tell("amount", if verified { "none: its card was verified" } else { &sum })?;
         for one in &intent.allocations {
             tell("  of this", &format!("{} for account {}", one.amount, one.account_id))?;
         }

@@ -109,30 +109,18 @@ impl Store {
         // The pool would try a file that is no database again and again: ask once ourselves.
         let mut first = options.connect().await.map_err(wrong)?;
         prepare(&mut first).await.map_err(wrong)?;
-        first.close().await.map_err(wrong)?;
-        let pool = connections(1, &options).await.map_err(wrong)?;
-        let reader = connections(READERS, &options).await.map_err(wrong)?;
-        let keeper = connections(1, &options).await.map_err(wrong)?;
-        let store = Store { pool, reader, keeper, posting: Arc::default() };
-        store.check_durable(place).await?;
-        migrations().run(&store.pool).await.map_err(|error| {
+        check_durable(&mut first, place).await?;
+        migrations().run(&mut first).await.map_err(|error| {
             StoreError::Open(format!(
                 "cannot upgrade {place}: {error}; was it written by a newer version?"
             ))
         })?;
-        Ok(store)
-    }
-
-    async fn check_durable(&self, place: &str) -> Result<(), StoreError> {
-        let mode: String = sqlx::query_scalar("pragma journal_mode").fetch_one(&self.pool).await?;
-        let synchronous: i64 =
-            sqlx::query_scalar("pragma synchronous").fetch_one(&self.pool).await?;
-        if mode != "wal" || synchronous < 2 {
-            return Err(StoreError::Open(format!(
-                "{place} cannot be written safely here (journal {mode}); put it on a local disk"
-            )));
-        }
-        Ok(())
+        first.close().await.map_err(wrong)?;
+        // Who was connected before would not know of what was added.
+        let pool = connections(1, &options).await.map_err(wrong)?;
+        let reader = connections(READERS, &options).await.map_err(wrong)?;
+        let keeper = connections(1, &options).await.map_err(wrong)?;
+        Ok(Store { pool, reader, keeper, posting: Arc::default() })
     }
 
     /// Applies an entry; when this says `Stored` it is on disk.
@@ -318,13 +306,17 @@ impl Store {
     ) -> Result<Recovered, StoreError> {
         let mut tx = self.pool.begin().await?;
         // In the words of the index of unsettled intents, so that no history is read.
-        let query = "select id, state from intent \
+        let query = "select id, state, fee_kind from intent \
                      where state in ('consented', 'sending', 'unknown') and state <> 'unknown' \
                      and (select max(at_ms) from step where intent_id = id) < $1";
         let mut recovered = Recovered::default();
         for row in sqlx::query(query).bind(before_ms).fetch_all(&mut *tx).await? {
             let (id, state): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let to = if state == "sending" {
+            let verified = row.try_get::<String, _>(2)? == "verification";
+            let to = if state == "sending" && verified {
+                recovered.not_charged += 1;
+                State::NotCharged(maybe_sent.into())
+            } else if state == "sending" {
                 recovered.unknown += 1;
                 State::Unknown(maybe_sent.into())
             } else {
@@ -384,6 +376,19 @@ impl Store {
     }
 }
 
+async fn check_durable(connection: &mut AnyConnection, place: &str) -> Result<(), StoreError> {
+    let mode: String =
+        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
+    let synchronous: i64 =
+        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
+    if mode != "wal" || synchronous < 2 {
+        return Err(StoreError::Open(format!(
+            "{place} cannot be written safely here (journal {mode}); put it on a local disk"
+        )));
+    }
+    Ok(())
+}
+
 /// Connections that stay open.
 async fn connections(count: u32, options: &AnyConnectOptions) -> Result<AnyPool, sqlx::Error> {
     AnyPoolOptions::new()
@@ -430,6 +435,7 @@ const EARLIER: &str = "\
 select * from ( \
     select intent.*, amount_minor part_minor from intent \
         where biller = $1 and account_id = $2 and accounts = '' and fee_of = '' \
+        and fee_kind <> 'verification' \
     union all \
     select intent.*, allocation.amount_minor part_minor \
         from allocation join intent on intent.id = allocation.intent_id \
@@ -456,7 +462,7 @@ const TRIES_FOR: &str = "( \
         and created_ms >= $2)";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "means", include_str!("../../migrations/0002_means.sql")),
     (3, "changes", include_str!("../../migrations/0003_changes.sql")),
@@ -465,6 +471,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "arrangements", include_str!("../../migrations/0006_arrangements.sql")),
     (7, "fees", include_str!("../../migrations/0007_fees.sql")),
     (8, "allocations", include_str!("../../migrations/0008_allocations.sql")),
+    (9, "first charges", include_str!("../../migrations/0009_first_charges.sql")),
 ];
 
 fn migrations() -> Migrator {

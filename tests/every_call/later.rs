@@ -3,9 +3,10 @@
 
 use jiff::civil::date;
 use ringtill::dialogue::Question;
+use ringtill::gateway::Exchange;
 use ringtill::instrument::luhn_check_digit;
 use ringtill::ledger::arrangement::{Agreement, Kind};
-use ringtill::ledger::{Arrangement, Entry, Instalment};
+use ringtill::ledger::{Arrangement, Entry, Instalment, Split, State};
 use ringtill::money::Money;
 use ringtill::payment::Outcome;
 use ringtill::prompt::Prompt;
@@ -24,6 +25,8 @@ pub struct Arranging {
     sure: bool,
     /// Numbers of what was arranged, as far as anybody knows.
     made: Vec<String>,
+    /// What became of verifications, by reference: those that the gateway told us of.
+    verified: Vec<(String, &'static str)>,
     /// The ledger could not be asked what is arranged.
     pub blind: bool,
 }
@@ -54,6 +57,13 @@ pub fn standing(scene: &Scene) -> Entry {
     }))
 }
 
+impl Arranging {
+    /// The gateway has said that a card is good.
+    pub fn is_verified(&self, reference: &str) -> bool {
+        self.verified.iter().any(|(one, word)| one == reference && *word == "approved")
+    }
+}
+
 impl World<'_> {
     /// Keys at the question when to pay: good callers pay as the scene is for.
     pub fn when(&self) -> &'static [&'static str] {
@@ -79,6 +89,34 @@ impl World<'_> {
         }
     }
 
+    /// A card is verified that is to be charged later: only what was read out and agreed to.
+    pub fn verify(&mut self, reference: &str, card: &str) -> Exchange {
+        let (intent, state) = self.journal.intent(reference).cloned().expect("not in the ledger");
+        assert_eq!((state, intent.split), (State::Sending, Split::Verification));
+        assert_eq!((intent.amount.minor, intent.fee.minor), (0, 0), "money for nothing");
+        let heard = self.arranging.agreed.as_ref().expect("verified unasked");
+        let ending = Prompt::Digits(card[card.len() - 4..].into());
+        assert!(heard.contains(&ending), "another card than was agreed to");
+        assert!(heard.contains(&Prompt::Amount(self.scene.accounts[0].amount_due)) || self.less());
+        const WORDS: [&str; 8] =
+            ["approved", "hard", "soft", "cvv", "zip", "number", "held", "config"];
+        let (exchange, decision) = self.reply(reference, WORDS);
+        let heard =
+            matches!(&exchange, Exchange::Response(response) if response.body() != b"<html>");
+        if let Some(decision) = decision.filter(|_| heard) {
+            self.arranging.verified.push((reference.to_string(), decision));
+        }
+        // A yes is to one card, and for one that is good.
+        if decision != Some("approved") || !heard {
+            self.arranging.agreed = self.arranging.agreed.take().filter(|_| decision.is_none());
+        }
+        exchange
+    }
+
+    fn less(&self) -> bool {
+        self.asked.contains(&"amount")
+    }
+
     /// What is written down is what was heard.
     pub fn check_arranged(&mut self, entry: &Entry) {
         match entry {
@@ -95,7 +133,11 @@ impl World<'_> {
                     assert!(first || one.fee.minor == 0, "a fee for nothing on a call");
                     assert!(!first || has(&Prompt::Amount(total)), "the total was not heard");
                 }
-                assert!(has(&Prompt::Digits("1111".into())) || self.keyed_mastercard());
+                let other = Prompt::Digits("4444".into());
+                assert!(has(&Prompt::Digits("1111".into())) || has(&other));
+                let wallet = self.journal.wallet(&new.biller, &new.account_id).unwrap_or_default();
+                let before = wallet.cards.iter().any(|card| card.id == KEPT && card.id == new.card);
+                assert!(before || self.keeping.stored, "arranged with a card that is not kept");
                 match new.kind {
                     Kind::Once => assert_eq!(new.instalments[0].due, date(2026, 12, 5)),
                     Kind::Plan => {
@@ -124,10 +166,6 @@ impl World<'_> {
         }
     }
 
-    fn keyed_mastercard(&self) -> bool {
-        self.charged_with.as_ref().is_some_and(|(_, card)| card.ends_with("4444"))
-    }
-
     /// A number that was said besides that of the payment.
     pub fn is_arranged(&self, number: &str) -> bool {
         self.active().iter().any(|one| one.number == number && one.id != STANDING)
@@ -148,7 +186,16 @@ impl World<'_> {
         assert!(told || new.is_empty() || self.store_failed, "arranged, and not told: {path}");
         if let Outcome::Arranged { number } = outcome {
             assert!(new.iter().any(|one| one.number == *number), "{path}");
-            assert!(self.truth.processed.is_empty(), "charged and put off: {path}");
+            assert!(self.truth.approved().is_empty(), "charged and put off: {path}");
+        }
+        // What was refused counts, whoever tries cards and however.
+        for (reference, word) in &self.arranging.verified {
+            let state = self.journal.intent(reference).map(|(_, state)| state.name());
+            let want = match *word {
+                "hard" | "soft" | "cvv" | "zip" | "number" => "declined",
+                _ => "not_charged",
+            };
+            assert!(state == Some(want) || self.store_failed, "{state:?} of a {word} card: {path}");
         }
         let once = new.iter().any(|one| one.kind == Kind::Once);
         let arranged = matches!(outcome, Outcome::Arranged { .. });

@@ -1,8 +1,10 @@
 //! Cards that are kept: only with their holder's consent, only what was approved, charged where
 //! they are kept and nowhere else.
 
+use std::collections::BTreeSet;
+
 use ringtill::gateway::Exchange;
-use ringtill::ledger::{Entry, Wallet};
+use ringtill::ledger::{Entry, Split, State, Wallet};
 use ringtill::payment::CARD_TERMS;
 
 use super::World;
@@ -12,9 +14,9 @@ use super::words::response;
 /// What the caller said of keeping cards on this call, and what became of it.
 #[derive(Default)]
 pub struct Keeping {
-    /// The card at hand, and the one whose holder agreed to the terms; a wish alone is none.
+    /// The card at hand, and those whose holder agreed to the terms; a wish alone is none.
     card: &'static str,
-    agreed: Option<&'static str>,
+    agreed: BTreeSet<&'static str>,
     wished: bool,
     /// The last way to pay that was chosen is the kept card.
     chosen: bool,
@@ -27,6 +29,8 @@ pub struct Keeping {
     /// The gateway says that it does not know the kept card.
     not_known: bool,
     recorded: bool,
+    /// The ledger has said so.
+    pub stored: bool,
     dropped: bool,
 }
 
@@ -36,18 +40,21 @@ impl Keeping {
             "saved" => self.chosen = keyed == Some("1"),
             "method" => self.chosen = false,
             "card" => (self.card, self.chosen) = (keyed.unwrap_or_default(), false),
-            "keep" => (self.wished, self.agreed) = (keyed == Some("1"), None),
+            "keep" => {
+                self.wished = keyed == Some("1");
+                self.agreed.remove(self.card);
+            }
             "keep_terms" => {
                 assert!(self.wished, "terms of what nobody wished for");
-                self.agreed = Some(self.card).filter(|_| keyed == Some("1"));
+                self.agreed.extend(Some(self.card).filter(|_| keyed == Some("1")));
             }
             _ => {}
         }
     }
 
     /// The holder of the card at hand agreed that it is kept.
-    fn is_agreed(&self) -> bool {
-        !self.chosen && self.agreed == Some(self.card)
+    pub fn is_agreed(&self) -> bool {
+        !self.chosen && self.agreed.contains(self.card)
     }
 }
 
@@ -63,7 +70,7 @@ impl World<'_> {
     pub fn wallet(&mut self, account: &str) -> Option<Wallet> {
         assert!(!self.scene.caller.name_withheld, "asked for somebody who hides");
         // From here on it may be another account's.
-        self.keeping.agreed = None;
+        self.keeping.agreed.clear();
         match self.choices.pick(2) {
             0 => self.journal.wallet(&self.scene.settings.biller, account),
             // Nothing is lost by it: the caller keys a card.
@@ -94,7 +101,8 @@ impl World<'_> {
     /// The gateway keeps the card, or not.
     pub fn keep_there(&mut self, reference: &str) -> Exchange {
         let approved = self.truth.approved();
-        assert!(self.keeping.asked && approved.iter().any(|(r, _)| *r == reference));
+        let approved = approved.iter().any(|(r, _)| *r == reference);
+        assert!(self.keeping.asked && (approved || self.arranging.is_verified(reference)));
         match self.choices.pick(3) {
             0 => {
                 self.keeping.there = true;
@@ -112,9 +120,15 @@ impl World<'_> {
                 let agreed = self.keeping.is_agreed() && card.consent.said == CARD_TERMS;
                 assert!(agreed && self.keeping.there, "kept without consent, or not there");
                 let payment = self.journal.intent(&card.consent.payment);
-                let paid = payment.is_some_and(|(_, state)| state.approval().is_some());
-                assert!(paid || self.store_failed, "kept with a payment that is none");
-                let (intent, _) = payment.unwrap();
+                let (intent, state) = payment.unwrap();
+                let verified = intent.split == Split::Verification;
+                let right = match verified {
+                    true => matches!(state, State::NotCharged(_)),
+                    false => state.approval().is_some(),
+                };
+                assert!(right || self.store_failed, "kept with a payment that is none");
+                let first = (&*card.first.reference, card.first.total_minor == 0);
+                assert_eq!(first, ("g1", verified));
                 let same = (intent.fingerprint, &intent.gateway, &intent.account_id);
                 assert_eq!(same, (Some(card.fingerprint), &card.gateway, &card.account_id));
                 self.keeping.recorded = true;
@@ -137,6 +151,9 @@ impl World<'_> {
     pub fn check_keeping(&self, (paid, open): (bool, bool), path: &str) {
         let said = |id| self.said.contains(&id);
         let kept = said("saved.kept");
+        // Nothing was paid: a card that was never charged was to be, later.
+        let put_off = said("later.arranged") || said("later.not_arranged");
+        let paid = paid || (put_off && self.keeping.is_agreed());
         let biller = &self.scene.settings.biller;
         let wallet = self.journal.wallet(biller, &self.scene.accounts[0].id);
         let wallet = wallet.unwrap_or_default().cards;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringtill::account::{Account, Caller, May};
 use ringtill::instrument::{AccountKind, Brand, Expiry, FingerprintKey, Last4, Means, Pan, Token};
+use ringtill::ledger::card::FirstCharge;
 use ringtill::ledger::{Consent, Entry, FeeFailure, Intent, Origin, SavedCard, Split, State};
 use ringtill::money::Money;
 use ringtill::payment::{
@@ -119,6 +120,7 @@ pub fn scenes() -> Vec<Scene> {
         ..saving.clone()
     };
     let dates = later("");
+    let dates_twice = Settings { declines_max: 2, ..dates.clone() };
     let plans = later("days_max = 0\nplan = { instalments_max = 2, min = \"10.00\" }");
     let autopay = later("days_max = 0\nautopay_max = \"500.00\"");
     let same_saved = Settings { duplicate_match: DuplicateMatch::Method, ..saving.clone() };
@@ -222,6 +224,20 @@ pub fn scenes() -> Vec<Scene> {
         Scene {
             agent: false,
             ..scene("a card is keyed and kept, in instalments", &known, &plans, vec![owing.clone()])
+        },
+        Scene {
+            agent: false,
+            ..scene("a card is keyed, on a later date", &known, &dates, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::Two,
+            agent: false,
+            ..scene("the same, and another card", &known, &dates_twice, vec![owing.clone()])
+        },
+        Scene {
+            gateways: Gateways::FirstRests,
+            agent: false,
+            ..scene("the same, and who keeps cards rests", &known, &dates, vec![owing.clone()])
         },
         scene("nothing but the balance", &passed_on, &whole, vec![owing.clone()]),
         Scene {
@@ -355,6 +371,7 @@ pub fn wallet(scene: &Scene, gateway: &str) -> Vec<Entry> {
                 call_id: EARLIER.into(),
                 payment: EARLIER.into(),
             },
+            first: FirstCharge::default(),
             created_ms: NOW_MS - 60_000,
         };
         Entry::Keep(Box::new(card))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringtill::gateway::route::{Patience, Takes};
 use ringtill::gateway::{
     self, Act, Approval, Cannot, Capabilities, Charge, Exchange, Fixable, Found, Gateway, Lookup,
-    Modification, Modified, Operation, Repeat, Route, Routes, Verdict,
+    Modification, Modified, Operation, Purpose, Repeat, Route, Routes, Verdict,
 };
 use ringtill::instrument::{Brand, HolderKind, Instrument, Last4, Token};
 use zeroize::Zeroizing;
@@ -29,9 +29,10 @@ impl Gateway for Words {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            operations: &[Operation::Sale, Operation::Void, Operation::Lookup],
+            operations: &[Operation::Verify, Operation::Sale, Operation::Void, Operation::Lookup],
             bank: true,
             tokens: true,
+            verify_keeps: true,
             token_cvv: true,
             surcharge: true,
             repeat: Repeat::Replays,
@@ -58,7 +59,12 @@ impl Gateway for Words {
             }
         };
         let (reference, minor) = (sale.reference, sale.total.minor);
-        Ok(request(&format!("sale {reference} {minor} {kind} {}{how}", last4.as_str())))
+        let word = match sale.purpose {
+            Purpose::Verify => "verify",
+            _ => "sale",
+        };
+        assert!(word == "sale" || (minor == 0 && how == " save"), "verified for nothing");
+        Ok(request(&format!("{word} {reference} {minor} {kind} {}{how}", last4.as_str())))
     }
 
     fn verdict(&self, sale: &Charge<'_>, exchange: &Exchange) -> Verdict {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ringtill::gateway::simulator::SECRET;
 use ringtill::gateway::{
-    self, Act, Approval, Cannot, Charge, Gateway, Initiator, Lookup, Modification, Purpose,
+    self, Act, Approval, Cannot, Charge, First, Gateway, Initiator, Lookup, Modification, Purpose,
     Request, Series,
 };
 use ringtill::instrument::{AccountKind, Brand, Cvv, HolderKind, Method, Saved, Token};
@@ -14,6 +14,11 @@ use ringtill::money::{Currency, Money};
 
 use super::Tally;
 use super::bench::*;
+
+/// What a kept card was kept with.
+fn first() -> First<'static> {
+    First { reference: "60112345432", network: "016150703802094", total: Money::usd(20_200) }
+}
 
 type Made = (String, Result<Request, Cannot>);
 
@@ -82,12 +87,17 @@ fn requests(gateway: &dyn Gateway) -> Vec<Made> {
         (Series::Recurring, "recurring"),
         (Series::Instalment, "instalment"),
     ] {
-        let initiator = Initiator::Merchant { series, first: "60112345432" };
+        let initiator = Initiator::Merchant { series, first: first() };
         let later = Charge { initiator, ..charge(Purpose::Sale, REFERENCE, &tokens[0]) };
         ask(&format!("sale.{word}"), later);
     }
+    let first = First { network: "", ..first() };
+    let initiator = Initiator::Merchant { series: Series::Recurring, first };
+    let later = Charge { initiator, ..charge(Purpose::Sale, REFERENCE, &tokens[0]) };
+    ask("sale.recurring_after_an_upgrade", later);
     let saved = visa();
     ask("sale.save", Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) });
+    ask("verify.save", Charge { save: true, ..charge(Purpose::Verify, REFERENCE, &saved) });
     let approval = Approval { token: Token::parse("9002"), ..Approval::default() };
     let save = Charge { save: true, ..charge(Purpose::Sale, REFERENCE, &saved) };
     if let Some(keep) = gateway.keep(&save, &approval) {

@@ -3,7 +3,8 @@
 
 use ringtill::gateway::simulator::{Case, Fault, LATE_MS, SETTLE_MS};
 use ringtill::gateway::{
-    self, Act, Charge, Fixable, Found, Modified, Operation, Purpose, Repeat, Verdict,
+    self, Act, Charge, First, Fixable, Found, Initiator, Modified, Operation, Purpose, Repeat,
+    Series, Verdict,
 };
 use ringtill::instrument::{Brand, Cvv, Method, Saved};
 
@@ -52,8 +53,16 @@ pub fn check(name: &str, tally: &mut Tally) {
         if can(Operation::Refund) && capabilities.bank {
             case("refund of an account", refunded_account(pair()));
         }
+        if capabilities.verify_keeps {
+            case("verified and kept", by_merchant(pair(), Purpose::Verify));
+            case("refused and not kept", refused_and_not_kept(pair()));
+        }
+        if capabilities.surcharge {
+            case("surcharge", surcharged(pair()));
+        }
         if capabilities.tokens {
             case("token", kept(pair()));
+            case("merchant", by_merchant(pair(), Purpose::Sale));
         }
     }
 }
@@ -301,6 +310,69 @@ fn refunded_account(mut pair: Pair) -> Checked {
     let back = pair.simulator.entries()[0].refunded;
     ensure(back == 20_200, || format!("{back} paid back"))
 }
+
+/// The merchant charges a card that is kept and names the charge it was kept with: another one is
+/// refused, and none is as it was before anybody asked for it. Nothing else was charged, if the
+/// card was only verified.
+fn by_merchant(mut pair: Pair, with: Purpose) -> Checked {
+    let paid = visa();
+    let save = Charge { save: true, ..charge(with, REFERENCE, &paid) };
+    let verdict = pair.charge(&save);
+    let approval = approved(&verdict)?.clone();
+    let token = pair.keep(&save, &approval).ok_or("no token")?;
+    let expiry = Some(crate::bench::expiry());
+    let saved = Paid::Token(Saved { token, method: Method::Card, expiry, cvv: None });
+    let network = approval.network.clone().unwrap_or_default();
+    let told = !network.is_empty();
+    let tells = NETWORK.contains(&pair.gateway.name());
+    ensure(told == tells, || format!("the network's id: {network:?}"))?;
+    let first =
+        First { reference: &approval.gateway_reference, network: &network, total: save.total };
+    let wrong = First { reference: "60990099009", network: "60990099009", ..first };
+    let none = First { reference: "", network: "", ..first };
+    let names = tells || pair.gateway.name() == "nmi";
+    let mut at = 0;
+    for series in [Series::Once, Series::Recurring, Series::Instalment] {
+        for (first, right) in [(first, true), (none, true), (wrong, !names)] {
+            at += 1;
+            let reference = format!("0197284f-2c00-7a41-8d53-6f0f2f6f7f{at:02}");
+            let later = Charge {
+                total: ringtill::money::Money::usd(7_000 + at),
+                initiator: Initiator::Merchant { series, first },
+                ..charge(Purpose::Sale, &reference, &saved)
+            };
+            let verdict = pair.charge(&later);
+            let is = matches!(verdict, Verdict::Approved(_));
+            ensure(is == right, || format!("{series:?} {first:?}: {verdict:?}"))?;
+        }
+    }
+    let taken = pair.simulator.entries()[0].captured;
+    ensure(taken == save.total.minor, || format!("{taken} taken"))
+}
+
+/// The surcharge is a part of what is charged, told with it.
+fn surcharged(mut pair: Pair) -> Checked {
+    let paid = visa();
+    let sale = Charge { surcharge: true, ..charge(Purpose::Sale, REFERENCE, &paid) };
+    approved(&pair.charge(&sale))?;
+    let taken = pair.simulator.entries()[0].captured;
+    ensure(taken == sale.total.minor, || format!("{taken} taken"))?;
+    let all = ringtill::money::Money::usd(20_300);
+    let more = Charge { reference: "more", fee: all, ..sale };
+    let verdict = pair.charge(&more);
+    ensure(!matches!(verdict, Verdict::Approved(_)), || "a surcharge of more than all of it".into())
+}
+
+/// A card that is not good is not kept.
+fn refused_and_not_kept(mut pair: Pair) -> Checked {
+    let Some(trigger) = pair.simulator.trigger(Case::DeclinedHard) else { return Ok(()) };
+    let paid = asked(trigger).paid;
+    let verdict = pair.charge(&Charge { save: true, ..charge(Purpose::Verify, REFERENCE, &paid) });
+    ensure(verdict == Verdict::DeclinedHard, || format!("{verdict:?}"))
+}
+
+/// Those that tell the card network's transaction id, and want it again; one more wants its own.
+const NETWORK: [&str; 4] = ["bogus", "authorize_net", "worldpay_cnp", "cybersource"];
 
 fn kept(mut pair: Pair) -> Checked {
     let paid = visa();

@@ -4,6 +4,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use ringtill::instrument::{Brand, Expiry, Fingerprint, Last4, Means, Token};
 use ringtill::ledger::arrangement::{Agreement, CARD_DROPPED, Kind, intent_id};
+use ringtill::ledger::card::FirstCharge;
 use ringtill::ledger::{
     Arrangement, Consent, Entry, Instalment, Intent, Origin, Recorded, SavedCard, Split, State,
 };
@@ -225,6 +226,7 @@ impl Bench {
                 call_id: "call".into(),
                 payment: String::new(),
             },
+            first: FirstCharge::default(),
             created_ms: self.now_ms,
         };
         let told = self.store.record(Entry::Keep(Box::new(card.clone())), self.now_ms).await;

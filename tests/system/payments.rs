@@ -103,6 +103,21 @@ impl Bench {
         assert_eq!(code, Some(0), "{text}");
         text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(String::from).collect()
     }
+
+    /// What is arranged is due, and was looked at.
+    fn day_has_come(&mut self) {
+        let runtime = Runtime::new().unwrap();
+        let ledger = format!("sqlite://{}?mode=rw", self.binary.path("ledger.db").display());
+        let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
+        runtime.block_on(async {
+            sqlx::any::install_default_drivers();
+            let ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await;
+            let mut ledger = ledger.unwrap();
+            sqlx::query("pragma busy_timeout = 5000").execute(&mut ledger).await.unwrap();
+            sqlx::query(due).execute(&mut ledger).await.unwrap();
+        });
+        self.binary.wait_for("arranged payments");
+    }
 }
 
 #[test]
@@ -214,7 +229,8 @@ fn a_gateway_that_cannot_be_reached_is_followed_by_the_next() {
     assert_eq!(lines(["approved", " up "]) + lines(["posted", " up "]), 2, "{text}");
     assert_eq!(lines(["not_charged", " down "]), 1, "{text}");
     assert_eq!(text.lines().count(), 3, "{text}");
-    assert_eq!(bench.host.sales().len(), 2);
+    // Beside the verification of the test card.
+    assert_eq!(bench.host.sales().len(), 1 + 2);
 
     let mut up = text.lines().filter(|line| line.contains(" up "));
     let first = up.next_back().and_then(|line| line.split_whitespace().nth(1)).unwrap().to_string();
@@ -386,6 +402,54 @@ fn two_accounts_are_paid_at_once() {
     assert_eq!(bench.binary.stop(), Some(0));
 }
 
+/// A card that is keyed is verified and kept, and charged on its day; one that is refused is not.
+#[test]
+fn a_card_that_was_never_charged_is_put_off() {
+    let _turn = beside_others();
+    let mut bench = Bench::with("", |settings| {
+        let later = "[payment.saved]\n[payment.later]\ntime_zone = \"eastern\"\n";
+        format!("{later}[gateway]\nname = \"bogus\"\n{settings}")
+    });
+    let date = in_days(3);
+    let (expiry, dates) = (expiry(), put_off(date));
+    let keyed = |number: &str| {
+        format!(
+            "hear-start card.ask, key {number}#, hear-start expiry.ask, key {expiry},
+             hear-start saved.keep, key 1, hear-start saved.agree 60, key 1, {dates}"
+        )
+    };
+    let refused = keyed("4000000000000002");
+    bench.call(&format!("{refused}, hear result.declined 60, hangup"));
+    assert_eq!(bench.run(&["later", "list"]).1, "");
+    assert_eq!(bench.run(&["cards", "list"]).1, "");
+
+    let good = keyed("4111111111111111");
+    bench.call(&format!("{good}, hear later.number 60, hear saved.kept 60, hangup"));
+    let listed = bench.run(&["later", "list", "1001"]).1;
+    assert!(listed.contains(&format!("    {date}  $323.72  waiting")), "{listed}");
+    let totals: Vec<i64> = bench.host.sales().iter().map(|sale| sale.total.minor).collect();
+    assert_eq!(totals, [0, 0], "verified, and nothing charged");
+
+    bench.day_has_come();
+    let listed = bench.run(&["later", "list", "--all"]).1;
+    assert!(listed.contains("done") && listed.contains("paid  confirmation"), "{listed}");
+    assert_eq!(bench.host.sales()[2].total.minor, 32_372);
+    // Of three requests one is a payment.
+    bench.wait_for(&bench.confirmations().remove(0), "posted");
+    let (code, text) = bench.run(&["reconcile"]);
+    assert!(code == Some(0) && text.contains("1 payments, 0 differences"), "{code:?} {text}");
+    assert_eq!(bench.binary.stop(), Some(0));
+}
+
+/// Keys at the question when to pay.
+fn put_off(date: jiff::civil::Date) -> String {
+    let keys = format!("{:02}{:02}", date.month(), date.day());
+    format!(
+        "hear-start later.today, key 2, hear-start later.ask_date, key {keys},
+         hear-start later.chosen, key 1, hear-start later.agree 60, key 1"
+    )
+}
+
 #[test]
 fn a_payment_is_put_off_charged_and_cancelled() {
     let _turn = beside_others();
@@ -396,15 +460,14 @@ fn a_payment_is_put_off_charged_and_cancelled() {
     bench.call(&format!(
         "hear-start card.ask, key 4111111111111111#, hear-start expiry.ask, key {},
          hear-start saved.keep, key 1, hear-start saved.agree 60, key 1,
+         hear-start later.today, key 1,
          hear-start consent.accept 60, key 1, hear saved.kept 60, hangup",
         expiry()
     ));
     let date = in_days(3);
-    let keys = format!("{:02}{:02}", date.month(), date.day());
+    let dates = put_off(date);
     let put_off = format!(
-        "hear-start again.ask 60, key 1, hear-start saved.pay_with, key 1,
-         hear-start later.today, key 2, hear-start later.ask_date, key {keys},
-         hear-start later.chosen, key 1, hear-start later.agree 60, key 1,
+        "hear-start again.ask 60, key 1, hear-start saved.pay_with, key 1, {dates},
          hear later.number 60, hangup"
     );
     bench.call(&put_off);
@@ -412,19 +475,7 @@ fn a_payment_is_put_off_charged_and_cancelled() {
     assert!(listed.contains(&format!("    {date}  $323.72  waiting")), "{listed}");
     let number = listed.split_whitespace().next().unwrap().to_string();
     assert_eq!(bench.host.sales().len(), 1);
-
-    // The day has come.
-    let runtime = Runtime::new().unwrap();
-    let ledger = format!("sqlite://{}?mode=rw", bench.binary.path("ledger.db").display());
-    let due = "update instalment set next_ms = 0, planned_ms = planned_ms - 4 * 86400000";
-    runtime.block_on(async {
-        sqlx::any::install_default_drivers();
-        let ledger = <sqlx::AnyConnection as sqlx::Connection>::connect(&ledger).await;
-        let mut ledger = ledger.unwrap();
-        sqlx::query("pragma busy_timeout = 5000").execute(&mut ledger).await.unwrap();
-        sqlx::query(due).execute(&mut ledger).await.unwrap();
-    });
-    bench.binary.wait_for("arranged payments");
+    bench.day_has_come();
     let listed = bench.run(&["later", "list", "--all"]).1;
     assert!(listed.contains("done") && listed.contains("paid  confirmation"), "{listed}");
     assert_eq!(bench.host.sales().len(), 2);

@@ -22,7 +22,7 @@ pub struct Processor {
 }
 
 /// Members that may stand in an object, in the order they must stand.
-const ORDERS: [(&str, &[&str]); 5] = [
+const ORDERS: [(&str, &[&str]); 6] = [
     ("createTransactionRequest", &["merchantAuthentication", "refId", "transactionRequest"]),
     ("merchantAuthentication", &["name", "transactionKey"]),
     (
@@ -61,8 +61,10 @@ const ORDERS: [(&str, &[&str]); 5] = [
             "subMerchant",
             "tip",
             "processingOptions",
+            "subsequentAuthInformation",
         ],
     ),
+    ("subsequentAuthInformation", &["originalNetworkTransId", "originalAuthAmount", "reason"]),
     ("creditCard", &["cardNumber", "expirationDate", "cardCode"]),
     (
         "bankAccount",
@@ -221,6 +223,7 @@ impl Processor {
             let order = &entry.order;
             let token = format!("{customer}/{payment}");
             self.books.keep(&token, &order.last4, order.bank, order.case);
+            self.books.keep_first(&token, &first(&entry.network(), &order.total.decimal()));
             answer["profile"] = json!({
                 "customerProfileId": customer, "customerPaymentProfileId": payment });
         }
@@ -230,15 +233,24 @@ impl Processor {
     /// `None`: not understood; `Some(None)`: a profile nobody has.
     fn order(&self, asked: &Value) -> Option<Option<Order>> {
         let total = amount(asked)?;
+        // A surcharge is a part of it.
+        let part = text(asked, "/surcharge/amount");
+        let part = Money::parse(if part.is_empty() { "0" } else { part }, total.currency).ok()?;
+        if part.minor > total.minor {
+            return None;
+        }
         let card = text(asked, "/payment/creditCard/cardNumber");
         let account = text(asked, "/payment/bankAccount/accountNumber");
         let customer = text(asked, "/profile/customerProfileId");
         let (number, bank, case) = if !customer.is_empty() {
             let payment = text(asked, "/profile/paymentProfile/paymentProfileId");
-            let Some(kept) = self.books.kept(&format!("{customer}/{payment}")) else {
-                return Some(None);
-            };
-            kept
+            let token = format!("{customer}/{payment}");
+            let Some((last4, bank, case)) = self.books.kept(&token) else { return Some(None) };
+            let at = |name: &str| text(asked, &format!("/subsequentAuthInformation/{name}"));
+            let given = first(at("originalNetworkTransId"), at("originalAuthAmount"));
+            let given = Some(given).filter(|given| given != ":");
+            let named = self.books.is_first(&token, given.as_deref());
+            (last4, bank, if named { case } else { Case::DeclinedSoft })
         } else if !account.is_empty() {
             let tel = text(asked, "/payment/bankAccount/echeckType") == "TEL";
             (last4(account), true, tel.then(|| judged(account, true))?)
@@ -339,6 +351,11 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// What a later charge names the first one by.
+fn first(network: &str, amount: &str) -> String {
+    format!("{network}:{amount}")
+}
+
 fn amount(asked: &Value) -> Option<Money> {
     let currency = Currency::from_code(text(asked, "/currencyCode"))?;
     Money::parse(text(asked, "/amount"), currency).ok()
@@ -390,6 +407,7 @@ fn told(entry: &Entry, zip: &str, code: &str) -> Value {
     };
     let mut answer = json!({ "responseCode": "1", "authCode": entry.auth_code,
         "avsResultCode": avs, "cvvResultCode": cvv, "transId": entry.id, "testRequest": "0",
+        "networkTransId": entry.network(),
         "accountNumber": format!("XXXX{}", entry.order.last4) });
     if entry.order.case == Case::Partial {
         let money = |minor| Money { minor, ..entry.order.total }.decimal();

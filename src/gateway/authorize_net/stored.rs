@@ -23,8 +23,8 @@ pub(super) fn settings(all: &mut Object<'_>, window_s: u32, initiator: Initiator
     });
 }
 
-/// `processingOptions`: kept now, used by its holder, or used by the merchant. The network's id of
-/// the first payment is with the profile.
+/// `processingOptions`: kept now, used by its holder, or used by the merchant, who names the charge
+/// it was kept with. None of the reasons that may be given besides is one of ours.
 pub(super) fn options(all: &mut Object<'_>, charge: &Charge<'_>, token: bool) {
     let name = match charge.initiator {
         _ if charge.save => "isFirstSubsequentAuth",
@@ -33,4 +33,12 @@ pub(super) fn options(all: &mut Object<'_>, charge: &Charge<'_>, token: bool) {
         Initiator::Customer => return,
     };
     all.object("processingOptions", |options| options.flag(name, true));
+    if let Initiator::Merchant { first, .. } = charge.initiator
+        && let Some(id) = first.network()
+    {
+        all.object("subsequentAuthInformation", |subsequent| {
+            subsequent.text("originalNetworkTransId", id);
+            subsequent.text("originalAuthAmount", &first.total.decimal());
+        });
+    }
 }

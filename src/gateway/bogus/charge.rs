@@ -101,7 +101,12 @@ pub(super) struct Vaulted {
     pub brand: Option<Brand>,
     pub last4: Option<Last4>,
     pub outcome: Outcome,
+    /// The network's id of the charge it was kept with.
+    pub network_id: String,
 }
+
+/// A charge by the merchant that names another than the first.
+pub(super) const NOT_THE_FIRST: Outcome = Outcome::Declined("wrong_network_id", "other", "");
 
 /// A token that stands for nothing here.
 pub(super) const NO_SUCH_TOKEN: Outcome = Outcome::Declined("no_such_token", "never", "");
@@ -166,6 +171,9 @@ pub(super) fn sale_json(charge: &Charge, now_ms: i64) -> Value {
         Outcome::Held(code) => json!({ "status": "held", "code": code }),
         Outcome::Voided => json!({ "status": "voided" }),
     };
+    if charge.outcome == Outcome::Approved && !charge.bank {
+        sale["network_id"] = network_id(charge).into();
+    }
     if let (Outcome::Approved, Some(token)) = (charge.outcome, &charge.token) {
         sale["token"] = token.as_str().into();
     }
@@ -173,6 +181,11 @@ pub(super) fn sale_json(charge: &Charge, now_ms: i64) -> Value {
         sale.extend(rest);
     }
     sale
+}
+
+/// What the card network calls it.
+pub(super) fn network_id(charge: &Charge) -> String {
+    charge.id.replace("sale_", "NT")
 }
 
 /// Six characters, as issuers give them.

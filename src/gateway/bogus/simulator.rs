@@ -28,8 +28,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::charge::{
-    BankRequest, CardRequest, Charge, NO_SUCH_TOKEN, Outcome, SavedRequest, Vaulted, judged,
-    judged_account, sale_json, token,
+    BankRequest, CardRequest, Charge, NO_SUCH_TOKEN, NOT_THE_FIRST, Outcome, SavedRequest, Vaulted,
+    judged, judged_account, network_id, sale_json, token,
 };
 use crate::gateway::body::encoded;
 use crate::gateway::simulator::{
@@ -166,7 +166,8 @@ impl Simulator {
         if !self.by_reference.contains_key(&key) {
             if let Some(token) = charge.token.clone().filter(|_| self.vault.len() < SALES_MAX) {
                 let (brand, last4, outcome) = (charge.brand, charge.last4, charge.outcome);
-                self.vault.insert(token, Vaulted { brand, last4, outcome });
+                let network_id = network_id(&charge);
+                self.vault.insert(token, Vaulted { brand, last4, outcome, network_id });
             }
             self.by_reference.insert(key, self.charges.len());
             self.charges.push(charge);
@@ -180,7 +181,9 @@ impl Simulator {
         let given = request.headers().get("idempotency-key").map(|key| key.as_bytes());
         let key = encoded(&body.reference);
         let currency = Currency::from_code(&body.currency);
-        let valid = body.amount > 0 && (0..=body.amount).contains(&body.fee);
+        // What is verified costs nothing, and nothing else does.
+        let amount = if body.verify { body.amount == 0 } else { body.amount > 0 };
+        let valid = amount && (0..=body.amount).contains(&body.fee);
         let (Some(currency), true, true) = (currency, valid, given == Some(key.as_bytes())) else {
             return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request"));
         };
@@ -202,11 +205,17 @@ impl Simulator {
                 let brand = Pan::parse(card.number).ok().as_ref().map(Pan::brand);
                 (brand, last4(card.number), judged(card, now_ms))
             }
-            (None, Some(bank), None) if bank.entry_class == "TEL" && !body.save => {
+            (None, Some(bank), None) if bank.entry_class == "TEL" && !body.save && !body.verify => {
                 (None, last4(bank.number), judged_account(bank))
             }
-            (None, None, Some(saved)) if !body.save => match self.vault.get(saved.token) {
-                Some(card) => (card.brand, card.last4, card.outcome),
+            (None, None, Some(saved)) if !body.save && !body.verify => match self
+                .vault
+                .get(saved.token)
+            {
+                Some(card) if body.network_id.as_ref().is_none_or(|id| *id == card.network_id) => {
+                    (card.brand, card.last4, card.outcome)
+                }
+                Some(card) => (card.brand, card.last4, NOT_THE_FIRST),
                 None => (None, None, NO_SUCH_TOKEN),
             },
             _ => return Action::Reply(error(StatusCode::BAD_REQUEST, "invalid_request")),
@@ -415,7 +424,7 @@ fn entry(charge: &Charge) -> Entry {
         voided: charge.outcome == Outcome::Voided,
         auth_code: String::new(),
         order: Order {
-            purpose: Purpose::Sale,
+            purpose: if charge.total.minor == 0 { Purpose::Verify } else { Purpose::Sale },
             reference: charge.reference.clone(),
             total: charge.total,
             bank: charge.bank,
@@ -441,7 +450,11 @@ struct SaleRequest<'a> {
     #[serde(borrow)]
     saved: Option<SavedRequest<'a>>,
     #[serde(default)]
+    verify: bool,
+    #[serde(default)]
     save: bool,
+    #[serde(borrow)]
+    network_id: Option<std::borrow::Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

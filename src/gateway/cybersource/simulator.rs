@@ -20,6 +20,7 @@ pub struct Processor {
 
 type Answer = (StatusCode, Value);
 
+const SURCHARGE: &str = "orderInformation.amountDetails.surcharge.amount";
 const MERCHANT_ID: &str = "acmewater_1";
 
 impl Processor {
@@ -58,14 +59,30 @@ impl Processor {
         let Some(total) = money(body.get("orderInformation")) else {
             return refused("INVALID_DATA", Some("orderInformation.amountDetails.totalAmount"));
         };
+        let part = body.pointer("/orderInformation/amountDetails/surcharge/amount");
+        let part = part.map(|part| Money::parse(part.as_str().unwrap_or_default(), total.currency));
+        // It is a part of the whole.
+        if part.is_some_and(|part| !part.is_ok_and(|part| (1..total.minor).contains(&part.minor))) {
+            return refused("INVALID_DATA", Some(SURCHARGE));
+        }
         let (card, account) =
             (at("/paymentInformation/card/number"), at("/paymentInformation/bank/account/number"));
         let token = at("/paymentInformation/paymentInstrument/id");
-        let moto = at("/processingInformation/commerceIndicator") == "moto";
+        let indicator = at("/processingInformation/commerceIndicator");
+        let alone = ["recurring", "install"].contains(&indicator) && !token.is_empty();
+        let moto = indicator == "moto" || alone;
+        let merchant = "/processingInformation/authorizationOptions/initiator\
+                        /merchantInitiatedTransaction";
+        let given = body.pointer(merchant).map(|given| {
+            let part = |name: &str| given[name].as_str().unwrap_or_default().to_string();
+            first(&part("previousTransactionId"), &part("originalAuthorizedAmount"))
+        });
+        let named = self.books.is_first(token, given.as_deref());
         let tel = at("/processingInformation/bankTransferOptions/secCode") == "TEL";
         let (number, bank, case) = match (card, account, token) {
             ("", "", token) => match self.books.kept(token) {
-                Some((last4, bank, case)) => (last4, bank, case),
+                Some((last4, bank, case)) if named => (last4, bank, case),
+                Some((last4, bank, _)) => (last4, bank, Case::DeclinedSoft),
                 None if token.is_empty() => {
                     return refused("INVALID_DATA", Some("paymentInformation"));
                 }
@@ -101,6 +118,8 @@ impl Processor {
         if keeps && entry.is_approved() {
             let token = format!("PI{}", entry.id);
             self.books.keep(&token, &entry.order.last4, bank, entry.order.case);
+            let first = first(&entry.network(), &entry.order.total.decimal());
+            self.books.keep_first(&token, &first);
             told["tokenInformation"] = json!({ "paymentInstrument": { "id": token } });
         }
         match field(entry.order.case) {
@@ -225,8 +244,14 @@ fn told(entry: &Entry) -> Value {
     told
 }
 
+/// What a later charge names the first one by.
+fn first(network: &str, amount: &str) -> String {
+    format!("{network}:{amount}")
+}
+
 fn processor(entry: &Entry) -> Value {
     json!({ "approvalCode": entry.auth_code, "avs": { "code": "Y" },
+        "networkTransactionId": entry.network(),
         "cardVerification": { "resultCode": "M" } })
 }
 

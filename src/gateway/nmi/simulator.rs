@@ -69,6 +69,7 @@ impl Platform {
         if save {
             let order = &entry.order;
             self.books.keep(&vault, &order.last4, order.bank, order.case);
+            self.books.keep_first(&vault, &entry.id);
         }
         let (response, code, text) = outcome(&entry);
         let cvv = match at("cvv") {
@@ -105,7 +106,11 @@ impl Platform {
         };
         let flagged = if bank { at("sec_code") == "TEL" } else { at("industry") == "moto" };
         let verify = at("type") == "validate";
-        if !flagged || (!verify && total.minor < 100) {
+        let surcharge = fields.get("surcharge").map_or("0", String::as_str);
+        let part = Money::parse(surcharge, currency).is_ok_and(|part| part.minor <= total.minor);
+        let first = fields.get("initial_transaction_id").map(String::as_str);
+        if !part || !self.books.is_first(vault, first) || !flagged || (!verify && total.minor < 100)
+        {
             case = Case::DeclinedSoft;
         }
         Some(Order {

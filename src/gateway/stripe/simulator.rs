@@ -93,7 +93,10 @@ impl Api {
                 None => return gone("customer"),
             },
         };
-        if at("payment_method_options[card][moto]") != "true" || at("confirm") != "true" {
+        // Nobody is there to key a card that is kept.
+        let moto = at("payment_method_options[card][moto]") == "true";
+        let alone = at("off_session") == "true" && !at("payment_method").is_empty();
+        if !(moto || alone) || at("confirm") != "true" {
             return invalid("parameter_missing");
         }
         let verify = kind == "setup_intents";
@@ -115,7 +118,8 @@ impl Api {
             fingerprint: self.books.fingerprint(&[number, &token, at("amount")]),
         };
         let entry = self.books.charge(now_ms, order).clone();
-        if !at("setup_future_usage").is_empty() && entry.is_approved() {
+        let usage = if verify { "usage" } else { "setup_future_usage" };
+        if at(usage) == "off_session" && entry.is_approved() {
             let order = &entry.order;
             self.books.keep(&method(&entry), &order.last4, false, order.case);
         }

@@ -51,7 +51,13 @@ impl Processor {
                 None => (String::new(), Case::Number),
             },
         };
-        let telephone = at(&["orderSource"]) == Some("telephone");
+        // Who is not there charges a card that is kept, and names the charge it was kept with.
+        let source = at(&["orderSource"]).unwrap_or_default();
+        let alone = ["recurring", "installment"].contains(&source) && !token.is_empty();
+        let named = self.books.is_first(token, at(&["originalNetworkTransactionId"]));
+        let part = at(&["surchargeAmount"]).map_or(Ok(0), str::parse::<i64>);
+        let part = part.is_ok_and(|part| part <= minor);
+        let taken = (source == "telephone" || alone) && named && part;
         let order = Order {
             purpose: match asked.name.as_str() {
                 "authorization" if minor == 0 => Purpose::Verify,
@@ -62,13 +68,14 @@ impl Processor {
             total: Money::usd(minor),
             bank,
             last4,
-            case: if telephone { case } else { Case::DeclinedHard },
+            case: if taken { case } else { Case::DeclinedHard },
             fingerprint: self.books.fingerprint(&[card, account, token]),
         };
         let entry = self.books.charge(now_ms, order).clone();
         if entry.is_approved() && !card.is_empty() {
             let token = format!("1111{}", entry.id);
             self.books.keep(&token, &entry.order.last4, false, entry.order.case);
+            self.books.keep_first(&token, &entry.network());
             self.tokens.insert(entry.id.clone(), token);
         }
         told(&entry, false, self.tokens.get(&entry.id).map(String::as_str))
@@ -174,6 +181,8 @@ fn told(entry: &Entry, again: bool, token: Option<&str>) -> String {
     let mut rest = String::new();
     if entry.is_approved() {
         rest += &format!("<authCode>{}</authCode>", entry.auth_code);
+        let network = entry.network();
+        rest += &format!("<networkTransactionId>{network}</networkTransactionId>");
         rest += "<fraudResult><avsResult>00</avsResult>\
                  <cardValidationResult>M</cardValidationResult></fraudResult>";
     }

@@ -94,7 +94,13 @@ impl Bench {
         let exchange = self.simulator.exchange(at_ms, gateway.charge(&sale).unwrap());
         let Verdict::Approved(approval) = gateway.verdict(&sale, &exchange) else { panic!() };
         let token = approval.token.clone().unwrap();
-        let card = SavedCard { token, consent: consent(&intent.id), ..sample::card(1, "a") };
+        let first = FirstCharge {
+            reference: approval.gateway_reference.clone(),
+            network: approval.network.clone().unwrap(),
+            total_minor: sale.total.minor,
+        };
+        let consent = consent(&intent.id);
+        let card = SavedCard { token, consent, first, ..sample::card(1, "a") };
         for entry in [
             Entry::Consent(Box::new(intent.clone())),
             Entry::Move { id: intent.id.clone(), to: State::Sending },
@@ -395,6 +401,27 @@ async fn after_downtime_it_is_charged_late_but_not_too_late() {
         bench.pass(4).await;
         assert_eq!(bench.state().await, want);
         assert_eq!(bench.charged().len(), usize::from(days == 2));
+    }
+}
+
+/// What is charged later names the charge that the card was kept with, or none if it is not known.
+#[tokio::test]
+async fn the_first_charge_is_named() {
+    for (network, want) in [
+        (None, "done [paid]"),
+        (Some(""), "done [paid]"),
+        (Some("NT999999"), "stopped [failed] it was declined 3 times"),
+    ] {
+        let mut bench = Bench::new().await;
+        if let Some(network) = network {
+            let query = "update card set first_network = $1";
+            let query = sqlx::query(query).bind(network);
+            query.execute(&mut bench.saboteur).await.unwrap();
+        }
+        let due = bench.instalment(1, date(2026, 6, 5));
+        bench.arrange(Kind::Once, vec![due.clone()]).await;
+        bench.until(due.at_ms + 7 * DAY_MS).await;
+        assert_eq!(bench.state().await, want, "{network:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::{Any, Row as _, Transaction};
 
 use super::{Store, StoreError, arrangement};
 use crate::instrument::{Brand, Expiry, Fingerprint, Last4, Token};
-use crate::ledger::card::{Consent, KEPT_ANEW, SavedCard};
+use crate::ledger::card::{Consent, FirstCharge, KEPT_ANEW, SavedCard};
 use crate::ledger::journal::masked;
 use crate::ledger::{Recorded, Wallet};
 
@@ -111,6 +111,9 @@ impl Store {
             .bind(card.fingerprint.to_string())
             .bind(card.issuer.map_or(String::new(), |tag| tag.to_string()))
             .bind(card.created_ms)
+            .bind(&card.first.reference)
+            .bind(&card.first.network)
+            .bind(card.first.total_minor)
             .execute(&mut *tx)
             .await;
         match inserted {
@@ -182,8 +185,8 @@ async fn dropped(
 
 const INSERT: &str = "\
 insert into card (id, biller, account_id, gateway, token, brand, last4, expiry_year, expiry_month, \
-    fingerprint, issuer, created_ms, dropped_ms) \
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)";
+    fingerprint, issuer, created_ms, dropped_ms, first_reference, first_network, first_minor) \
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, $13, $14, $15)";
 
 const EVENT: &str = "\
 insert into card_event (card_id, position, event, at_ms, who, detail, call_id, payment) \
@@ -218,6 +221,11 @@ fn read(row: &AnyRow, consent: Consent) -> Result<SavedCard, StoreError> {
             .ok_or_else(|| foreign("fingerprint"))?,
         issuer,
         consent,
+        first: FirstCharge {
+            reference: text("first_reference")?,
+            network: text("first_network")?,
+            total_minor: row.try_get("first_minor")?,
+        },
         created_ms: row.try_get("created_ms")?,
         id,
     })
@@ -244,7 +252,7 @@ mod tests {
     use super::*;
     use crate::ledger::journal::Journal;
     use crate::ledger::{Entry, sample};
-    use sqlx::Executor as _;
+    use sqlx::{Connection as _, Executor as _};
 
     const NOW: i64 = 1_780_272_000_000;
 
@@ -297,6 +305,37 @@ mod tests {
         let rows = sqlx::query(query).fetch_all(&store.pool).await.unwrap();
         let rows: Vec<[String; 3]> = rows.iter().map(|r| [0, 1, 2].map(|n| r.get(n))).collect();
         assert_eq!(rows, [["", "", KEPT_ANEW], ["", "ann", "lost ***"]]);
+    }
+
+    /// A ledger of before knows what its cards were kept with by their payments.
+    #[tokio::test]
+    async fn cards_of_before_are_kept_with_their_payments() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("ledger.db");
+        let mut old = super::super::tests::of_version(8, place.to_str().unwrap()).await;
+        for (n, payment) in [(1, "i1"), (2, "")] {
+            let sql = format!(
+                "insert into card values ('card-{n}', 'acme-water', 'A1', 'bogus', 'tok', 'visa', \
+                 '1111', 2030, 9, '{0}', '', {n}, 0); \
+                 insert into card_event values ('card-{n}', 1, 'kept', 1, '', '', 'call', '{payment}')",
+                ["a", "b"][n - 1].repeat(32),
+            );
+            old.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        }
+        let sql = "insert into intent (id, confirmation, biller, account_id, amount_minor, \
+                   fee_minor, currency, brand, last4, gateway, call_id, created_ms, state, detail, \
+                   gateway_reference, auth_code, avs, cvv, unknown_ms, lookups, lookup_ms, \
+                   approved_minor, file_sequence) \
+                   values ('i1', '1', 'acme-water', 'A1', 32172, 200, 'USD', 'visa', \
+                   '1111', 'bogus', 'call', 1, 'approved', '', 'sale_1', 'A', '', '', 0, 0, \
+                   0, 32372, 0)";
+        old.execute(sql).await.unwrap();
+        old.close().await.unwrap();
+        let store = Store::open(place.to_str().unwrap()).await.unwrap();
+        let first = store.card("card-1").await.unwrap().unwrap().first;
+        let (reference, network) = ("sale_1".into(), String::new());
+        assert_eq!(first, FirstCharge { reference, network, total_minor: 32_372 });
+        assert_eq!(store.card("card-2").await.unwrap().unwrap().first, FirstCharge::default());
     }
 
     #[tokio::test]

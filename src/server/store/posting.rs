@@ -138,11 +138,13 @@ async fn take(
     Ok(taken > 0)
 }
 
-/// Currency of the oldest payment, or change to one that is in a file, that is in none.
+/// Currency of the oldest payment, or change to one that is in a file, that is in none. The biller
+/// is told of no verification.
 const OLDEST: &str = "\
 select currency from ( \
     select currency, created_ms from intent where biller = $1 and file_sequence = 0 \
         and state in ('approved', 'posted', 'declined', 'not_charged') \
+        and fee_kind <> 'verification' \
     union all \
     select intent.currency, change.created_ms from change \
         join intent on intent.id = change.intent_id \
@@ -154,6 +156,7 @@ const TAKE: &str = "\
 update intent set file_sequence = $2 where id in ( \
     select id from intent where biller = $1 and file_sequence = 0 \
         and state in ('approved', 'posted', 'declined', 'not_charged') and currency = $3 \
+        and fee_kind <> 'verification' \
     order by created_ms, id limit $4)";
 
 /// Changes to payments that are in a file, this one or an earlier one.

@@ -102,10 +102,12 @@ pub(super) async fn move_noted(
     let only = match to {
         State::Posted(_) => {
             "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7 \
-             and token = $8"
+             and token = $8 and fee_kind <> 'verification'"
         }
         State::Sending => FEE_MAY_BE_SENT,
-        _ => "",
+        // As `Split::may_be` says.
+        State::Declined(_) | State::NotCharged(_) | State::Consented => "",
+        _ => "and fee_kind <> 'verification'",
     };
     let from = from.join(", ");
     let sql = format!(
@@ -218,6 +220,7 @@ fn split(row: &AnyRow, currency: Currency) -> Result<Option<Split>, sqlx::Error>
     Ok(match (bill.as_str(), failure.as_str(), kind.as_str()) {
         ("", "", "") => Some(Split::Total),
         ("", "", SURCHARGE) => Some(Split::Surcharge),
+        ("", "", VERIFICATION) => Some(Split::Verification),
         ("", failure, "") => FeeFailure::parse(failure).map(|failure| Split::Bill { fee, failure }),
         (_, "", "") => Some(Split::FeeOf(bill)),
         _ => None,
@@ -231,12 +234,14 @@ pub(super) fn split_columns(
     match split {
         Split::Total => ("", 0, "", "", ""),
         Split::Surcharge => ("", 0, "", SURCHARGE, ""),
+        Split::Verification => ("", 0, "", VERIFICATION, ""),
         Split::Bill { fee, failure } => ("", fee.minor, failure.name(), "", DUE),
         Split::FeeOf(bill) => (bill, 0, "", "", ""),
     }
 }
 
 const SURCHARGE: &str = "surcharge";
+const VERIFICATION: &str = "verification";
 /// A bill whose fee has no end yet.
 pub(super) const DUE: &str = "due";
 
@@ -252,6 +257,7 @@ fn state(row: &AnyRow, intent: &Intent) -> Result<Option<State>, sqlx::Error> {
         cvv: some("cvv")?,
         partial: Some(approved).filter(|part| intent.total() != Some(*part)),
         token: Token::parse(&text("token")?),
+        network: None,
     };
     let detail = text("detail")?;
     Ok(Some(match text("state")?.as_str() {

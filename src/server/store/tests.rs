@@ -40,10 +40,11 @@ fn entry(rng: &mut StdRng) -> Entry {
             intent.confirmation = sample::intent(n + 1, "").confirmation;
         }
         let failure = [FeeFailure::Void, FeeFailure::Waive][rng.random_range(0..2)];
-        intent.split = match rng.random_range(0..6) {
+        intent.split = match rng.random_range(0..7) {
             0 | 1 => Split::Bill { fee: Money::usd(200), failure },
             2 | 3 => Split::FeeOf(sample::intent(rng.random_range(1..24), "").id),
             4 => Split::Surcharge,
+            5 => Split::Verification,
             _ => Split::Total,
         };
         return Entry::Consent(Box::new(intent));
@@ -187,18 +188,26 @@ async fn it_finds_the_payments_that_the_journal_finds() {
 }
 
 /// A ledger as the first version wrote it is read, and everything in it is kept.
+/// A ledger as an earlier version made it.
+pub(super) async fn of_version(version: usize, place: &str) -> AnyConnection {
+    let options: AnyConnectOptions = url(place).unwrap().parse().unwrap();
+    sqlx::any::install_default_drivers();
+    let mut old = options.connect().await.unwrap();
+    prepare(&mut old).await.unwrap();
+    let migrations = MIGRATIONS[..version].iter().map(|(nth, name, sql)| {
+        let kind = MigrationType::Simple;
+        Migration::new(*nth, (*name).into(), kind, (*sql).into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect()).run(&mut old).await.unwrap();
+    old
+}
+
 #[tokio::test]
 async fn a_ledger_of_the_first_version_is_upgraded() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("ledger.db");
     let place = place.to_str().unwrap();
-    let options: AnyConnectOptions = url(place).unwrap().parse().unwrap();
-    sqlx::any::install_default_drivers();
-    let mut old = options.connect().await.unwrap();
-    prepare(&mut old).await.unwrap();
-    let (_, name, sql) = MIGRATIONS[0];
-    let first = Migration::new(1, name.into(), MigrationType::Simple, sql.into_sql_str(), false);
-    Migrator::with_migrations(vec![first]).run(&mut old).await.unwrap();
+    let mut old = of_version(1, place).await;
     for (n, state) in ["sending", "approved", "posted", "unknown", "held"].iter().enumerate() {
         let (reference, code) = match *state {
             "approved" | "posted" => ("sale_000001", "A00001"),

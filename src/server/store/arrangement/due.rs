@@ -238,15 +238,6 @@ impl Store {
         let query = "select count(*) from arrangement where biller = $1 and state = 'active'";
         Ok(sqlx::query_scalar(query).bind(biller).fetch_one(&self.reader).await?)
     }
-
-    /// What the gateway calls the payment that a card was kept with; empty if there is none.
-    pub async fn first_charge(&self, card: &str) -> Result<String, StoreError> {
-        let query = "select gateway_reference from card_event \
-                     join intent on intent.id = card_event.payment \
-                     where card_id = $1 and event = 'kept'";
-        let found = sqlx::query_scalar(query).bind(card).fetch_optional(&self.reader).await?;
-        Ok(found.unwrap_or_default())
-    }
 }
 
 /// Moves the instalment on from this attempt; false if it is not in it.
