@@ -284,7 +284,7 @@ impl Detector {
 
     /// A key that takes longer to tell, for noise; nothing may have been lost meanwhile.
     fn in_noise(&mut self, now: u32) -> Option<Found> {
-        if now / HOP as u32 % noisy::EVERY != 0 {
+        if !(now / HOP as u32).is_multiple_of(noisy::EVERY) {
             return None;
         }
         let window: noisy::Window<'_> =
