@@ -22,7 +22,8 @@ fn prompt(len: usize) -> Vec<u8> {
     (0..len).map(sample).collect()
 }
 
-/// `keys`, 70 ms each 140 ms from one second on, over the prompt's echo 50 ms late, 6 dB down.
+/// `keys`, 70 ms each 140 ms from one second on, over the prompt's echo 50 ms late, 6 dB down:
+/// louder than a tone.
 fn line(sent: &[u8], keys: &str) -> Vec<u8> {
     let echo = |n: usize| {
         let at = |back: usize| {
@@ -35,7 +36,7 @@ fn line(sent: &[u8], keys: &str) -> Vec<u8> {
         let key = n.checked_sub(8000).and_then(|n| keys.chars().nth(n / 1120));
         let Some(key) = key.filter(|_| (n - 8000) % 1120 < 560) else { return 0.0 };
         let (row, column) = Digit::from_key(key).unwrap().place();
-        let wave = |hz: f32| 2200.0 * (hz * RADIANS * n as f32).sin();
+        let wave = |hz: f32| 1200.0 * (hz * RADIANS * n as f32).sin();
         wave(LOW_HZ[row]) + wave(HIGH_HZ[column])
     };
     (0..sent.len()).map(|n| codec::encode(Law::Mu, (echo(n) + tone(n)) as i16)).collect()
