@@ -156,6 +156,11 @@ impl Keypad {
         keys.len().saturating_sub(room)
     }
 
+    /// Whether a key is being pressed as a tone.
+    pub fn is_sounding(&self) -> bool {
+        matches!(self.pressing, Some(Pressing::Tone { .. }))
+    }
+
     /// The next 20 ms, over the silence in `frame`.
     pub fn turn(&mut self, law: Law, moment: Moment, frame: &mut Frame) -> Turn {
         let mut filled = 0;

@@ -183,6 +183,8 @@ pub struct Stream {
     outbox: Outbox,
     counters: Counters,
     last_turn: Option<Instant>,
+    /// Turns that were missed while a key was pressed as a tone.
+    behind: u32,
     last_heard: Instant,
     told_silent: bool,
 }
@@ -235,6 +237,7 @@ impl Stream {
             outbox: Outbox { events: VecDeque::with_capacity(EVENTS_MAX), dropped: 0 },
             counters: Counters::default(),
             last_turn: None,
+            behind: 0,
             last_heard: now,
             told_silent: false,
         }

@@ -92,13 +92,22 @@ impl Stream {
         Some(len)
     }
 
+    /// Leaves out of the sound what was missed. A tone with a hole in it would be two keys: it goes
+    /// on, and what was missed meanwhile is left out after it.
     fn skip_missed(&mut self, now: Instant) {
+        self.count_missed(now);
+        if self.behind > 0 && !self.keypad.is_sounding() {
+            self.out.skip(std::mem::take(&mut self.behind));
+        }
+    }
+
+    fn count_missed(&mut self, now: Instant) {
         let since = self.last_turn.replace(now).map(|last| now.saturating_duration_since(last));
         let Some(since) = since.filter(|&since| since > 2 * TURN) else { return };
         let half = TURN / 2;
         let missed = ((since + half).as_millis() / TURN.as_millis()).saturating_sub(1) as u32;
         self.counters.missed_turns += u64::from(missed);
-        self.out.skip(missed);
+        self.behind = self.behind.saturating_add(missed);
         if let Some(recorder) = &mut self.recorder {
             recorder.pass(missed);
         }

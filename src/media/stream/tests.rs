@@ -432,6 +432,26 @@ fn keys_as_tones_survive_single_losses_and_jitter() {
     }
 }
 
+/// A machine that has too much to do comes back late, in the middle of keys too.
+#[test]
+fn keys_as_tones_stay_whole_where_turns_are_missed() {
+    for offset in 1..12 {
+        let mut pair = Pair::new();
+        let (began, first) = (pair.now, pair.a.stream.out.timestamp);
+        pair.press(CARD, Method::InBand, 100);
+        for _ in 0..15 {
+            pair.turns(offset);
+            pair.now += 6 * TURN;
+        }
+        pair.turns(200);
+        assert_eq!((pair.b.keys.as_str(), pair.a.pressed), (CARD, 1), "offset {offset}");
+        // What was missed has been left out.
+        let turns = (pair.now - began).as_millis() / TURN.as_millis();
+        let sent = pair.a.stream.out.timestamp.wrapping_sub(first);
+        assert_eq!(u128::from(sent), turns * SAMPLES as u128, "offset {offset}");
+    }
+}
+
 #[test]
 fn keys_as_tones_interrupt_a_prompt() {
     let mut pair = Pair::new();
