@@ -129,7 +129,7 @@ fn expect_everything_there(searched: &[(String, Vec<u8>)]) {
     };
     for (file, needed) in [
         ("ledger.db", vec!["1881", "5100", "approved"]),
-        ("ledger.db-wal", vec!["intent"]),
+        ("ledger.db-wal", vec!["testco"]),
         (".csv", vec!["PMT,", "1881", "5100"]),
         ("the log", vec!["DEBUG ringtill::", "verdict"]),
         ("stdout of caller 0", vec!["16 digits ending in 1881"]),
