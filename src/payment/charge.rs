@@ -86,13 +86,9 @@ pub(super) async fn charge(
     order: &Order,
     tender: &Tender,
 ) -> Settled {
-    let parts = allocation::parts(&order.account_id, order.amount, &order.allocations);
-    let method_and_issuer = (order.fingerprint, order.issuer);
-    let quiet = match again::meanwhile(line, desk, told, parts, method_and_issuer).await {
-        Against::Nothing { quiet } => quiet,
-        Against::Earlier(earlier) if earlier.open => return Settled::OpenPayment,
-        Against::Earlier(_) => return Settled::PaidMeanwhile,
-        Against::Locked | Against::Unknown => return Settled::NotCharged,
+    let quiet = match screened(line, desk, told, order, Settled::NotCharged).await {
+        Ok(quiet) => quiet,
+        Err(settled) => return settled,
     };
     if pair::must_wait(line, desk, order) {
         return Settled::NotCharged;
@@ -120,11 +116,35 @@ pub(super) async fn charge(
             break;
         }
     }
-    let settled = saved::spent(line, desk, tender, settled).await;
-    match settled {
-        // Who has many cards is not told which of them is good, and what is wrong with the others.
-        Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
-        settled => settled,
+    saved::spent(line, desk, tender, settled).await.told(quiet)
+}
+
+/// Once more, now that all is agreed to: whether refusals must say little. `Err`: how it ends
+/// instead; `nothing`, if there is no more to be said of it.
+pub(super) async fn screened(
+    line: &mut Line,
+    desk: &Desk,
+    told: &Told,
+    order: &Order,
+    nothing: Settled,
+) -> Result<bool, Settled> {
+    let parts = allocation::parts(&order.account_id, order.amount, &order.allocations);
+    let method_and_issuer = (order.fingerprint, order.issuer);
+    match again::meanwhile(line, desk, told, parts, method_and_issuer).await {
+        Against::Nothing { quiet } => Ok(quiet),
+        Against::Earlier(earlier) if earlier.open => Err(Settled::OpenPayment),
+        Against::Earlier(_) => Err(Settled::PaidMeanwhile),
+        Against::Locked | Against::Unknown => Err(nothing),
+    }
+}
+
+impl Settled {
+    /// Who has many cards is not told which of them is good, and what is wrong with the others.
+    pub(super) fn told(self, quiet: bool) -> Settled {
+        match self {
+            Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
+            settled => settled,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Once;
 use crate::gateway::{Charge, Initiator, Purpose, Route, Verdict};
-use crate::ledger::{Recorded, Split, State, allocation};
+use crate::ledger::{Recorded, Split, State};
 use crate::money::Money;
-use crate::payment::again::{self, Against, Told};
+use crate::payment::again::Told;
 use crate::payment::charge::{self, Leg, Settled};
 use crate::payment::order::Order;
 use crate::payment::tender::Tender;
@@ -31,13 +31,9 @@ pub(in crate::payment) async fn verify(
     (order, once): (&Order, &Once),
     tender: &Tender,
 ) -> Settled {
-    let parts = allocation::parts(&order.account_id, order.amount, &order.allocations);
-    let method_and_issuer = (order.fingerprint, order.issuer);
-    let quiet = match again::meanwhile(line, desk, told, parts, method_and_issuer).await {
-        Against::Nothing { quiet } => quiet,
-        Against::Earlier(earlier) if earlier.open => return Settled::OpenPayment,
-        Against::Earlier(_) => return Settled::PaidMeanwhile,
-        Against::Locked | Against::Unknown => return NOTHING,
+    let quiet = match charge::screened(line, desk, told, order, NOTHING).await {
+        Ok(quiet) => quiet,
+        Err(settled) => return settled,
     };
     let mut settled = NOTHING;
     for route in desk.routes.of(order.means).filter(|route| keeps(route)) {
@@ -51,10 +47,7 @@ pub(in crate::payment) async fn verify(
             break;
         }
     }
-    match settled {
-        Settled::DeclinedHard | Settled::Fixable(_) if quiet => Settled::DeclinedSoft,
-        settled => settled,
-    }
+    settled.told(quiet)
 }
 
 const NOTHING: Settled = Settled::NotArranged { kept: false };

@@ -187,7 +187,6 @@ async fn it_finds_the_payments_that_the_journal_finds() {
     assert_eq!(locked.len(), 4, "{locked:?}");
 }
 
-/// A ledger as the first version wrote it is read, and everything in it is kept.
 /// A ledger as an earlier version made it.
 pub(super) async fn of_version(version: usize, place: &str) -> AnyConnection {
     let options: AnyConnectOptions = url(place).unwrap().parse().unwrap();
@@ -202,6 +201,7 @@ pub(super) async fn of_version(version: usize, place: &str) -> AnyConnection {
     old
 }
 
+/// A ledger as the first version wrote it is read, and everything in it is kept.
 #[tokio::test]
 async fn a_ledger_of_the_first_version_is_upgraded() {
     let directory = tempfile::tempdir().unwrap();
