@@ -3,7 +3,7 @@
 use super::Digit;
 use super::codec;
 use super::echo::{self, Canceller};
-use super::frame::{Cutter, Frame, SAMPLES};
+use super::frame::{Cutter, Frame, SAMPLES, dot};
 use super::hearing::{Hearing, ListenId};
 use super::recording::Recorder;
 use super::tone::{Detector, amplitudes};
@@ -212,7 +212,7 @@ fn power(law: Law, frame: &Frame) -> f32 {
     }
     let mut room = [0.0; SAMPLES];
     let sound = amplitudes(law, frame, &mut room);
-    echo::dot(sound, sound) / SAMPLES as f32
+    dot(sound, sound) / SAMPLES as f32
 }
 
 #[cfg(test)]

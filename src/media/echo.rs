@@ -3,7 +3,7 @@
 //! tenth of a second. Nothing is learned from a frame with a tone in it or next to it.
 
 use super::codec;
-use super::frame::{Frame, SAMPLES};
+use super::frame::{Frame, SAMPLES, dot};
 use super::tone::amplitudes;
 use crate::sip::offer::Law;
 
@@ -242,20 +242,6 @@ impl Default for Canceller {
 /// Mean square.
 fn power(sound: &[f32]) -> f32 {
     dot(sound, sound) / sound.len().max(1) as f32
-}
-
-/// Eight sums side by side, as the machine likes them.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_rest) = a.as_chunks::<8>();
-    let (b, b_rest) = b.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

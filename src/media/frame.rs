@@ -42,9 +42,34 @@ impl Default for Cutter {
     }
 }
 
+/// The product of two stretches of sound, of as much as both have. Eight sums side by side, as the
+/// machine likes them.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let len = a.len().min(b.len());
+    let (a, a_rest) = a[..len].as_chunks::<8>();
+    let (b, b_rest) = b[..len].as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_are_of_as_much_as_both_have() {
+        let sound: Vec<f32> = (0..30u8).map(f32::from).collect();
+        for lag in 0..30 {
+            let expected: f32 = (lag..30).map(|at| (at * (at - lag)) as f32).sum();
+            assert_eq!(dot(&sound, &sound[lag..]), expected, "{lag}");
+        }
+    }
 
     #[test]
     fn payloads_of_any_length_become_the_same_frames() {

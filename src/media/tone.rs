@@ -59,6 +59,8 @@ pub struct Detector {
     /// How many of them in a row, up to the last, were too quiet for a key.
     quiet: usize,
     earlier: noisy::Earlier,
+    /// How many hops ago sound began out of silence.
+    fresh: usize,
     held: Option<Held>,
     last: Option<Released>,
     /// Half hops of time lost since the last hop.
@@ -99,6 +101,13 @@ struct Found {
     start: u32,
 }
 
+impl Found {
+    fn of((row, column, pair): (usize, usize, Pair), window: &[&Hop]) -> Found {
+        let trace = Trace::of(row, column, window);
+        Found { digit: Digit::at(row, column), pair, trace, start: window[0].start }
+    }
+}
+
 struct Released {
     digit: Digit,
     power: f32,
@@ -125,6 +134,7 @@ impl Detector {
             oldest: 0,
             quiet: 0,
             earlier: noisy::Earlier::default(),
+            fresh: 0,
             held: None,
             last: None,
             lost: 0,
@@ -234,9 +244,14 @@ impl Detector {
         let newest = self.oldest;
         self.bank.finish(&mut self.hops[newest]);
         let mut half = self.hops[newest].sums;
+        let mut before = 0.0;
         for back in 1..WINDOW / 2 {
-            half.add(&self.hops[(newest + RING - back) % RING].sums);
+            let hop = &self.hops[(newest + RING - back) % RING];
+            half.add(&hop.sums);
+            before += hop.energy;
         }
+        let rises = self.hops[newest].energy > noisy::OUT_OF_SILENCE * before;
+        self.fresh = if rises { 1 } else { (self.fresh + 1).min(noisy::FRESH.end) };
         self.hops[newest].half = half;
         let now = self.hops[newest].start;
         self.oldest = (self.oldest + 1) % RING;
@@ -250,7 +265,7 @@ impl Detector {
         if self.quiet >= WINDOW {
             return None;
         }
-        let found = self.at_once(now).or_else(|| self.in_noise(now))?;
+        let found = self.at_once(now).or_else(|| self.in_noise(now)).or_else(|| self.bent(now))?;
         let Found { digit, pair, trace, start } = found;
         if self.is_echo(digit, &pair, start) {
             return None;
@@ -278,8 +293,7 @@ impl Detector {
             self.count >= WINDOW + BEFORE && start.wrapping_sub(hop.start) == (BEFORE * HOP) as u32
         });
         let pair = judge::key(&window, before, &candidate, span)?;
-        let trace = Trace::of(row, column, &window);
-        Some(Found { digit: Digit::at(row, column), pair, trace, start })
+        Some(Found::of((row, column, pair), &window))
     }
 
     /// A key that takes longer to tell, for noise; nothing may have been lost meanwhile.
@@ -287,18 +301,33 @@ impl Detector {
         if !(now / HOP as u32).is_multiple_of(noisy::EVERY) {
             return None;
         }
-        let window: noisy::Window<'_> =
-            std::array::from_fn(|at| &self.hops[(self.oldest + at) % RING]);
-        let start = window[0].start;
-        let whole = self.count == RING && now.wrapping_sub(start) == ((RING - 1) * HOP) as u32;
-        let view = noisy::View::of(&window);
+        let view = noisy::View::of(&self.long());
         let earlier = self.earlier.keep(&view, now);
-        if !whole || self.held.is_some() {
+        let window = self.whole(now)?;
+        let key = noisy::key(&window, &view, &earlier?)?;
+        Some(Found::of(key, &window))
+    }
+
+    /// The same of a key that a codec has bent.
+    fn bent(&self, now: u32) -> Option<Found> {
+        if !noisy::FRESH.contains(&self.fresh) {
             return None;
         }
-        let (row, column, pair) = noisy::key(&window, &view, &earlier?)?;
-        let trace = Trace::of(row, column, &window);
-        Some(Found { digit: Digit::at(row, column), pair, trace, start })
+        let window = self.whole(now)?;
+        let key = noisy::bent_key(&window)?;
+        Some(Found::of(key, &window))
+    }
+
+    /// The last 37.5 ms.
+    fn long(&self) -> noisy::Window<'_> {
+        std::array::from_fn(|at| self.nth(at))
+    }
+
+    /// The same if nothing was lost of them and no key is held.
+    fn whole(&self, now: u32) -> Option<noisy::Window<'_>> {
+        let window = self.long();
+        let spaced = now.wrapping_sub(window[0].start) == ((RING - 1) * HOP) as u32;
+        (self.count == RING && spaced && self.held.is_none()).then_some(window)
     }
 
     /// Releases the held key once its tones have been gone for long enough.

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroize;
 
-use super::frame::{FRAME_MS, SAMPLES};
+use super::frame::{FRAME_MS, SAMPLES, dot};
 
 /// Follows the sound of one call, the echo of what we say removed as far as it could be.
 pub struct Voice {
@@ -255,10 +255,6 @@ fn solve<const N: usize>(mut matrix: [[f64; N]; N], mut right: [f64; N]) -> [f64
 
 fn decibels(mean_square: f32) -> f32 {
     10.0 * (mean_square + 1e-10).log10()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    super::echo::dot(a, b)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The path of an echo: 6 ms of it, found by least squares.
 
-use super::{SAMPLES, dot};
+use super::SAMPLES;
+use crate::media::frame::dot;
 
 /// Samples of the path.
 const TAPS: usize = 48;

@@ -3,7 +3,7 @@
 //! lower half of the band tells: voices are there, and there is half as much to keep.
 
 use super::SAMPLES;
-use super::dot;
+use crate::media::frame::dot;
 
 /// Samples of the call for each one looked at.
 const HALF: usize = 2;

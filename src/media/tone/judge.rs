@@ -53,11 +53,17 @@ const GATE_TWIST: f32 = 20.0;
 const GATE_OFF_MAX: f32 = 0.03;
 /// The energy its first and last hop must have, as a share of the mean: less is an edge.
 const GATE_EDGE: f32 = 0.1;
+/// So little of a tone is not taken to show all of it.
+const SEEN_MIN: f32 = 0.2;
 /// A dial tone is looked for if the key has this share, the dial tone that, and both together
 /// this much.
 const DIAL_KEYS_SHARE: f32 = 0.07;
 const DIAL_SHARE: f32 = 0.04;
 const DIAL_WHOLE: f32 = 0.7;
+/// Of what is heard, what the tones must have at the frequencies they seem to have to be worth a
+/// fit, and with a dial tone's. Those of keys have 0.83 and 0.88 at least.
+const WORTH_SHARE: f32 = 0.8;
+const WORTH_DIAL_SHARE: f32 = 0.85;
 /// A window may span one lost packet of 20 ms.
 pub const SPAN_MAX: u32 = ((WINDOW + 8) * HOP) as u32;
 
@@ -81,6 +87,9 @@ pub struct Candidate {
     alone: bool,
     /// Lines of a dial tone that may sound as well.
     dial: &'static [usize],
+    /// The share of energy that the tones have at these frequencies, and that with the dial tone.
+    share: f32,
+    dial_share: f32,
     /// Samples from the middle of the window's first half to that of the second.
     stride: f32,
     /// The hop within the window at which a packet begins, if it is not too near its edge.
@@ -154,8 +163,26 @@ pub fn candidate(window: &Window<'_>) -> Option<Candidate> {
     if torn && cut.is_none() {
         return None;
     }
-    let alone = low + high >= GATE_SHARE;
-    Some(Candidate { row, column, hz, alone, dial, stride, cut, torn })
+    let whole_of = |at: usize, tone: usize| share(tone) / seen_at(hz[at] - TONES[tone]);
+    let tones = whole_of(0, row) + whole_of(1, 4 + column);
+    Some(Candidate {
+        row,
+        column,
+        hz,
+        alone: low + high >= GATE_SHARE,
+        dial,
+        share: tones,
+        dial_share: tones + dial.iter().map(|&line| share(line)).sum::<f32>(),
+        stride,
+        cut,
+        torn,
+    })
+}
+
+/// How much of its power half a window shows of a tone that is so many Hz off: its main lobe.
+fn seen_at(off: f32) -> f32 {
+    let angle = TAU / 2.0 * off * (WINDOW / 2 * HOP) as f32 / 8000.0;
+    if angle.abs() < 1e-3 { 1.0 } else { (angle.sin() / angle).powi(2).max(SEEN_MIN) }
 }
 
 /// The lines of the dial tone that, with the keys' share, is most of what is heard.
@@ -234,7 +261,7 @@ fn judged(
     if candidate.torn {
         return None;
     }
-    if candidate.alone {
+    if candidate.alone && candidate.share >= WORTH_SHARE {
         let fit = best_fit(window, before, candidate, &[], span);
         if is_key(&fit, candidate, false) {
             return Some(Pair::of(&fit));
@@ -244,7 +271,7 @@ fn judged(
             return None;
         }
     }
-    if candidate.dial.is_empty() {
+    if candidate.dial.is_empty() || candidate.dial_share < WORTH_DIAL_SHARE {
         return None;
     }
     let fit = best_fit(window, before, candidate, candidate.dial, span);

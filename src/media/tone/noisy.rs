@@ -1,11 +1,13 @@
-//! Keys in noise as loud as their tones, or while somebody speaks: 25 ms tell too little there, so
-//! 37.5 are fitted. What the tones leave must have been there before them: noise, or a voice that
-//! goes on while two tones of the very frequencies of a key begin. A voice of its own begins with
-//! all its harmonics.
+//! Keys in noise as loud as their tones, while somebody speaks, or bent by a codec made for voices:
+//! 25 ms tell too little there, so 37.5 are fitted. What the tones leave must have been there
+//! before them: noise, or a voice that goes on while two tones of the very frequencies of a key
+//! begin. A voice of its own begins with all its harmonics. Or the tones begin out of silence and
+//! waver, each in its own way: so a codec leaves them, and no voice.
 
 use super::bank::{HOP, Hop, TONES};
 use super::fit::{self, LONG, Long};
 use super::judge::{self, Pair};
+use crate::media::frame::dot;
 
 /// A long window, oldest hop first, without holes.
 pub type Window<'a> = [&'a Hop; LONG];
@@ -46,6 +48,18 @@ const IN_VOICE: Limits =
 const IN_VOICE_BEFORE_MAX: f32 = 0.05;
 const LOUDER_MAX: f32 = 3.0;
 const FAINTER_MAX: f32 = 4.0;
+
+/// And if a codec for voices (GSM 06.10) carried them, which can't follow two tones at once.
+const IN_CODEC: Limits =
+    Limits { off_max: [0.009, 0.009], third_min: 0.2, third_max: 1.9, bend_max: 2.0 };
+const IN_CODEC_RESIDUAL_MAX: f32 = 0.15;
+const IN_CODEC_SHARE_MIN: f32 = 0.8;
+/// How differently their strengths must go in some third: harmonics of one voice swell together.
+const IN_CODEC_APART_MIN: f32 = 0.2;
+/// What begins out of silence has this much more energy than the four hops before together.
+pub const OUT_OF_SILENCE: f32 = 2.0;
+/// For so many hops of it a long window may be looked at: the first 37.5 ms may be bent too much.
+pub const FRESH: std::ops::Range<usize> = LONG..LONG + 8;
 
 /// How far off frequency each may be, and as in [`fit::Sine`].
 struct Limits {
@@ -124,33 +138,63 @@ impl Earlier {
     }
 }
 
-/// The row, column and tones of a key.
+/// The tones of a key that are most of what a long window holds, and their shares.
+struct Likely {
+    row: usize,
+    column: usize,
+    low: f32,
+    high: f32,
+    /// Energy per hop.
+    energy: f32,
+}
+
+impl Likely {
+    fn of(window: &Window<'_>, last: &View) -> Option<Likely> {
+        if last.loudest() < SHARE_ROUGH_MIN * last.energy {
+            return None;
+        }
+        let views = [View::nth(window, 0), View::nth(window, 1), *last];
+        let power: [f32; KEYS] =
+            std::array::from_fn(|at| views.iter().map(|of| of.powers[at]).sum());
+        let energy = views.iter().map(|view| view.energy).sum::<f32>() / 3.0;
+        let (row, column) = (judge::strongest(&power[..4]), judge::strongest(&power[4..]));
+        let share = |tone| views.iter().map(|view| view.share(tone, energy)).sum::<f32>() / 3.0;
+        let (low, high) = (share(row), share(4 + column));
+        let enough = low + high >= SHARE_MIN && low.min(high) >= TONE_MIN;
+        enough.then_some(Likely { row, column, low, high, energy })
+    }
+
+    fn share(&self) -> f32 {
+        self.low + self.high
+    }
+
+    fn near(&self) -> [f32; 2] {
+        [TONES[self.row], TONES[4 + self.column]]
+    }
+
+    fn fit(&self, window: &Window<'_>) -> Option<(Long, Pair)> {
+        let long = fit::fit_long(window, self.near());
+        let pair =
+            Pair { hz: [long.low.hz, long.high.hz], power: [long.low.power, long.high.power] };
+        (long.residual < RESIDUAL_MAX && pair.is_balanced()).then_some((long, pair))
+    }
+}
+
+/// The row, column and tones of a key in noise, or under a voice.
 pub fn key(window: &Window<'_>, last: &View, before: &Before) -> Option<(usize, usize, Pair)> {
-    if last.loudest() < SHARE_ROUGH_MIN * last.energy {
-        return None;
-    }
-    let views = [View::nth(window, 0), View::nth(window, 1), *last];
-    let power: [f32; KEYS] = std::array::from_fn(|at| views.iter().map(|of| of.powers[at]).sum());
-    let energy = views.iter().map(|view| view.energy).sum::<f32>() / 3.0;
-    let (row, column) = (judge::strongest(&power[..4]), judge::strongest(&power[4..]));
-    let share = |tone| views.iter().map(|view| view.share(tone, energy)).sum::<f32>() / 3.0;
-    let (low, high) = (share(row), share(4 + column));
-    if low + high < SHARE_MIN || low.min(high) < TONE_MIN {
-        return None;
-    }
+    let likely = Likely::of(window, last)?;
+    let (row, column) = (likely.row, likely.column);
     let noise = before.last.energy;
     let steady = |other: f32, most: f32| noise <= most * other && other <= most * noise;
-    let sounded = before.last.share(row, energy) + before.last.share(4 + column, energy);
-    let other = (1.0 - low - high).max(ELSE_MIN) * energy;
-    if sounded > BEFORE_MAX * (low + high) || !steady(other, STEADY_ROUGH_MAX) {
+    let shares =
+        |view: &View| view.share(row, likely.energy) + view.share(4 + column, likely.energy);
+    let sounded = shares(&before.last);
+    let other = (1.0 - likely.share()).max(ELSE_MIN) * likely.energy;
+    if sounded > BEFORE_MAX * likely.share() || !steady(other, STEADY_ROUGH_MAX) {
         return None;
     }
-    let near = [TONES[row], TONES[4 + column]];
-    let long = fit::fit_long(window, near);
-    let pair = Pair { hz: [long.low.hz, long.high.hz], power: [long.low.power, long.high.power] };
-    if long.residual >= RESIDUAL_MAX || !pair.is_balanced() {
-        return None;
-    }
+    let (long, pair) = likely.fit(window)?;
+    let near = likely.near();
     let left = long.rest.iter().map(|rest| rest * rest).sum::<f32>() / LONG as f32;
     let in_noise = || {
         IN_NOISE.admit(&long, near)
@@ -159,11 +203,23 @@ pub fn key(window: &Window<'_>, last: &View, before: &Before) -> Option<(usize, 
     };
     let in_voice = || {
         IN_VOICE.admit(&long, near)
-            && sounded <= IN_VOICE_BEFORE_MAX * (low + high)
+            && sounded <= IN_VOICE_BEFORE_MAX * likely.share()
             && left <= LOUDER_MAX * noise.min(before.older.energy)
             && noise <= FAINTER_MAX * left
     };
     (in_noise() || in_voice()).then_some((row, column, pair))
+}
+
+/// The same of a key that begins out of silence and was bent by a codec.
+pub fn bent_key(window: &Window<'_>) -> Option<(usize, usize, Pair)> {
+    let likely = Likely::of(window, &View::of(window))
+        .filter(|likely| likely.share() >= IN_CODEC_SHARE_MIN)?;
+    let (long, pair) = likely.fit(window)?;
+    let mut thirds = long.low.thirds.iter().zip(&long.high.thirds);
+    let bent = long.residual <= IN_CODEC_RESIDUAL_MAX
+        && IN_CODEC.admit(&long, likely.near())
+        && thirds.any(|(low, high)| (low - high).abs() >= IN_CODEC_APART_MIN);
+    bent.then_some((likely.row, likely.column, pair))
 }
 
 impl Limits {
@@ -177,12 +233,9 @@ impl Limits {
 }
 
 /// How like itself what no tone explains is after a pitch period: 1 is entirely, noise about 0.
-fn periodicity(rest: &[f32]) -> f32 {
-    let energy: f32 = rest.iter().map(|rest| rest * rest).sum();
-    let alike = |lag: usize| {
-        let product: f32 = rest.iter().zip(&rest[lag..]).map(|(a, b)| a * b).sum();
-        product / (rest.len() - lag) as f32
-    };
+fn periodicity(rest: &[f32; LONG * HOP]) -> f32 {
+    let energy = dot(rest, rest);
+    let alike = |lag: usize| dot(rest, &rest[lag..]) / (rest.len() - lag) as f32;
     let most = LAGS.map(alike).fold(0.0, f32::max);
     most * rest.len() as f32 / energy.max(f32::MIN_POSITIVE)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::media::echo::dot;
+use crate::media::frame::dot;
 
 use super::model::{Conv, Depthwise, Layer, Matrix, Model};
 
