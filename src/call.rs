@@ -58,8 +58,8 @@ pub struct Policy {
     pub authorisations_recorded: bool,
     /// SIP URI callers are transferred to; `None`: nobody is there.
     pub agent: Option<String>,
-    /// Callers may say what they are asked for.
-    pub speech: bool,
+    /// What callers may say.
+    pub speech: speech::Fields,
     /// A call longer than this is ended.
     pub duration_max: Duration,
 }
@@ -251,9 +251,7 @@ impl Call {
         let agent = policy.agent.is_some();
         let mut dialogue = Dialogue::new(policy.dialogue.clone());
         dialogue.has_agent(agent);
-        if policy.speech {
-            dialogue.offer_voice();
-        }
+        dialogue.offer_voice(policy.speech);
         let desk = Desk {
             settings,
             routes,

@@ -5,7 +5,7 @@ use super::*;
 const CALLS: usize = 100;
 /// From one call to the next.
 const APART: Duration = Duration::from_millis(150);
-const SPEECH: &str = "[speech]\nengine = \"digits\"\n";
+const SPEECH: &str = "[speech]\nengine = \"digits\"\nfields = [\"all\"]\n";
 
 /// The same questions by key and by voice, up to where money would move.
 const KEYED: &str = "hear-start menu.amount_say, pause 500, key 1,

@@ -13,6 +13,7 @@ use crate::instrument::Brand;
 use crate::sip::Transport;
 use crate::sip::agent::Strangers;
 use crate::sip::profile::Profile;
+use crate::speech::Fields;
 use crate::{dialogue, payment, prompt};
 
 mod listen; // `udp:0.0.0.0:5060`
@@ -319,11 +320,13 @@ pub struct Speech {
     pub engine: String,
     /// Threads it runs on.
     pub threads: usize,
+    /// What may be said; without it what the engine understands well enough.
+    pub fields: Option<Vec<String>>,
 }
 
 impl Default for Speech {
     fn default() -> Speech {
-        Speech { engine: "off".into(), threads: 1 }
+        Speech { engine: "off".into(), threads: 1, fields: None }
     }
 }
 
@@ -335,6 +338,14 @@ impl Speech {
             Some((name, model)) => Some((name, Some(Path::new(model)))),
             None => Some((&self.engine, None)),
         }
+    }
+
+    /// What callers may say.
+    pub fn offered(&self) -> Fields {
+        let Some((engine, _)) = self.engine() else { return Fields::NONE };
+        let Some(fields) = &self.fields else { return Fields::proven(engine) };
+        let named = fields.iter().filter_map(|name| Fields::named(name));
+        named.fold(Fields::NONE, Fields::and)
     }
 }
 

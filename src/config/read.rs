@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::{AUTHORISATIONS_YEARS_MIN, Config, LOOPBACK, Listen, Problem, Sip, Speech};
 use crate::sip::Transport;
 use crate::sip::profile::Profile;
-use crate::speech;
+use crate::speech::{self, Fields};
 
 mod fees; // where they are charged
 mod gateways; // one gateway or several, and what they take
@@ -373,6 +373,11 @@ impl<'t> Reader<'t> {
         if let Err(why) = speech::check(name, model.is_some()) {
             let remedy = "use \"off\", \"digits\" or \"whisper:PATH\"";
             self.note("speech", "engine", &why.to_string(), remedy);
+        }
+        let unknown = speech.fields.iter().flatten().find(|name| Fields::named(name).is_none());
+        if let Some(name) = unknown {
+            let message = format!("nothing that is asked for is called `{name}`");
+            self.note("speech", "fields", &message, &format!("write some of: {}", Fields::names()));
         }
     }
 

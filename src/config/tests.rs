@@ -319,6 +319,23 @@ fn an_engine_that_cannot_hear_is_refused() {
 }
 
 #[test]
+fn callers_may_say_what_the_engine_understands_or_what_is_told() {
+    let offered = |text: &str| {
+        let config = parse(&format!("[speech]\n{text}")).unwrap();
+        config.speech.offered().to_string()
+    };
+    assert_eq!(offered("engine = \"off\"\n"), "");
+    assert_eq!(offered("engine = \"digits\"\n"), "yesno");
+    assert_eq!(offered("engine = \"digits\"\nfields = [\"zip\", \"card\"]\n"), "card, zip");
+    assert_eq!(offered("engine = \"off\"\nfields = [\"zip\"]\n"), "");
+    let all = "card, routing, zip, expiry, cvv, amount, yesno, menu, account";
+    assert_eq!(offered("engine = \"digits\"\nfields = [\"all\"]\n"), all);
+    let told = problems("[speech]\nengine = \"digits\"\nfields = [\"card\", \"pin\"]\n").join("\n");
+    assert!(told.contains("ringtill.toml:3:") && told.contains("`pin`"), "{told}");
+    assert!(told.contains("menu, account, all"), "{told}");
+}
+
+#[test]
 fn fees_charged_by_themselves_need_a_gateway_of_their_own() {
     let gateway = |id: &str, more: &str| {
         format!(

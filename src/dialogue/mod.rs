@@ -104,8 +104,8 @@ pub struct Dialogue {
     /// Keys pressed before their question was asked.
     ahead: Keys,
     plays: u64,
-    /// Callers may answer by voice.
-    voice: bool,
+    /// What callers may answer by voice.
+    voice: speech::Fields,
     /// Questions whose answer by voice came to nothing.
     voice_lost: u8,
     /// Somebody takes callers over.
@@ -152,7 +152,7 @@ impl Dialogue {
             state: State::Idle,
             ahead: Keys::new(),
             plays: 0,
-            voice: false,
+            voice: speech::Fields::NONE,
             voice_lost: 0,
             agent: false,
             listens: 0,

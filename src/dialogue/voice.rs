@@ -94,9 +94,9 @@ const ANSWER_MAX: Duration = Duration::from_millis(speech::listener::ANSWER_MAX_
 const READ_MAX: usize = 10;
 
 impl Dialogue {
-    /// Callers may answer by voice.
-    pub fn offer_voice(&mut self) {
-        self.voice = true;
+    /// Callers may answer questions for these by voice.
+    pub fn offer_voice(&mut self, fields: speech::Fields) {
+        self.voice = fields;
     }
 
     /// The caller has begun to speak; a prompt that lets itself be interrupted has been.
@@ -170,9 +170,8 @@ impl Dialogue {
     /// Whether this question may be answered by voice, now.
     pub(super) fn may_listen(&self) -> bool {
         let State::Asking(asking) = &self.state else { return false };
-        self.voice
-            && self.voice_lost < LOST_MAX
-            && asking.question.voice.is_some()
+        self.voice_lost < LOST_MAX
+            && asking.question.voice.is_some_and(|voice| self.voice.has(voice.field))
             && asking.hearing.failures < FAILURES_MAX
     }
 

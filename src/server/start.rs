@@ -102,7 +102,7 @@ pub(super) async fn open(
         bins,
         authorisations_recorded: config.recording.authorisations.is_some(),
         agent: config.agent.uri.clone(),
-        speech: recognizers.is_some(),
+        speech: config.speech.offered(),
         duration_max: Duration::from_secs(60 * config.sip.call_minutes_max),
     };
     let evidences = evidence::Evidences::open(&config).map_err(StartError::configuration)?;
@@ -210,7 +210,8 @@ fn start_recognizers(config: &Config) -> Result<Option<recognizer::Pool>, StartE
     let engine = speech::open(name, model).map_err(|error| failed(&error))?;
     let pool = recognizer::Pool::start(engine, config.speech.threads);
     let pool = pool.map_err(|error| StartError::machine(format!("recognizer: {error}")))?;
-    info!(engine = pool.engine(), "callers may say what they are asked for");
+    let fields = config.speech.offered();
+    info!(engine = pool.engine(), %fields, "callers may say what they are asked for");
     Ok(Some(pool))
 }
 

@@ -16,11 +16,13 @@ pub mod digits; // the built-in engine: front-end, network
 #[cfg(feature = "whisper")]
 pub mod whisper; // the engine of an operator's model
 pub mod listener; // when an answer is over, and what it was
+pub mod offered; // which fields callers may say
 
 pub use decode::answer::{Answer, Answers, Hypothesis, Outcome};
 pub use decode::fuse::fuse;
 pub use decode::grammar::{DIGITS_MAX, Extent, Meaning, Spoken};
 pub use listener::{Heard, Listener};
+pub use offered::Fields;
 pub use word::Command;
 
 /// What is asked for. It says which answers there are and how sure one must be.

@@ -16,6 +16,7 @@ use ringtill::payment::{self, Outcome};
 use ringtill::sip::offer::{self, Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{Command, Event, Invitation, Leg};
+use ringtill::speech::Fields;
 
 use crate::server::ACCOUNTS;
 
@@ -82,7 +83,7 @@ impl World {
             bins: None,
             authorisations_recorded: false,
             agent: agent.map(String::from),
-            speech: false,
+            speech: Fields::NONE,
             duration_max: Duration::from_secs(600),
         };
         let setup = Setup {

@@ -21,7 +21,7 @@ use ringtill::prompt::Library;
 use ringtill::sip::offer::{Codec, Local, Silence, SrtpPolicy, SrtpSeed};
 use ringtill::sip::profile::Profile;
 use ringtill::sip::{self, Agent, Leg};
-use ringtill::speech::{Engine, Frame, Heard, Listener};
+use ringtill::speech::{Engine, Fields, Frame, Heard, Listener};
 
 use crate::network::{Datagram, Network};
 
@@ -240,7 +240,7 @@ impl Server {
             bins: None,
             authorisations_recorded: false,
             agent: None,
-            speech: self.speech.is_some(),
+            speech: self.speech.as_ref().map_or(Fields::NONE, |_| Fields::ALL),
             duration_max: Duration::from_secs(600),
         };
         let mut stream = Stream::new(setup, profile.latch, now);

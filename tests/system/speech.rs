@@ -12,7 +12,8 @@ fn an_operators_model_hears_a_card_on_a_call() {
         return;
     };
     let _turn = alone();
-    let speech = format!("[speech]\nengine = \"whisper:{}\"\n", model.display());
+    let speech =
+        format!("[speech]\nengine = \"whisper:{}\"\nfields = [\"all\"]\n", model.display());
     let bench =
         Bench::with("", |settings| format!("{speech}[gateway]\nname = \"bogus\"\n{settings}"));
     let line = bench.call(

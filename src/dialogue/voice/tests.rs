@@ -123,7 +123,7 @@ struct Caller {
 impl Caller {
     fn new(kind: Kind, agent: bool, now: Instant) -> Caller {
         let mut dialogue = Dialogue::new(Settings::default());
-        dialogue.offer_voice();
+        dialogue.offer_voice(speech::Fields::ALL);
         dialogue.has_agent(agent);
         dialogue.ask(now, kind.question());
         let mut caller = Caller {
@@ -399,7 +399,7 @@ fn a_denied_value_is_not_proposed_again() {
 #[test]
 fn keyed_digits_come_before_spoken_ones() {
     let mut dialogue = Dialogue::new(Settings::default());
-    dialogue.offer_voice();
+    dialogue.offer_voice(speech::Fields::ALL);
     let now = start();
     dialogue.ask(now, Kind::Zip.question());
     for key in ['4', '6'] {
@@ -413,9 +413,27 @@ fn keyed_digits_come_before_spoken_ones() {
 }
 
 #[test]
+fn what_callers_may_not_say_is_asked_for_by_key() {
+    let mut dialogue = Dialogue::new(Settings::default());
+    dialogue.offer_voice(speech::Fields::named("zip").unwrap());
+    for (kind, may) in [(Kind::Card, false), (Kind::Zip, true), (Kind::Cvv, false)] {
+        let question = kind.question();
+        let voice = question.voice.unwrap().prompt;
+        dialogue.ask(start(), question);
+        let outputs: Vec<Output> = std::iter::from_fn(|| dialogue.poll()).collect();
+        let listens = outputs.iter().any(|output| matches!(output, Output::Listen { .. }));
+        let says = outputs.iter().any(|output| {
+            let Output::Play { prompts, .. } = output else { return false };
+            prompts.iter().any(|prompt| matches!(prompt, Prompt::Phrase(id) if *id == voice))
+        });
+        assert_eq!((listens, says), (may, may), "{voice}");
+    }
+}
+
+#[test]
 fn who_waits_for_an_answer_to_be_thought_about_is_told_so() {
     let mut dialogue = Dialogue::new(Settings::default());
-    dialogue.offer_voice();
+    dialogue.offer_voice(speech::Fields::ALL);
     let now = start();
     dialogue.ask(now, Kind::Zip.question());
     let id = ListenId(0);

@@ -25,7 +25,7 @@ fn sound(name: &str) -> Vec<u8> {
 #[test]
 fn a_spoken_card_leaves_no_trace() {
     let _turn = beside_others();
-    let mut binary = Binary::start("trace", "[speech]\nengine = \"digits\"\n");
+    let mut binary = Binary::start("trace", "[speech]\nengine = \"digits\"\nfields = [\"all\"]\n");
     let [one, card, expiry, cvv, zip, yes] =
         ["one", "card", "expiry", "cvv", "zip", "yes"].map(voice);
     let script = format!(
