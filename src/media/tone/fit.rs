@@ -17,6 +17,8 @@ pub const BEFORE: usize = 3;
 
 /// Corrections of amplitude and frequency before the fit is judged.
 const STEPS: usize = 3;
+/// A part takes as many again, unless it leaves so much over by then.
+const HOPELESS: f32 = 0.1;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Fit {
@@ -72,7 +74,7 @@ pub fn fit(window: &Window<'_>, before: Option<&Hop>, near_hz: &[f32]) -> Fit {
     let waves = &mut waves[..near_hz.len().min(SINES_MAX)];
     // Neighbouring sines see each other: each step clears the air for the next.
     let steps = if waves.len() > 2 { 2 * STEPS } else { STEPS };
-    solve(window, &times, waves, steps, true);
+    solve(window, &times, waves, steps);
     let mut fit = judge(window, &times, waves);
     fit.before = before.map(|hop| {
         let time = times[0] - (BEFORE * HOP) as f32;
@@ -87,7 +89,12 @@ pub fn fit_part(hops: &[&Hop], near_hz: [f32; 2]) -> Part {
     let times = &mut times[..hops.len()];
     centre(hops, times);
     let mut waves = waves(&near_hz);
-    solve(hops, times, &mut waves[..2], 2 * STEPS, true);
+    solve(hops, times, &mut waves[..2], STEPS);
+    let part = Part::of(hops, times, &waves[..2]);
+    if part.residual >= HOPELESS {
+        return part;
+    }
+    solve(hops, times, &mut waves[..2], STEPS - 1);
     Part::of(hops, times, &waves[..2])
 }
 
@@ -97,7 +104,7 @@ pub fn fit_long(window: &[&Hop; LONG], near_hz: [f32; 2]) -> Long {
     centre(window, &mut times);
     let mut waves = waves(&near_hz);
     let waves = &mut waves[..2];
-    solve(window, &times, waves, STEPS, true);
+    solve(window, &times, waves, STEPS);
     Long::of(window, &times, waves)
 }
 
@@ -116,15 +123,15 @@ fn centre(hops: &[&Hop], times: &mut [f32]) {
     }
 }
 
-/// Corrects amplitudes, and frequencies if they are free, this many times.
-fn solve(hops: &[&Hop], times: &[f32], waves: &mut [Wave], steps: usize, free: bool) {
+/// Finds amplitudes, and then corrects them and the frequencies this many times.
+fn solve(hops: &[&Hop], times: &[f32], waves: &mut [Wave], steps: usize) {
     let spread: f32 = times.iter().map(|time| time * time).sum::<f32>() * HOP as f32;
     let samples = (hops.len() * HOP) as f32;
-    for step in 0..=steps {
+    for _ in 0..=steps {
         let slopes = slopes(hops, times, waves);
         for (wave, slope) in waves.iter_mut().zip(&slopes) {
             let power = wave.re * wave.re + wave.im * wave.im;
-            if free && step > 0 && power > 0.0 {
+            if power > 0.0 {
                 let turn = wave.re * slope.time_im - wave.im * slope.time_re;
                 wave.omega += 2.0 * turn / (power * spread);
             }
