@@ -20,6 +20,8 @@ use ringtill::sip::profile::Latch;
 use tokio::sync::mpsc;
 
 mod cpu;
+#[cfg(feature = "opus")]
+mod recovery;
 
 use cpu::cpu_ns;
 
@@ -39,6 +41,8 @@ fn main() {
     detector("digits", &digits(), None);
     encrypted();
     coded();
+    #[cfg(feature = "opus")]
+    recovery::measure(&voice());
     let canceller = size_of::<ringtill::media::echo::Canceller>();
     println!("  a stream is {} bytes, its echo canceller {canceller} more", size_of::<Stream>());
     // How many calls on sockets may be said: the thread's own cost is shared by them.
@@ -102,6 +106,8 @@ fn coded() {
         (Codec::G722, None),
         #[cfg(feature = "opus")]
         (Codec::Opus, Some(Opus::default())),
+        #[cfg(feature = "opus")]
+        (Codec::Opus, Some(Opus { recovers: true, ..Opus::default() })),
     ];
     for (codec, opus) in agreed {
         let mut coders: Vec<_> = (0..20).map(|_| Transcoder::of(codec, opus).unwrap()).collect();
@@ -126,8 +132,10 @@ fn coded() {
         let (encode, decode) = (encode_ns as f64 / 1e3, decode_ns as f64 / 1e3);
         let (encode, decode) = (encode / frames as f64, decode / frames as f64);
         let bits = bytes as u64 * 8 * 50 / frames / 1000;
+        let copies = if opus.is_some_and(|opus| opus.recovers) { " with copies" } else { "" };
         println!(
-            "  {codec:?}: {encode:.1} us to encode 20 ms, {decode:.1} us to decode, {bits} kbit/s"
+            "  {codec:?}{copies}: {encode:.1} us to encode 20 ms, {decode:.1} us to decode, {bits} \
+             kbit/s"
         );
     }
 }

@@ -44,6 +44,30 @@ impl Transcoder {
         }
     }
 
+    /// The end of what was lost right before this packet, as far as the packet holds it once more:
+    /// as [`Transcoder::decode`], and to be asked for before it. `missing`: samples between what
+    /// was decoded last and this packet.
+    #[cfg_attr(not(feature = "opus"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn recover(&mut self, payload: &[u8], missing: usize) -> Option<&[u8]> {
+        match *self {
+            #[cfg(feature = "g722")]
+            Transcoder::G722(_) => None,
+            #[cfg(feature = "opus")]
+            Transcoder::Opus(ref mut both) => both.recover(payload, missing),
+        }
+    }
+
+    /// So much of what we send does not arrive, as the peer reports.
+    #[cfg_attr(not(feature = "opus"), expect(unused_variables, reason = "there is no such codec"))]
+    pub fn expect_loss(&mut self, percent: u8) {
+        match *self {
+            #[cfg(feature = "g722")]
+            Transcoder::G722(_) => {}
+            #[cfg(feature = "opus")]
+            Transcoder::Opus(ref mut both) => both.expect_loss(percent),
+        }
+    }
+
     /// This many packets of the peer never came.
     #[cfg_attr(not(feature = "opus"), expect(unused_variables, reason = "there is no such codec"))]
     pub fn lose(&mut self, packets: u16) {
@@ -179,6 +203,11 @@ pub fn fuzz(bytes: &[u8]) {
 fn fuzz_with(mut both: Transcoder, mut bytes: &[u8]) -> Transcoder {
     while let Some((&len, rest)) = bytes.split_first() {
         let (packet, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        for missing in (80..=480).step_by(80) {
+            if let Some(codes) = both.recover(packet, missing) {
+                assert!(codes.len() <= missing);
+            }
+        }
         match both.decode(packet) {
             Some(codes) => assert!(codes.len() <= crate::rtp::reorder::PAYLOAD_MAX),
             None => both.lose(1),

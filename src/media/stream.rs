@@ -117,6 +117,8 @@ pub struct Counters {
     pub received: u64,
     pub sent: u64,
     pub lost: u64,
+    /// Lost or late, but heard all the same: the next packet held a copy.
+    pub recovered: u64,
     /// Too late to be put in order.
     pub late: u64,
     pub duplicate: u64,

@@ -12,6 +12,8 @@ pub struct Quality {
     pub lost: u64,
     /// Came, but after their turn.
     pub late: u64,
+    /// Of both, those that were heard from a copy in the next packet.
+    pub recovered: u64,
     /// RFC 3550 A.8, at the end and at its worst.
     pub jitter: Duration,
     pub jitter_max: Duration,
@@ -35,7 +37,16 @@ pub struct Mos {
 pub struct PeerReport {
     /// Of our packets, over the whole call.
     pub lost: i32,
+    /// Of those since its report before, in 256ths.
+    pub fraction_lost: u8,
     pub jitter: Duration,
+}
+
+impl PeerReport {
+    /// What it has lost lately.
+    pub fn percent_lost(self) -> u8 {
+        (u16::from(self.fraction_lost) * 100).div_ceil(256) as u8
+    }
 }
 
 impl Mos {
@@ -64,8 +75,11 @@ fn mos(r: f32) -> f32 {
 impl fmt::Display for Quality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |duration: Duration| duration.as_micros() as f32 / 1000.0;
-        let Quality { expected, lost, late, .. } = self;
+        let Quality { expected, lost, late, recovered, .. } = self;
         write!(f, "{lost} of {expected} packets lost, {late} late")?;
+        if *recovered > 0 {
+            write!(f, ", {recovered} of them recovered")?;
+        }
         write!(f, ", jitter {:.1} ms (max {:.1})", ms(self.jitter), ms(self.jitter_max))?;
         if let Some(round_trip) = self.round_trip {
             write!(f, ", round trip {:.1} ms", ms(round_trip))?;
@@ -73,7 +87,7 @@ impl fmt::Display for Quality {
         if let Some(Mos { listening, conversational }) = self.mos {
             write!(f, ", MOS-LQ {listening:.2}, MOS-CQ {conversational:.2}")?;
         }
-        if let Some(PeerReport { lost, jitter }) = self.peer {
+        if let Some(PeerReport { lost, jitter, .. }) = self.peer {
             write!(f, "; the peer: {lost} lost, jitter {:.1} ms", ms(jitter))?;
         }
         Ok(())

@@ -137,7 +137,8 @@ impl Control {
 
     fn believe(&mut self, now: Instant, about: AboutUs) {
         let jitter = u64::from(about.jitter) * 1_000_000 / u64::from(self.clock);
-        self.peer = Some(PeerReport { lost: about.lost, jitter: Duration::from_micros(jitter) });
+        let AboutUs { lost, fraction_lost, .. } = about;
+        self.peer = Some(PeerReport { lost, fraction_lost, jitter: Duration::from_micros(jitter) });
         if about.last_report == 0 {
             return;
         }
@@ -236,6 +237,7 @@ struct Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct AboutUs {
     lost: i32,
+    fraction_lost: u8,
     jitter: u32,
     /// The middle of the NTP time of our last report that came; 0: none.
     last_report: u32,
@@ -267,6 +269,7 @@ impl Heard {
         self.about = Some(AboutUs {
             // The field has 24 bits and a sign.
             lost: (block.cumulative_lost() << 8) as i32 >> 8,
+            fraction_lost: block.fraction_lost(),
             jitter: block.interarrival_jitter(),
             last_report: block.last_sender_report_timestamp(),
             delay: block.delay_since_last_sender_report_timestamp(),
@@ -347,7 +350,7 @@ mod tests {
         hear(&mut b, now, 1, 10..20);
         let back = report(&mut b, now, SENT);
         a.control.receive(now, &back).unwrap();
-        let expected = PeerReport { lost: 5, jitter: Duration::ZERO };
+        let expected = PeerReport { lost: 5, fraction_lost: 64, jitter: Duration::ZERO };
         assert_eq!(a.control.peer(), Some(expected));
         let mut other = end(now, 3);
         other.control.receive(now, &back).unwrap();

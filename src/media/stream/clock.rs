@@ -18,6 +18,8 @@ pub(super) struct Inward {
     scale: u32,
     /// The last timestamp, and what it has become in ticks of the wire that never wrap.
     last: Option<(u32, i64)>,
+    /// Where the sound that was heard last ended, on our clock.
+    due: Option<u32>,
 }
 
 impl Outward {
@@ -40,11 +42,22 @@ impl Outward {
 
 impl Inward {
     pub(super) fn new(clock: u32) -> Inward {
-        Inward { scale: (clock / RATE).max(1), last: None }
+        Inward { scale: (clock / RATE).max(1), last: None, due: None }
     }
 
-    /// Of the next packet of sound.
-    pub(super) fn next(&mut self, timestamp: u32) -> u32 {
+    /// The next packet of sound, as many samples of it; its timestamp.
+    pub(super) fn pass(&mut self, timestamp: u32, samples: usize) -> u32 {
+        let start = self.next(timestamp);
+        self.due = Some(start.wrapping_add(samples as u32));
+        start
+    }
+
+    /// Samples from there to `start`, on our clock: beyond any packet if it is not later.
+    pub(super) fn missing(&self, start: u32) -> usize {
+        self.due.map_or(0, |due| start.wrapping_sub(due)) as usize
+    }
+
+    fn next(&mut self, timestamp: u32) -> u32 {
         let ticks = self.ticks(timestamp);
         self.last = Some((timestamp, ticks));
         self.whole(ticks)

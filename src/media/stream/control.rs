@@ -49,20 +49,22 @@ impl Stream {
 
     /// How the call has sounded so far.
     pub fn quality(&self) -> Quality {
-        let Counters { late, duplicate, .. } = self.counters;
+        let Counters { late, duplicate, recovered, .. } = self.counters;
         let tally = self.heard.tally();
         let lost = (tally.expected + duplicate).saturating_sub(tally.received);
         let round_trip = self.control.round_trip();
         let delay = round_trip.unwrap_or_default() / 2 + PACKET_TIME;
         let expected = tally.expected;
+        let unheard = (lost + late).saturating_sub(recovered);
         Quality {
             expected,
             lost,
             late,
+            recovered,
             jitter: self.heard.jitter(),
             jitter_max: self.heard.jitter_max(),
             round_trip,
-            mos: (expected > 0).then(|| Mos::of(lost + late, expected, delay)),
+            mos: (expected > 0).then(|| Mos::of(unheard, expected, delay)),
             peer: self.control.peer(),
         }
     }
@@ -74,6 +76,9 @@ impl Stream {
                 self.counters.rtcp += 1;
                 self.gate.heard_control(source);
                 self.hear_life(now);
+                if let (Some(coder), Some(peer)) = (&mut self.transcoder, self.control.peer()) {
+                    coder.expect_loss(peer.percent_lost());
+                }
             }
             Err(Malformed) => self.counters.malformed += 1,
         }

@@ -171,16 +171,15 @@ impl Stream {
     /// What a joined stream does with what is due instead of hearing it.
     pub(super) fn drain_joined(&mut self, now: Instant, agreed_law: Law, listens: bool) {
         let Some(relay) = &mut self.relay else { return };
+        let Stream { transcoder, inward, counters, .. } = self;
         while let Some(unit) = self.reorder.take(now) {
-            match inside(&mut self.transcoder, &mut self.inward, unit) {
-                Some(Unit::Lost { packets }) => self.counters.lost += u64::from(packets),
-                Some(Unit::Audio { payload_type, timestamp, payload }) if listens => {
+            inside(transcoder, inward, counters, unit, |unit| match unit {
+                Unit::Audio { payload_type, timestamp, payload } if listens => {
                     let law = codec::law_of(payload_type).unwrap_or(agreed_law);
                     relay.hear(Kind::Audio(law), timestamp, payload);
                 }
-                Some(Unit::Audio { .. }) => {}
-                None => self.counters.malformed += 1,
-            }
+                Unit::Audio { .. } | Unit::Lost { .. } => {}
+            });
         }
     }
 }

@@ -157,32 +157,27 @@ impl Stream {
             ..
         } = self;
         while let Some(unit) = reorder.take(now) {
-            let unit = inside(transcoder, inward, unit).unwrap_or_else(|| {
-                counters.malformed += 1;
-                Unit::Lost { packets: 0 }
-            });
-            if let Unit::Lost { packets } = unit {
-                counters.lost += u64::from(packets);
-            }
-            let wants_tones = merger.wants_tones();
-            ear.hear(unit, law, wants_tones, recorder.as_mut(), |sound| match sound {
-                Sound::Tone { digit, start } => {
-                    if merger.tone(now, digit, start) {
-                        outbox.key(digit, Source::Tone, playout);
+            inside(transcoder, inward, counters, unit, |unit| {
+                let wants_tones = merger.wants_tones();
+                ear.hear(unit, law, wants_tones, recorder.as_mut(), |sound| match sound {
+                    Sound::Tone { digit, start } => {
+                        if merger.tone(now, digit, start) {
+                            outbox.key(digit, Source::Tone, playout);
+                        }
                     }
-                }
-                Sound::Begun => outbox.ended(playout.barge_in(), false),
-                Sound::Speech(id) => {
-                    outbox.push(Event::Speech(id));
-                    if *speech_stops {
-                        outbox.ended(playout.barge_in(), false);
+                    Sound::Begun => outbox.ended(playout.barge_in(), false),
+                    Sound::Speech(id) => {
+                        outbox.push(Event::Speech(id));
+                        if *speech_stops {
+                            outbox.ended(playout.barge_in(), false);
+                        }
                     }
+                    Sound::Frame(frame) => outbox.heard(frame),
+                });
+                if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
+                    recorder.key();
                 }
-                Sound::Frame(frame) => outbox.heard(frame),
             });
-            if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
-                recorder.key();
-            }
         }
     }
 
@@ -202,28 +197,46 @@ impl Stream {
     }
 }
 
-/// A unit as it is inside: G.711 on a clock of 8,000, whatever the codec. `None` if it is no packet
-/// of that codec.
-pub(super) fn inside<'a>(
-    transcoder: &'a mut Option<Transcoder>,
+/// Gives `each` a unit as it is inside: G.711 on a clock of 8,000, whatever the codec. Before a
+/// packet goes what it holds of a lost one, at the time when that was said. What is no packet of
+/// the codec is a loss of none.
+pub(super) fn inside(
+    transcoder: &mut Option<Transcoder>,
     inward: &mut Inward,
-    unit: Unit<'a>,
-) -> Option<Unit<'a>> {
-    match (transcoder, unit) {
-        (Some(transcoder), Unit::Lost { packets }) => {
-            transcoder.lose(packets);
-            Some(Unit::Lost { packets })
+    counters: &mut Counters,
+    unit: Unit<'_>,
+    mut each: impl FnMut(Unit<'_>),
+) {
+    let (wire_type, timestamp, payload) = match unit {
+        Unit::Audio { payload_type, timestamp, payload } => (payload_type, timestamp, payload),
+        Unit::Lost { packets } => {
+            counters.lost += u64::from(packets);
+            if let Some(transcoder) = transcoder {
+                transcoder.lose(packets);
+            }
+            return each(unit);
         }
-        (transcoder, Unit::Audio { payload_type, timestamp, payload })
-            if codec::law_of(payload_type).is_none() =>
-        {
-            // Without a codec it is of one that was agreed on before.
-            let payload = transcoder.as_mut()?.decode(payload)?;
-            let payload_type = Codec::from(Law::Mu).payload_type();
-            Some(Unit::Audio { payload_type, timestamp: inward.next(timestamp), payload })
+    };
+    let payload_type = Codec::from(Law::Mu).payload_type();
+    let plain = codec::law_of(wire_type).is_some();
+    match transcoder {
+        // Between packets of a codec whose packets may be longer.
+        _ if plain && payload.len() <= PAYLOAD_MAX => return each(unit),
+        Some(transcoder) if !plain => {
+            let start = inward.at(timestamp);
+            if let Some(payload) = transcoder.recover(payload, inward.missing(start)) {
+                counters.recovered += 1;
+                let timestamp = start.wrapping_sub(payload.len() as u32);
+                each(Unit::Audio { payload_type, timestamp, payload });
+            }
+            if let Some(payload) = transcoder.decode(payload) {
+                let timestamp = inward.pass(timestamp, payload.len());
+                return each(Unit::Audio { payload_type, timestamp, payload });
+            }
         }
-        // G.711 between packets of a codec whose packets may be longer.
-        (_, Unit::Audio { payload, .. }) if payload.len() > PAYLOAD_MAX => None,
-        (_, unit) => Some(unit),
+        // Too long, or of a codec that was agreed on before.
+        _ => {}
     }
+    counters.malformed += 1;
+    each(Unit::Lost { packets: 0 });
 }

@@ -11,6 +11,7 @@ mod joined;
 mod opus;
 mod reception;
 mod recorded;
+mod recovery;
 mod secure;
 mod silence;
 

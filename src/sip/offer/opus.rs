@@ -12,9 +12,10 @@ pub(super) const CLOCK: u32 = 48_000;
 pub(super) const PAYLOAD_TYPE: u8 = 111;
 /// Encoding, clock and channels in `a=rtpmap`.
 pub(super) const MAPPING: &str = "opus/48000/2";
-/// We hear and say telephone sound, on one channel, and need no more bits for it than this.
+/// We hear and say telephone sound, on one channel, and need no more bits for it than this. Of a
+/// lost packet we hear what the next one holds.
 pub(super) const WISHES: &str = "maxplaybackrate=8000;sprop-maxcapturerate=8000;stereo=0;\
-                                 sprop-stereo=0;maxaveragebitrate=32000";
+                                 sprop-stereo=0;maxaveragebitrate=32000;useinbandfec=1";
 /// RFC 7587 §6.1: below this there is no speech.
 const BITRATE_MIN: u32 = 6_000;
 

@@ -252,3 +252,5 @@ fn a_lost_packet_fades_out_of_what_follows() {
         assert!(clear > 10.0, "told {told}: {clear} dB");
     }
 }
+
+mod recovery;

@@ -80,6 +80,7 @@ fn our_offer_has_both_clocks_and_the_answer_may_have_other_numbers() {
     let text = text_of(offer(&wide()));
     assert!(text.contains("m=audio 4000 RTP/AVP 111 0 110 101\r\n"), "{text}");
     assert!(text.contains("a=rtpmap:111 opus/48000/2\r\n"), "{text}");
+    assert!(text.contains(";useinbandfec=1\r\n"), "{text}");
     assert!(text.contains("a=rtpmap:110 telephone-event/48000\r\n"), "{text}");
     assert!(text.contains("a=rtpmap:101 telephone-event/8000\r\n"), "{text}");
     let theirs = sdp("m=audio 6000 RTP/AVP 96 97\r\na=rtpmap:96 opus/48000/2\r\n\
