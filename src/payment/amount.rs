@@ -12,6 +12,8 @@ use crate::speech;
 pub(super) enum Choice {
     Amount(Money),
     OtherAccount,
+    /// Nothing is due, nothing can be paid, and the caller asks about no other account.
+    Nothing,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +45,11 @@ pub(super) async fn choose(
     }
     if !account.amount_due.is_positive() {
         if !desk.settings.partial.takes_in_advance() {
-            line.say(phrases(["greet.nothing_due", "amount.not_in_advance"])).await;
+            let notice = phrases(["greet.nothing_due", "amount.not_in_advance"]);
+            if room.is_none() {
+                return nothing(line, notice).await;
+            }
+            line.say(notice).await;
             return Ok(Choice::OtherAccount);
         }
         line.say(phrases(["greet.nothing_due"])).await;
@@ -79,6 +85,21 @@ pub(super) async fn choose(
             Err(Leave::Back) => {}
             amount => return amount.map(Choice::Amount),
         }
+    }
+}
+
+/// Another account, or goodbye: who says nothing has heard what they wanted to know.
+async fn nothing(line: &mut Line, notice: Vec<Prompt>) -> Result<Choice, Leave> {
+    let menu = Menu(vec![('1', Choice::OtherAccount), ('2', Choice::Nothing)]);
+    let field = Field::menu("nothing_due", phrases(["menu.nothing_due"]), menu);
+    let field = field.notice(notice).spoken(Voice {
+        field: speech::Field::Digit,
+        read_back: ReadBack::Never,
+        prompt: "menu.nothing_due_say",
+    });
+    match line.ask(&field).await {
+        Err(Leave::Failed) => Ok(Choice::Nothing),
+        choice => choice,
     }
 }
 

@@ -94,7 +94,7 @@ pub enum Outcome {
     Arranged {
         number: String,
     },
-    /// The caller said no to the total.
+    /// The caller said no to the total, or has nothing to pay.
     Cancelled,
     Transferred,
     /// The caller hung up before anything was charged.
@@ -205,6 +205,10 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
         line.note(Note::Step("amount"));
         let amount = match amount::choose(line, desk, &account, None).await {
             Ok(Choice::Amount(amount)) => amount,
+            Ok(Choice::Nothing) => {
+                line.tell(phrases(["bye.plain"])).await;
+                return Ok(Outcome::Cancelled);
+            }
             Ok(Choice::OtherAccount) | Err(Leave::Back) => {
                 match authenticate::other_account(line, desk).await {
                     Err(Leave::Back) => {}
@@ -221,12 +225,26 @@ async fn serve(line: &mut Line, desk: &Desk) -> Result<Outcome, Leave> {
             Err(leave) => return Err(leave),
         }
         let bill = Bill::of(account.clone(), amount);
-        let bill = match several::gather(line, desk, &mut told, bill).await {
+        match pay_all(line, desk, &mut told, bill, &mut charges_left).await {
             Err(Leave::Back) => continue,
-            bill => bill?,
-        };
-        match pay(line, desk, &mut told, &bill, &mut charges_left).await {
-            Err(Leave::Back) => continue,
+            ended => return ended,
+        }
+    }
+}
+
+/// Gathers what else is paid, and pays it. Who goes back from paying finds all of it there.
+async fn pay_all(
+    line: &mut Line,
+    desk: &Desk,
+    told: &mut Told,
+    mut bill: Bill,
+    charges_left: &mut u8,
+) -> Result<Outcome, Leave> {
+    let mut back = false;
+    loop {
+        bill = several::gather(line, desk, told, bill, back).await?;
+        match pay(line, desk, told, &bill, charges_left).await {
+            Err(Leave::Back) => back = true,
             ended => return ended,
         }
     }

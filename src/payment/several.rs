@@ -24,11 +24,16 @@ pub(super) struct Bill {
     pub(super) amount: Money,
     /// Of several accounts what is for each; else empty.
     pub(super) allocations: Vec<Allocation>,
+    /// All but the first, in the order they were added.
+    others: Vec<Account>,
+    /// The first may be paid from a bank account by itself.
+    by_bank: bool,
 }
 
 impl Bill {
     pub(super) fn of(account: Account, amount: Money) -> Bill {
-        Bill { account, amount, allocations: Vec::new() }
+        let by_bank = account.may.pay_by_bank;
+        Bill { account, amount, allocations: Vec::new(), others: Vec::new(), by_bank }
     }
 
     /// Each account and what is paid for it.
@@ -42,13 +47,26 @@ impl Bill {
 
     /// `None` if they cannot be added. All of them may be paid by card; bank accounts pay one
     /// account at a time, for that is what is authorised.
-    fn with(mut self, account: &Account, amount: Money) -> Option<Bill> {
+    fn with(mut self, account: Account, amount: Money) -> Option<Bill> {
         let total = self.amount.checked_add(amount)?;
         let allocation = |(of, amount): (&str, Money)| Allocation { account_id: of.into(), amount };
         let mut allocations: Vec<Allocation> = self.parts().map(allocation).collect();
         allocations.push(allocation((&account.id, amount)));
         self.account.may.pay_by_bank = false;
-        Some(Bill { account: self.account, amount: total, allocations })
+        self.others.push(account);
+        Some(Bill { amount: total, allocations, ..self })
+    }
+
+    /// Takes the account out that was added last; `None`: there is but the first.
+    fn without_last(&mut self) -> Option<Account> {
+        let account = self.others.pop()?;
+        let amount = self.allocations.pop()?.amount;
+        self.amount = Money::new(self.amount.minor - amount.minor, self.amount.currency);
+        if self.others.is_empty() {
+            self.allocations.clear();
+            self.account.may.pay_by_bank = self.by_bank;
+        }
+        Some(account)
     }
 
     /// The most that can be added: one payment is never more than the biller takes at once.
@@ -69,43 +87,80 @@ impl Bill {
 }
 
 /// Whether other accounts are to be paid together with this one, where the biller lets callers,
-/// and which. [`Leave::Back`]: before the question.
+/// and which. `back`: whoever has not paid yet comes back to what is paid. What was added stays
+/// until they go back over it: its amount is asked for again, then its number, then it is left out.
+/// [`Leave::Back`]: before the question.
 pub(super) async fn gather(
     line: &mut Line,
     desk: &Desk,
     told: &mut Told,
     mut bill: Bill,
+    mut back: bool,
 ) -> Result<Bill, Leave> {
-    while let Some(most) = bill.room(desk) {
-        if !another(line).await? {
-            break;
-        }
-        let account = match authenticate::other_account(line, desk).await {
-            Err(Leave::Back) => continue,
-            account => account?,
+    loop {
+        let wanted = match bill.room(desk) {
+            None if std::mem::take(&mut back) => Err(Leave::Back),
+            None => return Ok(bill),
+            Some(_) => another(line).await,
         };
-        if bill.has(&account) {
-            line.say(phrases(["several.already"])).await;
-            continue;
-        }
-        if !account.may.pay_by_card {
-            line.say(phrases(["several.no_card"])).await;
-            continue;
-        }
-        let amount = match amount::choose(line, desk, &account, Some(most)).await {
-            Ok(Choice::Amount(amount)) => amount,
-            Ok(Choice::OtherAccount) | Err(Leave::Back) => continue,
+        back = false;
+        let account = match wanted {
+            Ok(true) => match other(line, desk, &bill).await {
+                Ok(Some(account)) => account,
+                Ok(None) | Err(Leave::Back) => continue,
+                Err(leave) => return Err(leave),
+            },
+            Ok(false) => return Ok(bill),
+            Err(Leave::Back) => bill.without_last().ok_or(Leave::Back)?,
             Err(leave) => return Err(leave),
         };
-        match again::wanted(line, desk, told, [(&*account.id, amount)], None).await {
-            Ok(true) => {}
-            Ok(false) | Err(Leave::Back) => continue,
+        let amount = match wished(line, desk, told, &bill, &account).await {
+            Ok(Some(amount)) => amount,
+            Ok(None) | Err(Leave::Back) => {
+                if !bill.others.is_empty() {
+                    together(line, &bill).await;
+                }
+                continue;
+            }
             Err(leave) => return Err(leave),
-        }
-        bill = bill.with(&account, amount).ok_or(Leave::Failed)?;
-        line.say(vec![Prompt::Phrase("several.together"), Prompt::Amount(bill.amount)]).await;
+        };
+        bill = bill.with(account, amount).ok_or(Leave::Failed)?;
+        together(line, &bill).await;
     }
-    Ok(bill)
+}
+
+/// Another account; `None`: it cannot be added, and the caller was told why.
+async fn other(line: &mut Line, desk: &Desk, bill: &Bill) -> Result<Option<Account>, Leave> {
+    let account = authenticate::other_account(line, desk).await?;
+    if bill.has(&account) {
+        line.say(phrases(["several.already"])).await;
+        return Ok(None);
+    }
+    if !account.may.pay_by_card {
+        line.say(phrases(["several.no_card"])).await;
+        return Ok(None);
+    }
+    Ok(Some(account))
+}
+
+/// What is to be paid for it; `None`: nothing together with the others.
+async fn wished(
+    line: &mut Line,
+    desk: &Desk,
+    told: &mut Told,
+    bill: &Bill,
+    account: &Account,
+) -> Result<Option<Money>, Leave> {
+    let Some(most) = bill.room(desk) else { return Ok(None) };
+    let Choice::Amount(amount) = amount::choose(line, desk, account, Some(most)).await? else {
+        return Ok(None);
+    };
+    let wanted = again::wanted(line, desk, told, [(&*account.id, amount)], None).await?;
+    Ok(Some(amount).filter(|_| wanted))
+}
+
+async fn together(line: &mut Line, bill: &Bill) {
+    line.say(vec![Prompt::Phrase("several.together"), Prompt::Amount(bill.amount)]).await;
 }
 
 async fn another(line: &mut Line) -> Result<bool, Leave> {

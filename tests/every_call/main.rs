@@ -120,6 +120,7 @@ fn run(scene: &Scene, choices: &mut Choices) {
         asked: Vec::new(),
         pair: Pair::default(),
         several: Several::default(),
+        done: false,
     };
     let desk = Desk {
         settings: Arc::new(scene.settings.clone()),
@@ -213,6 +214,8 @@ struct World<'a> {
     asked: Vec<&'static str>,
     pair: Pair,
     several: Several,
+    /// Nothing is due, and the caller wants nothing else.
+    done: bool,
 }
 
 impl World<'_> {
@@ -287,11 +290,13 @@ impl World<'_> {
         voice::check(question);
         let went_back = self.last_asked.take();
         assert_ne!(went_back, Some(question.name), "`*` leads nowhere: {:?}", self.choices.path);
+        self.check_together(question, went_back);
         let keyed: &[&str] = match question.name {
             "account" => self.account(),
             "several" => self.another_account(),
             "verify" => &["46201", "00000"],
             "choice" => &["1", "2", "3"],
+            "nothing_due" => &["2", "1"],
             "amount" => &["2500"],
             "confirm" | "consent" | "again" => &["1", "2"],
             "when" => self.when(),
@@ -333,6 +338,8 @@ impl World<'_> {
         self.keeping.answered(question.name, keyed.get(way).copied());
         self.several(question, keyed.get(way).copied());
         self.arranging(question, keyed.get(way).copied());
+        let silent = way == keyed.len() + 2;
+        self.done |= question.name == "nothing_due" && (keyed.get(way) == Some(&"2") || silent);
         match (question.name, keyed.get(way)) {
             ("bank_account", Some(keyed)) => self.keyed_account = (*keyed).into(),
             ("authorisation", Some(&"1")) => self.sign(question),
@@ -355,6 +362,7 @@ impl World<'_> {
     }
 
     fn hear(&mut self, prompts: &[Prompt]) {
+        self.hear_together(prompts);
         for prompt in prompts {
             let silent = self.keyed_account.is_empty() || !told(prompt).contains(&ACCOUNT[..7]);
             assert!(silent, "{prompt:?}");
@@ -592,6 +600,8 @@ impl World<'_> {
         let gateways = if self.scene.gateways == Gateways::One { 1 } else { 2 };
         let charges_max = gateways * usize::from(self.scene.settings.declines_max);
         assert!(charges.count() <= charges_max, "charged too often in one call: {path}");
+        let goodbye = *outcome == Outcome::Cancelled && said("bye.plain");
+        assert!(!self.done || goodbye, "no goodbye to who owes nothing: {path}");
         let told_paid = said("result.approved") || said("result.submitted");
         let handed_over = self.transferred && !told_paid && !said("later.arranged");
         assert_eq!(*outcome == Outcome::Transferred, handed_over, "{path}");

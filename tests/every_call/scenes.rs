@@ -145,6 +145,7 @@ pub fn scenes() -> Vec<Scene> {
         vec![owing.clone(), Account { phones: Vec::new(), ..account("1002", 5_000) }];
     let most = Money::usd(35_000);
     let no_room = Settings { several_accounts: true, max_payment: most, ..whole.clone() };
+    let full = Settings { max_payment: Money::usd(37_172), ..several.clone() };
     let one_without_card = Account { phones: Vec::new(), ..barred(true) };
     let one_without_card = vec![owing.clone(), Account { id: "1002".into(), ..one_without_card }];
     let two_charges = |name, settings: &Settings| Scene {
@@ -250,6 +251,11 @@ pub fn scenes() -> Vec<Scene> {
             agent: false,
             ..scene("two accounts at once", &known, &several, two_accounts.clone())
         },
+        Scene {
+            agent: false,
+            ..scene("two accounts, no room for more", &known, &full, two_accounts.clone())
+        },
+        scene("nothing due, nothing in advance", &known, &whole, vec![account("1001", 0)]),
         Scene {
             agent: false,
             ..scene("two accounts, no room for both", &known, &no_room, two_accounts.clone())

@@ -15,6 +15,8 @@ pub struct Several {
     another: bool,
     /// What was said of each account before the total was accepted: its number and minor units.
     agreed: Vec<(String, i64)>,
+    /// What was said last that they are together, since an amount was asked for: minor units.
+    together: Option<i64>,
 }
 
 impl World<'_> {
@@ -26,6 +28,34 @@ impl World<'_> {
 
     pub fn account(&self) -> &'static [&'static str] {
         if self.several.another { &["1002", "1001", "9999"] } else { &["1001", "9999"] }
+    }
+
+    /// The caller hears what the accounts are together.
+    pub fn hear_together(&mut self, prompts: &[Prompt]) {
+        for said in prompts.windows(2) {
+            if let [Prompt::Phrase("several.together"), Prompt::Amount(total)] = said {
+                self.several.together = Some(total.minor);
+            }
+        }
+    }
+
+    /// What was added stays until the caller goes back over it.
+    pub fn check_together(&mut self, question: &Question, went_back: Option<&str>) {
+        let Some(total) = self.several.together else { return };
+        if went_back == Some("card") {
+            let full = self.scene.settings.max_payment.minor == total;
+            assert_eq!(question.name, if full { "choice" } else { "several" }, "not what is paid");
+        }
+        match question.name {
+            // Another amount.
+            "choice" | "amount" => self.several.together = None,
+            "consent" => {
+                let parts = told(&question.notice);
+                let sum: i64 = parts.iter().map(|(_, minor)| minor).sum();
+                assert_eq!(sum, total, "an account was lost: {:?}", self.choices.path);
+            }
+            _ => {}
+        }
     }
 
     pub fn several(&mut self, question: &Question, keyed: Option<&str>) {
