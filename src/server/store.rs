@@ -12,10 +12,9 @@ use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, Row, SqlSafeStr,
 };
 
-use crate::instrument::Fingerprint;
+use crate::gateway::Approval;
 use crate::ledger::journal::{CALL_LOST, STOPPED_BEFORE_SENDING, STOPPED_WHILE_SENDING, kept};
-use crate::ledger::velocity::Counted;
-use crate::ledger::{Entry, Intent, Recorded, Screened, Screening, State};
+use crate::ledger::{Entry, Intent, Recorded, State};
 
 pub mod ach; // debits on their way to the bank, and what it says of them
 pub mod arrangement; // what is to be charged later
@@ -26,10 +25,11 @@ mod allocation; // one payment for several accounts
 mod list; // payments as people search them
 mod posting; // reconciliation files: fixed, written, marked
 mod row; // intents and their steps as rows
+mod screen; // what is known against a payment
 mod settle; // outcomes a person knows
 
 pub use list::Filter;
-use row::{insert_intent, lookup_wait_ms, move_to, read};
+use row::{LOOKUP_EVERY_MS, insert_intent, lookup_wait_ms, move_to, read};
 pub use settle::Decision;
 
 /// The ledger on disk. Clones share its connections.
@@ -90,8 +90,6 @@ pub struct Recovered {
     pub unknown: usize,
 }
 
-/// The latest tries of one caller, account, issuer or trunk that are looked at.
-const TRIES_MAX: u32 = 5_000;
 /// After this long a person must decide.
 const LOOKUP_FOR_MS: i64 = 72 * 3_600_000;
 /// Lookups handed out at once.
@@ -116,10 +114,15 @@ impl Store {
             ))
         })?;
         first.close().await.map_err(wrong)?;
-        // Who was connected before would not know of what was added.
-        let pool = connections(1, &options).await.map_err(wrong)?;
-        let reader = connections(READERS, &options).await.map_err(wrong)?;
-        let keeper = connections(1, &options).await.map_err(wrong)?;
+        // Who was connected before would not know of what was added. The first caller waits for
+        // no statement that all of them need.
+        let approved = State::Approved(Approval::default());
+        let moves = [State::Sending, approved].iter().filter_map(row::move_sql).collect();
+        let writes: Vec<String> = [vec![row::insert_sql()], moves].concat();
+        let pool = connections(1, &options, writes).await.map_err(wrong)?;
+        let reads = vec![screen::sql()];
+        let reader = connections(READERS, &options, reads).await.map_err(wrong)?;
+        let keeper = connections(1, &options, Vec::new()).await.map_err(wrong)?;
         Ok(Store { pool, reader, keeper, posting: Arc::default() })
     }
 
@@ -171,100 +174,6 @@ impl Store {
         }
         tx.commit().await?;
         Ok(Recorded::Stored)
-    }
-
-    /// What is known against a payment: one question, for the caller waits. Whose tries are to be
-    /// looked at one by one is asked beyond it: few enough can reach no limit.
-    pub async fn screen(&self, screening: &Screening) -> Result<Screened, StoreError> {
-        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        let sql = format!(
-            "select counted.*, earlier.* from (select {} c0, {} c1, {} + {} c2, {} + {} c3, {} c4, \
-             {} c5) counted left join ({EARLIER}) earlier on true",
-            count("caller = $7", false),
-            count("caller = $7", true),
-            count("biller = $1 and account_id = $2 and fee_of = ''", false),
-            count(BESIDE, false),
-            count("biller = $1 and account_id = $2 and fee_of = ''", true),
-            count(BESIDE, true),
-            count("issuer = $8", true),
-            count("trunk = $9", true),
-        );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(&screening.biller)
-            .bind(&screening.account_id)
-            .bind(screening.since_ms)
-            .bind(screening.amount.minor)
-            .bind(screening.amount.currency.code())
-            .bind(letters(screening.fingerprint))
-            .bind(letters(screening.origin.caller))
-            .bind(letters(screening.origin.issuer))
-            .bind(&screening.origin.trunk)
-            .bind(screening.limits.since_ms(screening.at_ms))
-            .fetch_one(&self.reader)
-            .await?;
-        let earlier = match row.try_get::<Option<String>, _>("id")? {
-            Some(_) => {
-                let (intent, state) = read(&row)?;
-                screening.earlier(&intent, &state)
-            }
-            None => None,
-        };
-        let mut found = Screened { earlier, ..Screened::default() };
-        let at = |column: &str| row.try_get::<i64, _>(column);
-        for (counted, attempts, declines) in [
-            (Counted::Caller, at("c0")?, at("c1")?),
-            (Counted::Account, at("c2")?, at("c3")?),
-            (Counted::Issuer, 0, at("c4")?),
-            (Counted::Trunk, 0, at("c5")?),
-        ] {
-            if screening.limits.may_tell(counted, attempts, declines) {
-                let (attempts, declines) = self.tries(screening, counted).await?;
-                screening.tried(counted, &attempts, &declines, &mut found);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Times of what one of them has tried, and what of it was refused.
-    async fn tries(
-        &self,
-        screening: &Screening,
-        counted: Counted,
-    ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
-        let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-        // In the words of the indexes of refusals, where only they have a limit.
-        let only = if counted.attempts() { "" } else { "and state = 'declined'" };
-        let of = |column: &str| format!("intent where {column} = $1 and created_ms >= $2 {only}");
-        let (from, value) = match counted {
-            Counted::Caller => (of("caller"), letters(screening.origin.caller)),
-            Counted::Account => (TRIES_FOR.into(), screening.account_id.clone()),
-            Counted::Issuer => (of("issuer"), letters(screening.origin.issuer)),
-            Counted::Trunk => (of("trunk"), screening.origin.trunk.clone()),
-        };
-        if value.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let telling = screening.limits.telling(counted).unwrap_or(TRIES_MAX).min(TRIES_MAX);
-        let sql = format!(
-            "select created_ms, state from {from} order by created_ms desc limit {telling}"
-        );
-        let query = sqlx::query(AssertSqlSafe(sql))
-            .bind(value)
-            .bind(screening.limits.since_ms(screening.at_ms));
-        let query = match counted {
-            Counted::Account => query.bind(&screening.biller),
-            _ => query,
-        };
-        let rows = query.fetch_all(&self.reader).await?;
-        let (mut attempts, mut declines) = (Vec::new(), Vec::new());
-        for row in rows.iter().rev() {
-            let (at_ms, state): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-            if state == "declined" {
-                declines.push(at_ms);
-            }
-            attempts.push(at_ms);
-        }
-        Ok((attempts, declines))
     }
 
     pub async fn intent(&self, id: &str) -> Result<Option<(Intent, State)>, StoreError> {
@@ -331,10 +240,11 @@ impl Store {
 
     /// Unknown outcomes whose next lookup is due, longest due first, at most a hundred.
     pub async fn unresolved(&self, now_ms: i64) -> Result<Vec<Unresolved>, StoreError> {
-        let query = "select * from intent where state = 'unknown' and lookup_ms <= $1 \
-                     order by lookup_ms, id limit $2";
-        let rows =
-            sqlx::query(query).bind(now_ms).bind(UNRESOLVED_MAX).fetch_all(&self.pool).await?;
+        // One that is further away than any wait was planned by a clock that has been put back.
+        let query = "select * from intent where state = 'unknown' \
+                     and (lookup_ms <= $1 or lookup_ms > $3) order by lookup_ms, id limit $2";
+        let query = sqlx::query(query).bind(now_ms).bind(UNRESOLVED_MAX);
+        let rows = query.bind(now_ms.saturating_add(LOOKUP_EVERY_MS)).fetch_all(&self.pool).await?;
         let unresolved = |row: &AnyRow| {
             let (intent, _) = read(row)?;
             let (since_ms, lookups) = (row.try_get("unknown_ms")?, row.try_get("lookups")?);
@@ -389,24 +299,33 @@ async fn check_durable(connection: &mut AnyConnection, place: &str) -> Result<()
     Ok(())
 }
 
-/// Connections that stay open.
-async fn connections(count: u32, options: &AnyConnectOptions) -> Result<AnyPool, sqlx::Error> {
+/// Connections that stay open, each with these statements prepared.
+async fn connections(
+    count: u32,
+    options: &AnyConnectOptions,
+    statements: Vec<String>,
+) -> Result<AnyPool, sqlx::Error> {
+    let statements: Arc<[String]> = statements.into();
     AnyPoolOptions::new()
         .min_connections(count)
         .max_connections(count)
+        // They are threads of ours: nobody else closes them, and a caller need not wait for that.
+        .test_before_acquire(false)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(None)
         .max_lifetime(None)
-        .after_connect(|connection, _| Box::pin(prepare(connection)))
+        .after_connect(move |connection, _| {
+            let statements = statements.clone();
+            Box::pin(async move {
+                prepare(connection).await?;
+                for sql in &*statements {
+                    connection.prepare(AssertSqlSafe(sql.clone()).into_sql_str()).await?;
+                }
+                Ok(())
+            })
+        })
         .connect_with(options.clone())
         .await
-}
-
-/// How many recent tries there are, as a column; of refusals in the words of their indexes. An
-/// empty value stands for nobody.
-fn count(whose: &str, refused: bool) -> String {
-    let only = if refused { "and state = 'declined'" } else { "" };
-    format!("(select count(*) from intent where {whose} and created_ms >= $10 {only})")
 }
 
 /// `synchronous = full` syncs the log at every commit: a committed entry survives a power cut.
@@ -429,37 +348,6 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
 /// Connections for what callers wait for.
 const READERS: u32 = 2;
 const ACQUIRE: Duration = Duration::from_secs(10);
-
-/// As [`Screening::earlier`] says.
-const EARLIER: &str = "\
-select * from ( \
-    select intent.*, amount_minor part_minor from intent \
-        where biller = $1 and account_id = $2 and accounts = '' and fee_of = '' \
-        and fee_kind <> 'verification' \
-    union all \
-    select intent.*, allocation.amount_minor part_minor \
-        from allocation join intent on intent.id = allocation.intent_id \
-        where allocation.biller = $1 and allocation.account_id = $2 \
-) where ($6 = '' or fingerprint = $6) \
-    and (state in ('consented', 'sending', 'unknown') \
-        or ((state in ('held', 'manual') \
-                or (state in ('approved', 'posted') and undone_minor < approved_minor)) \
-            and created_ms >= $3 and part_minor = $4 and currency = $5)) \
-order by created_ms desc, id desc limit 1";
-
-/// Intents that pay an account beside the one they stand for.
-const BESIDE: &str = "\
-id in (select intent_id from allocation \
-    where allocation.biller = $1 and allocation.account_id = $2 and position > 1)";
-
-/// What was tried for an account, by itself or beside another.
-const TRIES_FOR: &str = "( \
-    select created_ms, state from intent \
-        where biller = $3 and account_id = $1 and fee_of = '' and created_ms >= $2 \
-    union all \
-    select created_ms, state from allocation join intent on intent.id = allocation.intent_id \
-        where allocation.biller = $3 and allocation.account_id = $1 and position > 1 \
-        and created_ms >= $2)";
 
 /// Versions of the schema, each from the one before. The ledger itself knows which it has.
 const MIGRATIONS: [(i64, &str, &str); 9] = [

@@ -49,13 +49,13 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Whether another payment with the same card or account is open for one of the accounts. To be
-/// asked once the intent is written: nobody else can write one in between.
+/// Whether another payment with the same card or account is open for one of several accounts. To
+/// be asked once the intent is written: nobody else can write one in between.
 pub(super) async fn overlaps(
     tx: &mut Transaction<'_, Any>,
     intent: &Intent,
 ) -> Result<bool, sqlx::Error> {
-    if intent.split.bill().is_some() {
+    if intent.split.bill().is_some() || intent.allocations.is_empty() {
         return Ok(false);
     }
     let letters = intent.fingerprint.map_or(String::new(), |tag| tag.to_string());
@@ -80,6 +80,13 @@ select (select count(*) from intent where biller = $1 and account_id = $2 and fi
     + (select count(*) from allocation join intent on intent.id = allocation.intent_id \
         where allocation.biller = $1 and allocation.account_id = $2 and fingerprint = $3 \
         and state in ('consented', 'sending', 'unknown') and intent.id <> $4)";
+
+/// The same for the one account of an intent that is just inserted, by the parameters of that; one
+/// that stands by itself is kept apart by an index.
+pub(super) const OTHERS_OF_NEW: &str = "\
+select count(*) from allocation join intent on intent.id = allocation.intent_id \
+    where $19 = '' and allocation.biller = $3 and allocation.account_id = $4 \
+    and fingerprint = $15 and state in ('consented', 'sending', 'unknown') and intent.id <> $1";
 
 impl Store {
     /// What was paid for an account since then and has not gone back, in minor units; fees left

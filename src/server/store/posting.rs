@@ -1,5 +1,5 @@
-//! Reconciliation files out of the ledger. Sequence and rows are fixed in one transaction before
-//! a byte is written, so that a crash at any point leads to the same file again.
+//! Reconciliation files out of the ledger. Sequence and rows are fixed before a byte is written, so
+//! that a crash at any point leads to the same file again; callers who pay wait for none of it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use sqlx::{Any, Row as _, Transaction};
 
 use super::change::change;
-use super::row::{add_step, read};
+use super::row::read;
 use super::{Store, StoreError};
-use crate::ledger::State;
 use crate::ledger::reconcile::{self, Posting, Row, Status};
 use crate::money::Money;
 
 /// More rows than this go into the next file.
 const ROWS_MAX: i64 = 50_000;
+/// Rows that are written at a time: who pays meanwhile waits for no more than these.
+const CHUNK: i64 = 50;
 
 impl Store {
     /// Writes the biller's next reconciliation file into `directory`, of one currency, and marks
@@ -45,98 +46,140 @@ impl Store {
         biller: &str,
         now_ms: i64,
     ) -> Result<Option<Posting>, StoreError> {
-        let mut tx = self.pool.begin().await?;
         let query = "select sequence, created_ms from posting \
                      where biller = $1 and written_ms = 0 order by sequence";
-        let begun = sqlx::query(query).bind(biller).fetch_optional(&mut *tx).await?;
-        let (sequence, created_ms): (i64, i64) = match begun {
+        let begun = sqlx::query(query).bind(biller).fetch_optional(&self.keeper).await?;
+        let (sequence, created_ms) = match begun {
             Some(row) => (row.try_get(0)?, row.try_get(1)?),
-            None => {
-                let query = "select coalesce(max(sequence), 0) + 1 from posting where biller = $1";
-                let sequence = sqlx::query_scalar(query).bind(biller).fetch_one(&mut *tx).await?;
-                if !take(&mut tx, biller, sequence).await? {
-                    return Ok(None);
-                }
-                let query = "insert into posting (biller, sequence, created_ms, written_ms) \
-                             values ($1, $2, $3, 0)";
-                let query = sqlx::query(query).bind(biller).bind(sequence).bind(now_ms);
-                query.execute(&mut *tx).await?;
-                (sequence, now_ms)
-            }
+            None => match self.take(biller, now_ms).await? {
+                Some(sequence) => (sequence, now_ms),
+                None => return Ok(None),
+            },
         };
+        // Nothing comes into it and nothing leaves it from here on.
+        let rows = self.rows(biller, sequence).await?;
+        let sequence = sequence.unsigned_abs();
+        Ok(Some(Posting { biller: biller.into(), sequence, created_ms, rows }))
+    }
+
+    /// Puts what is final and in no file into a new one, some at a time: of the oldest one's
+    /// currency. Its number; `None`: there is nothing.
+    ///
+    /// After a crash on the way the file is what was put into it by then, and the rest is for the
+    /// next one.
+    async fn take(&self, biller: &str, now_ms: i64) -> Result<Option<i64>, StoreError> {
+        let currency = sqlx::query_scalar(OLDEST).bind(biller).fetch_optional(&self.keeper).await?;
+        let Some(currency): Option<String> = currency else { return Ok(None) };
+        let mut file = None;
+        let mut left = ROWS_MAX;
+        for query in [TAKE, TAKE_CHANGES] {
+            loop {
+                let most = left.min(CHUNK);
+                let mut tx = self.pool.begin().await?;
+                let sequence = match file {
+                    Some(sequence) => sequence,
+                    None => begin(&mut tx, biller, now_ms).await?,
+                };
+                let query = sqlx::query(query).bind(biller).bind(sequence).bind(&currency);
+                let taken = query.bind(most).execute(&mut *tx).await?.rows_affected();
+                if taken == 0 {
+                    tx.rollback().await?;
+                    break;
+                }
+                tx.commit().await?;
+                file = Some(sequence);
+                let taken = i64::try_from(taken).unwrap_or(most);
+                left -= taken;
+                if taken < most || left == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    /// What file `sequence` holds.
+    async fn rows(&self, biller: &str, sequence: i64) -> Result<Vec<Row>, StoreError> {
         let query = "select * from intent where biller = $1 and file_sequence = $2 \
                      order by created_ms, id";
+        let query = sqlx::query(query).bind(biller).bind(sequence);
         let mut rows = Vec::new();
-        for row in sqlx::query(query).bind(biller).bind(sequence).fetch_all(&mut *tx).await? {
+        for row in query.fetch_all(&self.keeper).await? {
             let (intent, state) = read(&row)?;
             rows.extend(Row::of(&intent, &state));
         }
         let query = "select change.* from change join intent on intent.id = change.intent_id \
                      where intent.biller = $1 and change.file_sequence = $2 \
                      order by change.created_ms, change.id";
-        for row in sqlx::query(query).bind(biller).bind(sequence).fetch_all(&mut *tx).await? {
+        let query = sqlx::query(query).bind(biller).bind(sequence);
+        for row in query.fetch_all(&self.keeper).await? {
             let id: String = row.try_get("intent_id")?;
             let query = sqlx::query("select * from intent where id = $1").bind(id);
-            let (intent, _) = read(&query.fetch_one(&mut *tx).await?)?;
+            let (intent, _) = read(&query.fetch_one(&self.keeper).await?)?;
             let (change, progress) = change(&row, intent.amount)?;
             let query = "select coalesce(sum(case when act = 'represent' \
                              then -amount_minor else amount_minor end), 0) from change \
                          where intent_id = $1 and state in ('done', 'accepted') \
                          and (created_ms < $2 or (created_ms = $2 and id < $3))";
             let query = sqlx::query_scalar(query).bind(&intent.id).bind(change.created_ms);
-            let before: i64 = query.bind(&change.id).fetch_one(&mut *tx).await?;
+            let before: i64 = query.bind(&change.id).fetch_one(&self.keeper).await?;
             let before = Money::new(before, intent.amount.currency);
             rows.extend(Row::of_change(&intent, &change, &progress, before));
         }
-        tx.commit().await?;
-        let sequence = sequence.unsigned_abs();
-        Ok(Some(Posting { biller: biller.into(), sequence, created_ms, rows }))
+        Ok(rows)
     }
 
-    /// Marks what a delivered file holds.
+    /// Marks what a delivered file holds, some at a time.
     pub(super) async fn finish(&self, posting: &Posting, now_ms: i64) -> Result<(), StoreError> {
         let sequence = i64::try_from(posting.sequence).unwrap_or(i64::MAX);
-        let mut tx = self.pool.begin().await?;
-        for row in &posting.rows {
-            let Some(approval) = row.approval.as_ref().filter(|_| row.status == Status::Approved)
-            else {
-                continue;
-            };
-            let query = "update intent set state = 'posted' where id = $1 and state = 'approved'";
-            let query = sqlx::query(query).bind(&row.intent.id);
-            if query.execute(&mut *tx).await?.rows_affected() == 1 {
-                let posted = State::Posted(approval.clone());
-                add_step(&mut tx, &row.intent.id, &posted, "", now_ms).await?;
+        let approved = posting.rows.iter().filter(|row| row.status == Status::Approved);
+        let approved: Vec<&str> = approved.map(|row| row.intent.id.as_str()).collect();
+        let mut chunks = approved.chunks(CHUNK as usize).peekable();
+        loop {
+            let ids = serde_json::json!(chunks.next().unwrap_or_default()).to_string();
+            let mut tx = self.pool.begin().await?;
+            sqlx::query(POSTED_STEPS).bind(&ids).bind(now_ms).execute(&mut *tx).await?;
+            sqlx::query(POSTED).bind(&ids).execute(&mut *tx).await?;
+            let last = chunks.peek().is_none();
+            if last {
+                let query = "update posting set written_ms = $3 \
+                             where biller = $1 and sequence = $2";
+                let query = sqlx::query(query).bind(&posting.biller).bind(sequence).bind(now_ms);
+                query.execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+            if last {
+                return Ok(());
             }
         }
-        sqlx::query("update posting set written_ms = $3 where biller = $1 and sequence = $2")
-            .bind(&posting.biller)
-            .bind(sequence)
-            .bind(now_ms)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(())
     }
 }
 
-/// Puts what is final and in no file into file `sequence`: of the oldest one's currency. False:
-/// there is nothing.
-async fn take(
+/// Begins the biller's next file.
+async fn begin(
     tx: &mut Transaction<'_, Any>,
     biller: &str,
-    sequence: i64,
-) -> Result<bool, sqlx::Error> {
-    let currency: Option<String> =
-        sqlx::query_scalar(OLDEST).bind(biller).fetch_optional(&mut **tx).await?;
-    let Some(currency) = currency else { return Ok(false) };
-    let mut taken = 0;
-    for query in [TAKE, TAKE_CHANGES] {
-        let query = sqlx::query(query).bind(biller).bind(sequence).bind(&currency).bind(ROWS_MAX);
-        taken += query.execute(&mut **tx).await?.rows_affected();
-    }
-    Ok(taken > 0)
+    now_ms: i64,
+) -> Result<i64, sqlx::Error> {
+    let query = "select coalesce(max(sequence), 0) + 1 from posting where biller = $1";
+    let sequence = sqlx::query_scalar(query).bind(biller).fetch_one(&mut **tx).await?;
+    let query = "insert into posting (biller, sequence, created_ms, written_ms) \
+                 values ($1, $2, $3, 0)";
+    let query = sqlx::query(query).bind(biller).bind(sequence).bind(now_ms);
+    query.execute(&mut **tx).await?;
+    Ok(sequence)
 }
+
+/// What is not posted yet of a list of ids.
+const POSTED_STEPS: &str = "\
+insert into step (intent_id, position, state, detail, at_ms) \
+select id, (select coalesce(max(position), 0) + 1 from step where intent_id = intent.id), \
+    'posted', '', $2 from intent \
+where id in (select value from json_each($1)) and state = 'approved'";
+
+const POSTED: &str = "\
+update intent set state = 'posted' \
+where id in (select value from json_each($1)) and state = 'approved'";
 
 /// Currency of the oldest payment, or change to one that is in a file, that is in none. The biller
 /// is told of no verification.
@@ -214,6 +257,7 @@ mod tests {
     use super::super::change::Begun;
     use super::super::tests::{put, store};
     use super::*;
+    use crate::ledger::State;
     use crate::ledger::sample;
     use crate::ledger::{Change, Progress, Undo};
 

@@ -20,7 +20,7 @@ pub(super) async fn insert_intent(
     let (brand, account_kind) = columns(intent.means);
     let (fee_of, apart, failure, kind, end) = split_columns(&intent.split);
     let letters = |tag: Option<Fingerprint>| tag.map_or(String::new(), |tag| tag.to_string());
-    let inserted = sqlx::query(INSERT)
+    let inserted = sqlx::query_scalar(AssertSqlSafe(insert_sql()))
         .bind(&intent.id)
         .bind(&intent.confirmation)
         .bind(&intent.biller)
@@ -45,19 +45,28 @@ pub(super) async fn insert_intent(
         .bind(kind)
         .bind(end)
         .bind(allocation::column(&intent.allocations))
-        .execute(&mut **tx)
+        .bind(now_ms)
+        .fetch_all(&mut **tx)
         .await;
-    match inserted {
+    let others: Vec<i64> = match inserted {
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Ok(false),
         other => other?,
     };
-    allocation::insert(tx, intent).await?;
-    if allocation::overlaps(tx, intent).await? {
+    if others.iter().any(|count| *count > 0) {
         return Ok(false);
     }
-    add_step(tx, &intent.id, &State::Consented, "", now_ms).await?;
-    Ok(true)
+    allocation::insert(tx, intent).await?;
+    Ok(!allocation::overlaps(tx, intent).await?)
 }
+
+/// In one: each statement by itself is a way to the connection's thread and back.
+pub(super) fn insert_sql() -> String {
+    format!("{INSERT}; {CONSENTED}; {}", allocation::OTHERS_OF_NEW)
+}
+
+/// Its first step, by the parameters of [`INSERT`].
+const CONSENTED: &str = "\
+insert into step (intent_id, position, state, detail, at_ms) values ($1, 1, 'consented', '', $25)";
 
 const INSERT: &str = "\
 insert into intent (id, confirmation, biller, account_id, amount_minor, fee_minor, currency, brand, \
@@ -86,34 +95,9 @@ pub(super) async fn move_noted(
     note: &str,
     now_ms: i64,
 ) -> Result<bool, sqlx::Error> {
-    let from: Vec<String> = predecessors(to).iter().map(|name| format!("'{name}'")).collect();
-    if from.is_empty() {
-        return Ok(false);
-    }
-    let extra = match to {
-        State::Approved(_) | State::Held(_, Some(_)) => {
-            ", gateway_reference = $4, auth_code = $5, avs = $6, cvv = $7, token = $8, \
-             approved_minor = case when $9 = 0 then amount_minor + fee_minor else $9 end"
-        }
-        State::Unknown(_) => ", unknown_ms = $4, lookups = 0, lookup_ms = $5",
-        _ => "",
-    };
-    // Posting repeats the approval it posts: another one is a mistake.
-    let only = match to {
-        State::Posted(_) => {
-            "and gateway_reference = $4 and auth_code = $5 and avs = $6 and cvv = $7 \
-             and token = $8 and fee_kind <> 'verification'"
-        }
-        State::Sending => FEE_MAY_BE_SENT,
-        // As `Split::may_be` says.
-        State::Declined(_) | State::NotCharged(_) | State::Consented => "",
-        _ => "and fee_kind <> 'verification'",
-    };
-    let from = from.join(", ");
-    let sql = format!(
-        "update intent set state = $2, detail = $3{extra} where id = $1 and state in ({from}) {only}"
-    );
+    let Some(sql) = move_sql(to) else { return Ok(false) };
     let query = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(to.name()).bind(detail(to));
+    let query = query.bind(note).bind(now_ms);
     let query = match to {
         State::Approved(approval) | State::Posted(approval) | State::Held(_, Some(approval)) => {
             let query = query
@@ -127,15 +111,48 @@ pub(super) async fn move_noted(
                 _ => query.bind(approval.partial.map_or(0, |part| part.minor)),
             }
         }
-        State::Unknown(_) => query.bind(now_ms).bind(now_ms + lookup_wait_ms(0)),
+        State::Unknown(_) => query.bind(now_ms + lookup_wait_ms(0)),
         _ => query,
     };
-    let moved = query.execute(&mut **tx).await?.rows_affected() == 1;
-    if moved {
-        add_step(tx, id, to, note, now_ms).await?;
-    }
-    Ok(moved)
+    Ok(query.execute(&mut **tx).await?.rows_affected() > 0)
 }
+
+/// Moves an intent and adds the step; `None`: nothing leads to that state.
+pub(super) fn move_sql(to: &State) -> Option<String> {
+    let from: Vec<String> = predecessors(to).iter().map(|name| format!("'{name}'")).collect();
+    if from.is_empty() {
+        return None;
+    }
+    let extra = match to {
+        State::Approved(_) | State::Held(_, Some(_)) => {
+            ", gateway_reference = $6, auth_code = $7, avs = $8, cvv = $9, token = $10, \
+             approved_minor = case when $11 = 0 then amount_minor + fee_minor else $11 end"
+        }
+        State::Unknown(_) => ", unknown_ms = $5, lookups = 0, lookup_ms = $6",
+        _ => "",
+    };
+    // Posting repeats the approval it posts: another one is a mistake.
+    let only = match to {
+        State::Posted(_) => {
+            "and gateway_reference = $6 and auth_code = $7 and avs = $8 and cvv = $9 \
+             and token = $10 and fee_kind <> 'verification'"
+        }
+        State::Sending => FEE_MAY_BE_SENT,
+        // As `Split::may_be` says.
+        State::Declined(_) | State::NotCharged(_) | State::Consented => "",
+        _ => "and fee_kind <> 'verification'",
+    };
+    let from = from.join(", ");
+    Some(format!(
+        "update intent set state = $2, detail = $3{extra} where id = $1 and state in ({from}) \
+         {only}; {STEP} where changes() > 0"
+    ))
+}
+
+/// The next step of intent $1: state $2, detail $4, at $5.
+const STEP: &str = "\
+insert into step (intent_id, position, state, detail, at_ms) \
+select $1, (select coalesce(max(position), 0) + 1 from step where intent_id = $1), $2, $4, $5";
 
 /// As [`crate::ledger::split::may_charge_fee`] says: none without its bill.
 const FEE_MAY_BE_SENT: &str = "\
@@ -152,10 +169,7 @@ pub(super) async fn add_step(
     note: &str,
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
-    let query = "insert into step (intent_id, position, state, detail, at_ms) \
-                 select $1, coalesce(max(position), 0) + 1, $2, $3, $4 from step \
-                 where intent_id = $1";
-    let query = sqlx::query(query).bind(id).bind(state.name()).bind(note).bind(now_ms);
+    let query = sqlx::query(STEP).bind(id).bind(state.name()).bind("").bind(note).bind(now_ms);
     query.execute(&mut **tx).await?;
     Ok(())
 }
@@ -284,7 +298,7 @@ fn columns(means: Means) -> (&'static str, &'static str) {
 
 /// Waits before each of the first lookups of an unknown outcome; then [`LOOKUP_EVERY_MS`].
 const LOOKUP_MS: [i64; 4] = [2_000, 5_000, 15_000, 60_000];
-const LOOKUP_EVERY_MS: i64 = 5 * 60_000;
+pub(super) const LOOKUP_EVERY_MS: i64 = 5 * 60_000;
 
 pub(super) fn lookup_wait_ms(lookups: i64) -> i64 {
     let nth = usize::try_from(lookups).unwrap_or_default();

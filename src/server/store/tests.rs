@@ -7,7 +7,7 @@ use crate::instrument::{AccountKind, Brand, Means, Token};
 use crate::ledger::journal::Journal;
 use crate::ledger::sample;
 use crate::ledger::velocity::Limits;
-use crate::ledger::{Allocation, Change, FeeFailure, Origin, Progress, Split, Undo};
+use crate::ledger::{Allocation, Change, FeeFailure, Origin, Progress, Screening, Split, Undo};
 use crate::money::Money;
 use rand::RngExt;
 use rand::SeedableRng;
@@ -47,7 +47,19 @@ fn entry(rng: &mut StdRng) -> Entry {
             5 => Split::Verification,
             _ => Split::Total,
         };
-        return Entry::Consent(Box::new(intent));
+        if rng.random_bool(0.3) {
+            let first = Money::usd(10_000);
+            let more = i64::from(rng.random_ratio(1, 8));
+            let rest = Money::usd(intent.amount.minor - first.minor + more);
+            let other = format!("A{}", rng.random_range(1..9));
+            let parts = [(intent.account_id.clone(), first), (other, rest)];
+            let part = |(account_id, amount)| Allocation { account_id, amount };
+            intent.allocations = parts.map(part).into();
+        }
+        return match rng.random_ratio(1, 4) {
+            true => Entry::Sending(Box::new(intent)),
+            false => Entry::Consent(Box::new(intent)),
+        };
     }
     if rng.random_bool(0.15) {
         return undo(rng);
