@@ -29,6 +29,8 @@ use sqlx::{AnyConnection, Connection, Executor};
 
 #[path = "ledger_model/later.rs"]
 mod later; // what is arranged with kept cards
+#[path = "ledger_model/pair.rs"]
+mod pair; // bills whose fee was not charged
 #[path = "ledger_model/several.rs"]
 mod several; // several accounts in one payment
 
@@ -62,6 +64,7 @@ fn the_ledger_is_what_the_model_says() {
         let ledger = [applied, refused, failed, reopened, posted, undone];
         let rest = [debited, returned, again, charged, fees, kept_back, several];
         let rest = rest.into_iter().chain([sum.contradicted, sum.moneyless]);
+        let rest = rest.chain([sum.waived, sum.standing]);
         for count in ledger.into_iter().chain(rest) {
             assert!(count > 10, "{sum:?}");
         }
@@ -91,6 +94,9 @@ struct Tally {
     contradicted: usize,
     /// What was refused of verifications, for it is about money.
     moneyless: usize,
+    /// Bills that stand without their fees, and those that were not given back for that.
+    waived: usize,
+    standing: usize,
 }
 
 impl Tally {
@@ -110,6 +116,8 @@ impl Tally {
         self.several += other.several;
         self.contradicted += other.contradicted;
         self.moneyless += other.moneyless;
+        self.waived += other.waived;
+        self.standing += other.standing;
     }
 }
 
@@ -125,6 +133,8 @@ struct Model {
     several: usize,
     contradicted: usize,
     moneyless: usize,
+    waived: usize,
+    standing: usize,
 }
 
 struct Payment {
@@ -140,6 +150,8 @@ struct Payment {
     debits: Vec<Debit>,
     /// Its account is not debited any more.
     blocks: bool,
+    /// A person let it stand without its fee.
+    stands: bool,
 }
 
 /// One presentment to the bank: its state, and the reason it came back with.
@@ -288,6 +300,7 @@ impl Model {
             changes: Vec::new(),
             debits: Vec::new(),
             blocks: false,
+            stands: false,
         };
         self.payments.insert(intent.id.clone(), payment);
         Recorded::Stored
@@ -389,7 +402,7 @@ impl Model {
     }
 
     /// The amount of a change that may begin.
-    fn begin(&mut self, change: &Change, amount: Option<i64>) -> Option<i64> {
+    fn begin(&mut self, change: &Change, amount: Option<i64>, waived: bool) -> Option<i64> {
         let fee_stands = self.payments.values().any(|one| {
             let settled = ["consented", "declined", "not_charged"].contains(&one.state.name());
             let back = one.state.approval().is_some() && one.undone >= 200;
@@ -409,6 +422,10 @@ impl Model {
         }
         if fee_stands && amount == left {
             self.kept_back += 1;
+            return None;
+        }
+        if payment.stands && amount == left && !waived {
+            self.standing += 1;
             return None;
         }
         let change = Change { amount: Money::usd(amount), ..change.clone() };
@@ -599,7 +616,7 @@ async fn sequence(seed: u64) -> Tally {
     };
     for turn in 0..COMMANDS {
         bench.now_ms += rng.random_range(1..60_000);
-        match rng.random_range(0..65) {
+        match rng.random_range(0..67) {
             0 => bench.reopen().await,
             // The disk fails after so many more writes, or is well again.
             1 | 2 => bench.sabotage(rng.random_range(0..6)).await,
@@ -611,6 +628,7 @@ async fn sequence(seed: u64) -> Tally {
             14 | 15 => bench.returned(&mut rng).await,
             16 | 17 => bench.represent(&mut rng).await,
             45..=50 => bench.begin(&mut rng).await,
+            65 | 66 => bench.waive(&mut rng).await,
             18..=22 => bench.progress(&mut rng).await,
             23..=29 => bench.consent(&mut rng).await,
             51..=64 => bench.later(&mut rng).await,
@@ -624,6 +642,8 @@ async fn sequence(seed: u64) -> Tally {
     bench.tally.several = bench.model.several;
     bench.tally.contradicted = bench.model.contradicted;
     bench.tally.moneyless = bench.model.moneyless;
+    bench.tally.waived = bench.model.waived;
+    bench.tally.standing = bench.model.standing;
     bench.tally
 }
 
@@ -842,9 +862,17 @@ impl Bench {
 
     async fn begin(&mut self, rng: &mut StdRng) {
         self.serial += 1;
+        let without = self.model.without_fee();
+        let intent_id = match without.len() {
+            some if some > 0 && rng.random_ratio(1, 4) => {
+                without[rng.random_range(0..some)].clone()
+            }
+            _ => self.some_payment(rng),
+        };
+        let waived = rng.random_ratio(1, 3);
         let change = Change {
             id: format!("u{:04}", self.serial),
-            intent_id: self.some_payment(rng),
+            intent_id,
             act: [Undo::Void, Undo::Refund, Undo::Refund][rng.random_range(0..3)],
             amount: Money::usd(0),
             who: "ann".into(),
@@ -852,14 +880,14 @@ impl Bench {
             created_ms: self.now_ms,
         };
         let amount = [None, Some(0), Some(500), Some(1_200)][rng.random_range(0..4)];
-        match self.store.begin_change(change.clone(), amount.map(Money::usd)).await {
+        match self.store.begin_change(change.clone(), amount.map(Money::usd), waived).await {
             Err(_) => self.tally.failed += 1,
             Ok(told) => {
                 let told = match told {
                     Begun::Stored(change) => Some(change.amount.minor),
                     Begun::Refused(_) => None,
                 };
-                assert_eq!(told, self.model.begin(&change, amount), "{change:?}");
+                assert_eq!(told, self.model.begin(&change, amount, waived), "{change:?}");
                 self.tally.refused += usize::from(told.is_none());
             }
         }

@@ -29,6 +29,9 @@ pub enum FeeFailure {
     Waive,
 }
 
+/// What a verification that was approved is: [`State::NotCharged`] for this reason.
+pub const VERIFIED: &str = "its card was verified";
+
 impl FeeFailure {
     const ALL: [FeeFailure; 2] = [FeeFailure::Void, FeeFailure::Waive];
 

@@ -23,6 +23,9 @@ pub enum PaymentsCommand {
         /// At most so many
         #[arg(long, default_value_t = 100)]
         limit: u32,
+        /// Cards that were verified to be kept, too: nothing was charged for that
+        #[arg(long)]
+        verifications: bool,
     },
     /// Shows one payment with all its steps, voids and refunds
     Show {
@@ -43,6 +46,9 @@ pub enum PaymentsCommand {
     Void {
         #[command(flatten)]
         reason: Reason,
+        /// Although somebody let it stand without its fee (`waive`)
+        #[arg(long)]
+        waived: bool,
     },
     /// Pays back a payment that has settled, or a part of it
     Refund {
@@ -51,6 +57,9 @@ pub enum PaymentsCommand {
         /// Part to pay back, such as 12.50; all that is left unless given
         #[arg(long)]
         amount: Option<String>,
+        /// Although somebody let it stand without its fee (`waive`)
+        #[arg(long)]
+        waived: bool,
     },
     /// Lets a bill stand whose fee, a charge of its own, was not charged
     ///
@@ -100,9 +109,9 @@ pub struct Reason {
 }
 
 impl Reason {
-    fn wish(self, act: Undo, amount: Option<String>) -> payments::Wish {
+    fn wish(self, act: Undo, amount: Option<String>, waived: bool) -> payments::Wish {
         let who = self.who();
-        payments::Wish { act, payment: self.payment, amount, who, why: self.why }
+        payments::Wish { act, payment: self.payment, amount, waived, who, why: self.why }
     }
 
     fn found(self, decision: Decision) -> payments::Found {
@@ -129,20 +138,21 @@ pub async fn run(path: &Path, command: PaymentsCommand) -> ExitCode {
     };
     let mut out = std::io::stdout();
     let done = match command {
-        PaymentsCommand::List { account, state, limit } => {
+        PaymentsCommand::List { account, state, limit, verifications } => {
             let limit = Some(limit);
-            let filter = Filter { account, state, limit, ..Filter::default() };
+            let all = Filter::default();
+            let filter = Filter { account, state, limit, verifications, ..all };
             payments::list(&config, &filter, &mut out).await
         }
         PaymentsCommand::Show { payment } => payments::show(&config, &payment, &mut out).await,
         PaymentsCommand::Authorisation { payment, wav } => {
             evidence::export(&config, &payment, &wav, &mut out).map(|()| true)
         }
-        PaymentsCommand::Void { reason } => {
-            payments::undo(&config, reason.wish(Undo::Void, None), &mut out).await
+        PaymentsCommand::Void { reason, waived } => {
+            payments::undo(&config, reason.wish(Undo::Void, None, waived), &mut out).await
         }
-        PaymentsCommand::Refund { reason, amount } => {
-            payments::undo(&config, reason.wish(Undo::Refund, amount), &mut out).await
+        PaymentsCommand::Refund { reason, amount, waived } => {
+            payments::undo(&config, reason.wish(Undo::Refund, amount, waived), &mut out).await
         }
         PaymentsCommand::Waive { reason } => {
             let who = reason.who();

@@ -81,7 +81,7 @@ async fn void<F: Future<Output = Exchange>>(
         why: VOIDED_FOR.into(),
         created_ms: now_ms,
     };
-    let change = match store.begin_change(change, None).await? {
+    let change = match store.begin_change(change, None, false).await? {
         Begun::Stored(change) => change,
         // Somebody was faster.
         Begun::Refused(_) => return Ok(None),

@@ -13,6 +13,7 @@ use super::{clock, gateway, resolver};
 use crate::config::Config;
 use crate::gateway::{Exchange, Gateway, Operation, nacha};
 use crate::instrument::looks_like_card;
+use crate::ledger::split::VERIFIED;
 use crate::ledger::{Change, Intent, Pairing, Progress, Split, State, Undo};
 use crate::money::Money;
 
@@ -24,6 +25,8 @@ pub struct Wish {
     pub payment: String,
     /// Decimal; unset: all that is left.
     pub amount: Option<String>,
+    /// Although a person let it stand without its fee.
+    pub waived: bool,
     pub who: String,
     pub why: String,
 }
@@ -40,11 +43,10 @@ pub async fn list(config: &Config, filter: &Filter, out: &mut impl Write) -> Res
         for (intent, state, undone) in &all {
             writeln!(
                 out,
-                "{}  {}  {:<11}  {:>12}  {}  account {}  {} {}{}",
+                "{}  {}  {:<25}  {}  account {}  {} {}{}",
                 time(intent.created_ms),
                 intent.confirmation,
-                state.name(),
-                total(intent).to_string(),
+                became(intent, state),
                 intent.gateway,
                 accounts(intent),
                 intent.means.name(),
@@ -76,7 +78,7 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
         let fee = if intent.split == Split::Surcharge { "surcharge" } else { "fee" };
         let sum = format!("{} + {} {fee} = {}", intent.amount, intent.fee, total(&intent));
         let verified = intent.split == Split::Verification;
-        tell("amount", if verified { "none: its card was verified" } else { &sum })?;
+        tell("amount", if verified { "none: a card was verified, or was to be" } else { &sum })?;
         for one in &intent.allocations {
             tell("  of this", &format!("{} for account {}", one.amount, one.account_id))?;
         }
@@ -86,7 +88,7 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
         }
         let method = intent.means.method().name();
         let means = format!("{method}, {} ending {}", intent.means.name(), intent.last4.as_str());
-        tell("paid with", &means)?;
+        tell(if verified { "verified" } else { "paid with" }, &means)?;
         tell("gateway", &intent.gateway)?;
         tell("call", &intent.call_id)?;
         let approval = match &state {
@@ -101,7 +103,11 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
             let (trace, code) = (&debit.trace, &debit.return_code);
             tell("debit", format!("{} {trace} {code}", debit.state).trim_end())?;
         }
-        tell("state", &format!("{}{}", state.name(), given_back(undone)))?;
+        let became = match verified {
+            true => was_verified(&state).to_string(),
+            false => format!("{}{}", state.name(), given_back(undone)),
+        };
+        tell("state", &became)?;
         for (state, why, at_ms) in &history {
             writeln!(out, "  {}  {state}{}", time(*at_ms), after(why))?;
         }
@@ -116,6 +122,23 @@ pub async fn show(config: &Config, payment: &str, out: &mut impl Write) -> Resul
     };
     written(print(out))?;
     Ok(true)
+}
+
+/// State and total, as columns; no total of what is no payment.
+fn became(intent: &Intent, state: &State) -> String {
+    match intent.split {
+        Split::Verification => was_verified(state).into(),
+        _ => format!("{:<11}  {:>12}", state.name(), total(intent).to_string()),
+    }
+}
+
+/// What came of verifying a card.
+fn was_verified(state: &State) -> &'static str {
+    match state {
+        State::Consented | State::Sending => "card is being verified",
+        State::NotCharged(why) if why == VERIFIED => "card verified",
+        _ => "card not verified",
+    }
 }
 
 /// The bill and the fee that a payment is one of, if they are two charges.
@@ -220,7 +243,7 @@ async fn undo_one(
         why: wish.why,
         created_ms: clock::wall_ms(),
     };
-    let change = match store.begin_change(change, amount).await {
+    let change = match store.begin_change(change, amount, wish.waived).await {
         Ok(Begun::Stored(change)) => change,
         Ok(Begun::Refused(why)) => return Err(why),
         Err(error) => return Err(error.to_string()),

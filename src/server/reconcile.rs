@@ -17,7 +17,7 @@ use super::{clock, gateway};
 use crate::config::Config;
 use crate::gateway::{Found, Gateway, Lookup, Operation, Purpose, Search, Verdict};
 use crate::ledger::reconcile::{self, Row, Status};
-use crate::ledger::{Intent, Pairing, Progress, Split, State};
+use crate::ledger::{Intent, Pairing, Progress, State};
 use crate::money::Money;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -54,9 +54,7 @@ pub async fn run(
     let now_ms = clock::wall_ms();
     let (day, filter) = of_day(date, now_ms)?;
     let store = open(config).await?;
-    let mut payments = store.list(&filter).await.map_err(|error| error.to_string())?;
-    // No payment, at the gateway or for the biller.
-    payments.retain(|(intent, ..)| intent.split != Split::Verification);
+    let payments = store.list(&filter).await.map_err(|error| error.to_string())?;
     let mut report = Report::default();
     let files = Files::read(&config.posting.directory, &config.payment.biller, &mut report);
     let mut gateways = HashMap::new();

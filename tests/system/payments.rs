@@ -435,7 +435,16 @@ fn a_card_that_was_never_charged_is_put_off() {
     assert!(listed.contains("done") && listed.contains("paid  confirmation"), "{listed}");
     assert_eq!(bench.host.sales()[2].total.minor, 32_372);
     // Of three requests one is a payment.
-    bench.wait_for(&bench.confirmations().remove(0), "posted");
+    let [paid] = &bench.confirmations()[..] else { panic!("not one payment") };
+    bench.wait_for(paid, "posted");
+    let all = bench.run(&["payments", "list", "--verifications"]).1;
+    let ends: Vec<_> = all.lines().map(|line| line.get(33..50).unwrap_or(line).trim()).collect();
+    assert_eq!(ends[1..], ["card verified", "card not verified"], "{all}");
+    let number = all.lines().nth(1).and_then(|line| line.split_whitespace().nth(1)).unwrap();
+    let shown = bench.run(&["payments", "show", number]).1;
+    for part in ["amount       none: a card was verified", "state        card verified"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
     let (code, text) = bench.run(&["reconcile"]);
     assert!(code == Some(0) && text.contains("1 payments, 0 differences"), "{code:?} {text}");
     assert_eq!(bench.binary.stop(), Some(0));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Once;
 use crate::gateway::{Charge, Initiator, Purpose, Route, Verdict};
+use crate::ledger::split::VERIFIED;
 use crate::ledger::{Recorded, Split, State};
 use crate::money::Money;
 use crate::payment::again::Told;
@@ -107,7 +108,7 @@ async fn verify_at(
 /// look up of a verification without an answer. Whether the ledger has it.
 async fn conclude(line: &mut Line, id: &str, verdict: &Verdict) -> bool {
     let state = match State::from(verdict) {
-        State::Approved(_) => State::NotCharged("its card was verified".into()),
+        State::Approved(_) => State::NotCharged(VERIFIED.into()),
         State::Held(why, _) | State::Unknown(why) => State::NotCharged(why),
         state => state,
     };

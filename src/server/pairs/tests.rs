@@ -425,17 +425,18 @@ async fn both_charges_are_made_and_told() {
         why: "asked".into(),
         created_ms: NOW,
     };
-    let Begun::Refused(why) = bench.store.begin_change(change.clone(), None).await.unwrap() else {
+    let Begun::Refused(why) = bench.store.begin_change(change.clone(), None, false).await.unwrap()
+    else {
         panic!("a fee without its bill")
     };
     assert!(why.contains("give that back first"), "{why}");
     let fee = Change { id: "c2".into(), intent_id: all[1].0.id.clone(), ..change.clone() };
-    let Begun::Stored(fee) = bench.store.begin_change(fee, None).await.unwrap() else {
+    let Begun::Stored(fee) = bench.store.begin_change(fee, None, false).await.unwrap() else {
         panic!("the fee may go back")
     };
     let done = Progress::Done("v".into());
     assert!(bench.store.progress(&fee, &done, NOW).await.unwrap());
-    let begun = bench.store.begin_change(change, None).await.unwrap();
+    let begun = bench.store.begin_change(change, None, false).await.unwrap();
     assert!(matches!(begun, Begun::Stored(_)), "{begun:?}");
 }
 
@@ -461,7 +462,7 @@ async fn what_cannot_be_voided_is_left_to_a_person() {
     let now_ms = bench.now_ms;
     bench.store.waive_fee(&bill, "by ann: fee waived: kind", now_ms).await.unwrap().unwrap();
     let pair = bench.store.pair(&bill.id).await.unwrap().unwrap();
-    assert_eq!((pair.pairing(), &*pair.end), (Pairing::Waived, "waived"));
+    assert_eq!((pair.pairing(), &*pair.end), (Pairing::Waived, "stands"));
     let again = bench.store.waive_fee(&bill, "by ann: again", now_ms).await.unwrap();
     assert_eq!(again, Err("its fee is waived already".into()));
 }

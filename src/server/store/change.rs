@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::row::{lookup_wait_ms, move_to, read};
+use super::row::{LOOKUP_EVERY_MS, lookup_wait_ms, move_to, read};
 use super::{LOOKUP_FOR_MS, Store, StoreError, pair};
 use crate::ledger::change::{Change, Progress, Undo, may_change};
 use crate::ledger::journal::{GIVEN_BACK, masked};
@@ -36,11 +36,13 @@ const OPEN_MAX: i64 = 100;
 const LOST_MS: i64 = 5 * 60_000;
 
 impl Store {
-    /// Writes a void or refund down before its request leaves. `amount`: all that is left.
+    /// Writes a void or refund down before its request leaves. `amount`: all that is left, unless
+    /// given. `waived`: a bill that a person let stand without its fee may go back all the same.
     pub async fn begin_change(
         &self,
         change: Change,
         amount: Option<Money>,
+        waived: bool,
     ) -> Result<Begun, StoreError> {
         let mut tx = self.pool.begin().await?;
         let query = sqlx::query("select * from intent where id = $1").bind(&change.intent_id);
@@ -58,6 +60,11 @@ impl Store {
             pair::against(&mut tx, &intent, whole && change.act.act().is_some()).await?
         {
             return Ok(Begun::Refused(why));
+        }
+        if whole && !waived && row.try_get::<String, _>("fee_end")? == pair::STANDS {
+            let why = "its fee was waived, so that it stands: see `payments show`; with --waived \
+                       it goes back all the same";
+            return Ok(Begun::Refused(why.into()));
         }
         let change = Change { amount, ..change };
         let inserted = sqlx::query(INSERT)
@@ -147,9 +154,10 @@ impl Store {
         let query = "update change set state = 'unknown', state_ms = $2, lookup_ms = $2, \
                      detail = 'nobody waited for the answer' where state = 'sending' and state_ms < $1";
         sqlx::query(query).bind(now_ms - LOST_MS).bind(now_ms).execute(&self.pool).await?;
-        let query = "select * from change where state = 'unknown' and lookup_ms <= $1 \
-                     order by lookup_ms, id limit $2";
-        let rows = sqlx::query(query).bind(now_ms).bind(OPEN_MAX).fetch_all(&self.pool).await?;
+        let query = "select * from change where state = 'unknown' \
+                     and (lookup_ms <= $1 or lookup_ms > $3) order by lookup_ms, id limit $2";
+        let query = sqlx::query(query).bind(now_ms).bind(OPEN_MAX);
+        let rows = query.bind(now_ms.saturating_add(LOOKUP_EVERY_MS)).fetch_all(&self.pool).await?;
         let mut open = Vec::new();
         for row in &rows {
             let id: String = row.try_get("intent_id")?;
@@ -242,7 +250,7 @@ mod tests {
         let intent = put(&store, 1, &[State::Sending, approved]).await;
         let begin = async |n, act, amount: Option<i64>| {
             let amount = amount.map(Money::usd);
-            store.begin_change(asked(n, &intent, act), amount).await.unwrap()
+            store.begin_change(asked(n, &intent, act), amount, false).await.unwrap()
         };
         let first = stored(begin(1, Undo::Refund, Some(20_000)).await);
         let Begun::Refused(why) = begin(2, Undo::Refund, None).await else { panic!("two") };
@@ -288,7 +296,8 @@ mod tests {
             at_ms: NOW,
         };
         assert!(store.screen(&screening).await.unwrap().earlier.is_some());
-        let change = stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
+        let change =
+            stored(store.begin_change(asked(1, &intent, Undo::Void), None, false).await.unwrap());
         assert!(store.screen(&screening).await.unwrap().earlier.is_some());
         store.progress(&change, &Progress::Done("v".into()), NOW).await.unwrap();
         assert_eq!(store.screen(&screening).await.unwrap().earlier, None);
@@ -302,7 +311,8 @@ mod tests {
             crate::gateway::Approval { partial: Some(Money::usd(5_000)), ..sample::approval() };
         let held = State::Held("part".into(), Some(part));
         let intent = put(&store, 1, &[State::Sending, held]).await;
-        let change = stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
+        let change =
+            stored(store.begin_change(asked(1, &intent, Undo::Void), None, false).await.unwrap());
         assert_eq!(change.amount, Money::usd(5_000));
         store.progress(&change, &Progress::Done("v".into()), NOW).await.unwrap();
         let state = store.intent(&intent.id).await.unwrap().unwrap().1;
@@ -314,7 +324,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         let intent = put(&store, 1, &[State::Sending, State::Approved(sample::approval())]).await;
-        stored(store.begin_change(asked(1, &intent, Undo::Void), None).await.unwrap());
+        stored(store.begin_change(asked(1, &intent, Undo::Void), None, false).await.unwrap());
         assert_eq!(store.open_changes(NOW + LOST_MS).await.unwrap(), []);
         let later = NOW + LOST_MS + 1;
         let open = store.open_changes(later).await.unwrap();

@@ -19,6 +19,8 @@ pub struct Filter {
     pub from_ms: Option<i64>,
     pub until_ms: Option<i64>,
     pub limit: Option<u32>,
+    /// Cards that were verified, too: no payments.
+    pub verifications: bool,
 }
 
 impl Store {
@@ -28,13 +30,14 @@ impl Store {
                          or exists (select 1 from allocation where intent_id = intent.id \
                              and allocation.account_id = $1)) \
                      and ($2 = '' or state = $2) and created_ms >= $3 and created_ms < $4 \
-                     order by created_ms desc, id desc limit $5";
+                     and ($6 <> 0 or fee_kind <> 'verification') order by created_ms desc, id desc limit $5";
         let rows = sqlx::query(query)
             .bind(filter.account.clone().unwrap_or_default())
             .bind(filter.state.clone().unwrap_or_default())
             .bind(filter.from_ms.unwrap_or(i64::MIN))
             .bind(filter.until_ms.unwrap_or(i64::MAX))
             .bind(filter.limit.map_or(i64::MAX, i64::from))
+            .bind(i64::from(filter.verifications))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(whole).collect()

@@ -19,7 +19,7 @@ pub struct Pair {
     pub fee_state: State,
     /// Changes to the bill, oldest first, and since when each is what it is.
     pub changes: Vec<(Change, Progress, i64)>,
-    /// What the ledger says of them: due, charged, waived, given_back or person.
+    /// What the ledger says of them: due, charged, waived, stands, given_back or person.
     pub end: String,
 }
 
@@ -85,6 +85,8 @@ impl Pair {
 
 /// A person must decide what becomes of the bill.
 pub const PERSON: &str = "person";
+/// A person let the bill stand without its fee.
+pub(super) const STANDS: &str = "stands";
 
 impl Store {
     /// Bills that were charged, whose fee has an outcome that nobody has acted upon.
@@ -127,7 +129,8 @@ impl Store {
         Ok(())
     }
 
-    /// A person lets a bill stand without its fee. `Err` inside: why not, in words for who asked.
+    /// A person lets a bill stand without its fee: from here on it is not voided for that, unless
+    /// somebody says that they know. `Err` inside: why not, in words for who asked.
     pub async fn waive_fee(
         &self,
         bill: &Intent,
@@ -146,12 +149,14 @@ impl Store {
             Pairing::Open => return Ok(Err("it or its fee has no outcome yet".into())),
         }
         let mut tx = self.pool.begin().await?;
-        let query = "update intent set fee_failure = 'waive', fee_end = 'waived' \
-                     where id = $1 and undone_minor = 0 and not exists (select 1 from change \
-                     where intent_id = $1 and state in ('sending', 'unknown', 'manual'))";
-        let waived = sqlx::query(query).bind(&bill.id).execute(&mut *tx).await?;
-        if waived.rows_affected() != 1 {
-            return Ok(Err("it is being voided: see `payments show`".into()));
+        let query = "update intent set fee_failure = 'waive', fee_end = $2 \
+                     where id = $1 and fee_failure = 'void' and undone_minor = 0 \
+                     and not exists (select 1 from change where intent_id = $1 \
+                         and state in ('sending', 'unknown', 'manual'))";
+        let query = sqlx::query(query).bind(&bill.id).bind(STANDS);
+        if query.execute(&mut *tx).await?.rows_affected() != 1 {
+            let why = "somebody voids it, or has waived its fee, meanwhile: see `payments show`";
+            return Ok(Err(why.into()));
         }
         let query = sqlx::query("select * from intent where id = $1").bind(&bill.id);
         let (_, state) = read(&query.fetch_one(&mut *tx).await?)?;
@@ -162,7 +167,7 @@ impl Store {
 
     /// [`crate::ledger::Entry::Undo`].
     pub(super) async fn record_undo(&self, change: Change) -> Recorded {
-        match self.begin_change(change, None).await {
+        match self.begin_change(change, None, false).await {
             Ok(Begun::Stored(_)) => Recorded::Stored,
             Ok(Begun::Refused(_)) => Recorded::Illegal,
             Err(error) => Recorded::Failed(error.to_string()),
@@ -214,4 +219,156 @@ pub(super) async fn against(
     let fee = read(&row)?;
     let undone = Undone { minor: row.try_get("undone_minor")?, open: false };
     Ok(may_give_back((&fee.0, &fee.1), undone).err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::store;
+    use super::*;
+    use crate::ledger::{Entry, FeeFailure, Undo, sample};
+
+    const NOW: i64 = 1_780_272_000_000;
+
+    /// A bill that was charged, and its fee that was not.
+    async fn to_void(store: &Store) -> Intent {
+        let split = Split::Bill { fee: Money::usd(200), failure: FeeFailure::Void };
+        let none = Money::usd(0);
+        let bill = Intent { fee: none, split, ..sample::intent(1, "A1") };
+        let split = Split::FeeOf(bill.id.clone());
+        let fee = Intent { amount: none, split, ..sample::intent(2, "A1") };
+        let go = |intent: &Intent, to| Entry::Move { id: intent.id.clone(), to };
+        for entry in [
+            Entry::Consent(Box::new(bill.clone())),
+            Entry::Consent(Box::new(fee.clone())),
+            go(&bill, State::Sending),
+            go(&bill, State::Approved(sample::approval())),
+            go(&fee, State::Sending),
+            go(&fee, State::Declined("no".into())),
+        ] {
+            assert_eq!(store.record(entry.clone(), NOW).await, Recorded::Stored, "{entry:?}");
+        }
+        bill
+    }
+
+    fn wish(bill: &Intent, n: u64, act: Undo) -> Change {
+        Change {
+            id: format!("change-{n}"),
+            intent_id: bill.id.clone(),
+            act,
+            amount: bill.amount,
+            who: "bob".into(),
+            why: "asked".into(),
+            created_ms: NOW,
+        }
+    }
+
+    /// What two operators do, one step at a time.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Act {
+        Waive,
+        Begin(Undo),
+        Goes(&'static str),
+    }
+
+    #[tokio::test]
+    async fn a_bill_is_voided_or_its_fee_is_waived() {
+        use Act::{Begin, Goes, Waive};
+        let (void, refund) = (Undo::Void, Undo::Refund);
+        for (steps, want) in [
+            (vec![Waive, Begin(void)], "waived, it stands"),
+            (vec![Waive, Begin(refund)], "waived, it stands"),
+            (vec![Waive, Waive], "waived, waived already"),
+            (vec![Begin(void), Waive, Goes("done")], "begun, given back, gone"),
+            (
+                vec![Begin(void), Goes("unknown"), Waive, Goes("done")],
+                "begun, gone, given back, gone",
+            ),
+            (vec![Begin(void), Goes("done"), Waive], "begun, gone, given back"),
+            (vec![Begin(refund), Waive, Goes("done")], "begun, given back, gone"),
+            // What came to nothing leaves it open.
+            (
+                vec![Begin(void), Goes("refused"), Waive, Begin(refund)],
+                "begun, gone, waived, it stands",
+            ),
+            (vec![Begin(void), Waive, Goes("not_sent"), Waive], "begun, given back, gone, waived"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = store(&directory).await;
+            let bill = to_void(&store).await;
+            let mut told = Vec::new();
+            let mut changes = Vec::new();
+            for step in &steps {
+                told.push(match step {
+                    Waive => match store.waive_fee(&bill, "by ann: kind", NOW).await.unwrap() {
+                        Ok(()) => "waived",
+                        Err(why) if why.contains("given back, or is being") => "given back",
+                        Err(why) if why.contains("waived already") => "waived already",
+                        Err(why) => panic!("{why}"),
+                    },
+                    Begin(act) => {
+                        let n = changes.len() as u64;
+                        match store.begin_change(wish(&bill, n, *act), None, false).await.unwrap() {
+                            Begun::Stored(change) => {
+                                changes.push(change);
+                                "begun"
+                            }
+                            Begun::Refused(why) if why.contains("so that it stands") => "it stands",
+                            Begun::Refused(why) => panic!("{why}"),
+                        }
+                    }
+                    Goes(name) => {
+                        let to = Progress::parse(name, "r").unwrap();
+                        let change = changes.last().unwrap();
+                        assert!(store.progress(change, &to, NOW).await.unwrap(), "{steps:?}");
+                        "gone"
+                    }
+                });
+            }
+            assert_eq!(told.join(", "), want, "{steps:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_server_voids_nothing_whose_fee_was_waived_and_a_person_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        let bill = to_void(&store).await;
+        store.waive_fee(&bill, "by ann: kind", NOW).await.unwrap().unwrap();
+        assert_eq!(store.pairs_due(NOW + LEFT_AFTER_MS).await.unwrap(), []);
+        // As a call does that had seen the fee refused before.
+        let undo = Entry::Undo(Box::new(wish(&bill, 1, Undo::Void)));
+        assert_eq!(store.record(undo, NOW).await, Recorded::Illegal);
+        let part = Some(Money::usd(100));
+        let begun = store.begin_change(wish(&bill, 2, Undo::Refund), part, false).await.unwrap();
+        let Begun::Stored(part) = begun else { panic!("a part is no void: {begun:?}") };
+        assert!(store.progress(&part, &Progress::Refused("no".into()), NOW).await.unwrap());
+        let begun = store.begin_change(wish(&bill, 3, Undo::Void), None, true).await.unwrap();
+        assert!(matches!(begun, Begun::Stored(_)), "{begun:?}");
+    }
+
+    /// At once, on connections of their own.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn of_two_operators_at_once_one_wins() {
+        let mut waived = 0;
+        for round in 0..24 {
+            let directory = tempfile::tempdir().unwrap();
+            let (mine, yours) = (store(&directory).await, store(&directory).await);
+            let bill = to_void(&mine).await;
+            let (theirs, other) = (bill.clone(), yours.clone());
+            let waive = tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_micros(round * 50)).await;
+                other.waive_fee(&theirs, "by ann: kind", NOW).await
+            });
+            let begun = mine.begin_change(wish(&bill, 1, Undo::Void), None, false).await;
+            // Whoever finds the ledger busy is told so, and has done nothing.
+            let voids = matches!(begun, Ok(Begun::Stored(_)));
+            let waives = matches!(waive.await.unwrap(), Ok(Ok(())));
+            assert!(!(voids && waives), "round {round}: {begun:?}");
+            let pair = yours.pair(&bill.id).await.unwrap().unwrap();
+            assert_eq!(pair.pairing() == Pairing::Waived, waives, "round {round}");
+            assert_eq!(pair.undone().open, voids, "round {round}");
+            waived += u32::from(waives);
+        }
+        println!("{waived} of 24 were waived");
+    }
 }

@@ -336,7 +336,7 @@ mod tests {
                 why: "asked".into(),
                 created_ms: at_ms,
             };
-            let begun = store.begin_change(change, Some(Money::usd(minor))).await.unwrap();
+            let begun = store.begin_change(change, Some(Money::usd(minor)), false).await.unwrap();
             let Begun::Stored(change) = begun else { panic!("{begun:?}") };
             let done = Progress::Done(format!("undo_{n}"));
             assert!(store.progress(&change, &done, at_ms).await.unwrap());

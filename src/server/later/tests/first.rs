@@ -121,3 +121,93 @@ async fn a_card_that_a_gateway_quotes_is_masked() {
     let detail = &listed[0].instalments[0].detail;
     assert!(detail.contains("no route") && !detail.contains("4111"), "{detail}");
 }
+
+/// A suspended machine, or one whose clock was wrong: each instalment is charged once, and none
+/// that is later than the biller lets it be.
+#[tokio::test]
+async fn a_clock_that_jumps_charges_nothing_twice_and_nothing_too_late() {
+    let days = [date(2026, 6, 5), date(2026, 7, 5), date(2026, 8, 5)];
+    // Days the clock jumps by, each after some hours; and what is charged of the three.
+    for (jumps, want) in [
+        (vec![(100, 2), (6, -2), (200, 0)], 1),
+        (vec![(100, -30), (24, 30), (1_800, 0)], 3),
+        // To the day of the second, and back before it.
+        (vec![(98, 30), (2, -30), (24 * 66, 0)], 3),
+        // Over more days than one may be late.
+        (vec![(90, 20), (2, -20), (24 * 10, 0)], 0),
+        (vec![(98, 300), (2, -300), (24 * 63, 0)], 1),
+        (vec![(98, -3), (72, -3), (72, -3), (24 * 70, 0)], 3),
+    ] {
+        for restarts in [false, true] {
+            let mut bench = Bench::new().await;
+            let all = days.into_iter().zip(1..);
+            let all: Vec<_> = all.map(|(due, n)| bench.instalment(n, due)).collect();
+            bench.arrange(Kind::Plan, all.clone()).await;
+            for (hours, days) in &jumps {
+                glide(&mut bench, *hours).await;
+                bench.now_ms += days * DAY_MS;
+                if restarts {
+                    bench.restart().await;
+                }
+            }
+            let charged = bench.charged();
+            let state = bench.state().await;
+            assert_eq!(charged.len(), want, "{jumps:?} {restarts} {state}");
+            assert_eq!(state.matches("paid").count(), want, "{jumps:?} {restarts} {state}");
+            for ((_, at_ms), due) in charged.iter().zip(&all) {
+                let late = at_ms - due.at_ms;
+                // At the latest on the third day after it, by the clock as it was.
+                assert!((0..4 * DAY_MS).contains(&late), "{jumps:?} {restarts} {late}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn autopay_charges_a_due_date_once_whatever_the_clock_does() {
+    for jumps in [
+        vec![(100, 2), (6, -2), (24 * 20, 0)],
+        vec![(98, -3), (74, -3), (24 * 20, 0)],
+        vec![(20, 3), (6, -30), (24 * 40, 0)],
+    ] {
+        let mut bench = Bench::new().await;
+        let due = bench.instalment(1, date(2026, 6, 5));
+        bench.owes(5_000, Some(due.due));
+        bench.arrange(Kind::AutoPay, Vec::new()).await;
+        for (hours, days) in &jumps {
+            glide(&mut bench, *hours).await;
+            bench.now_ms += days * DAY_MS;
+        }
+        assert_eq!(bench.charged().len(), 1, "{jumps:?} {}", bench.state().await);
+        assert_eq!(bench.state().await, "active [paid]", "{jumps:?}");
+    }
+}
+
+/// What is unknown since a clock that was wrong is looked up by the right one, and not in days.
+#[tokio::test]
+async fn a_clock_that_goes_back_puts_no_lookup_off() {
+    let mut bench = Bench::new().await;
+    let due = bench.instalment(1, date(2026, 6, 5));
+    bench.arrange(Kind::Once, vec![due.clone()]).await;
+    bench.now_ms = due.at_ms;
+    bench.simulator.fail_next(Fault::CloseAfterProcessing);
+    bench.step().await.unwrap();
+    assert_eq!(bench.charged().len(), 1);
+    bench.now_ms -= 20 * DAY_MS;
+    bench.pass(1).await;
+    let id = intent_id(&sample::arrangement(1, Kind::Once, 1).id, 1, 0);
+    assert_eq!(bench.store.intent(&id).await.unwrap().unwrap().1.name(), "approved");
+    bench.until(due.at_ms + DAY_MS).await;
+    assert_eq!((bench.charged().len(), &*bench.state().await), (1, "done [paid]"));
+}
+
+/// As [`Bench::pass`], and looks less often.
+async fn glide(bench: &mut Bench, hours: i64) {
+    for _ in 0..hours / 2 {
+        bench.now_ms += 2 * HOUR_MS;
+        let (simulator, now_ms) = (&mut bench.simulator, bench.now_ms);
+        let send = |_: &Route, request| std::future::ready(simulator.exchange(now_ms, request));
+        resolver::round(&bench.store, &bench.routes, now_ms, send).await.unwrap();
+        bench.step().await.unwrap();
+    }
+}
