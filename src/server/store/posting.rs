@@ -254,6 +254,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::super::change::Begun;
     use super::super::tests::{put, store};
     use super::*;
@@ -391,6 +393,69 @@ mod tests {
             assert_eq!(posted, 2, "{crash_after}");
         }
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    /// Drops the work after so many steps of it, as a crash does; whether it was done by then.
+    async fn done_in<T>(steps: usize, work: impl Future<Output = T>) -> bool {
+        let mut work = std::pin::pin!(work);
+        let mut left = steps;
+        let step = move |context: &mut std::task::Context<'_>| {
+            let Some(less) = left.checked_sub(1) else { return Poll::Ready(false) };
+            left = less;
+            work.as_mut().poll(context).map(|_| true)
+        };
+        std::future::poll_fn(step).await
+    }
+
+    #[tokio::test]
+    async fn a_crash_among_many_rows_leaves_none_out_and_none_twice() {
+        const COUNT: u64 = 2 * CHUNK as u64 + 7;
+        let filled = tempfile::tempdir().unwrap();
+        let whole = store(&filled).await;
+        for n in 1..=COUNT {
+            put(&whole, n, &[State::Sending, State::Approved(sample::approval())]).await;
+        }
+        whole.checkpoint().await.unwrap();
+        whole.close().await;
+        for in_finish in [false, true] {
+            for steps in 0.. {
+                let directory = tempfile::tempdir().unwrap();
+                for file in fs::read_dir(filled.path()).unwrap() {
+                    let file = file.unwrap();
+                    fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+                }
+                let out = directory.path().join("out");
+                let first = store(&directory).await;
+                let done = if in_finish {
+                    let posting = first.fix(BILLER, NOW).await.unwrap().unwrap();
+                    deliver(&out, &posting).unwrap();
+                    done_in(steps, first.finish(&posting, NOW)).await
+                } else {
+                    done_in(steps, first.fix(BILLER, NOW)).await
+                };
+                std::mem::forget(first);
+                let second = store(&directory).await;
+                let mut posted = Vec::new();
+                while second.post(&out, BILLER, NOW + 1).await.unwrap().is_some() {}
+                for name in files(&out).iter().filter(|name| name.ends_with(".csv")) {
+                    let posting = reconcile::read(&fs::read(out.join(name)).unwrap()).unwrap();
+                    posted.extend(posting.rows.into_iter().map(|row| row.intent.id));
+                }
+                posted.sort();
+                let mut all: Vec<String> = (1..=COUNT).map(|n| format!("intent-{n}")).collect();
+                all.sort();
+                assert_eq!(posted, all, "in finish: {in_finish}, after {steps} steps");
+                for id in &all {
+                    let steps_of = second.history(id).await.unwrap();
+                    let posted = steps_of.iter().filter(|(state, ..)| state == "posted").count();
+                    assert_eq!(posted, 1, "{id}, in finish: {in_finish}, after {steps} steps");
+                }
+                if done {
+                    assert!(steps > 4, "{steps} steps are no test");
+                    break;
+                }
+            }
+        }
     }
 
     #[tokio::test]
