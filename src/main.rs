@@ -144,7 +144,13 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// Configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "ringtill.toml")]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        default_value = "ringtill.toml",
+        global = true
+    )]
     config: PathBuf,
 }
 
@@ -538,5 +544,31 @@ async fn voice(path: &Path, command: PromptsCommand) -> ExitCode {
         // A reader that has seen enough, such as `head`.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_named_before_or_after_what_is_to_be_done() {
+        for line in [
+            "ringtill payments -c x.toml list",
+            "ringtill payments list -c x.toml --verifications",
+            "ringtill payments list --config x.toml",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' '));
+            let Ok(Arguments { command: Command::Payments { file, .. } }) = arguments else {
+                panic!("{line}")
+            };
+            assert_eq!(file.config, Path::new("x.toml"), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_command_contradicts_itself() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
     }
 }
