@@ -186,9 +186,8 @@ pub fn key(window: &Window<'_>, last: &View, before: &Before) -> Option<(usize, 
     let (row, column) = (likely.row, likely.column);
     let noise = before.last.energy;
     let steady = |other: f32, most: f32| noise <= most * other && other <= most * noise;
-    let shares =
-        |view: &View| view.share(row, likely.energy) + view.share(4 + column, likely.energy);
-    let sounded = shares(&before.last);
+    let sounded =
+        before.last.share(row, likely.energy) + before.last.share(4 + column, likely.energy);
     let other = (1.0 - likely.share()).max(ELSE_MIN) * likely.energy;
     if sounded > BEFORE_MAX * likely.share() || !steady(other, STEADY_ROUGH_MAX) {
         return None;

@@ -30,7 +30,8 @@ impl Store {
                          or exists (select 1 from allocation where intent_id = intent.id \
                              and allocation.account_id = $1)) \
                      and ($2 = '' or state = $2) and created_ms >= $3 and created_ms < $4 \
-                     and ($6 <> 0 or fee_kind <> 'verification') order by created_ms desc, id desc limit $5";
+                     and ($6 <> 0 or fee_kind <> 'verification') \
+                     order by created_ms desc, id desc limit $5";
         let rows = sqlx::query(query)
             .bind(filter.account.clone().unwrap_or_default())
             .bind(filter.state.clone().unwrap_or_default())
