@@ -10,6 +10,7 @@ use super::{Answers, Engine, Field, Frame, Progress, Recognizer};
 use crate::media::frame::SAMPLES;
 use crate::secret::Keys;
 
+mod matrix; // weights times what comes in
 pub mod mel; // sound to features
 pub mod model; // layers and weights as training wrote them
 pub mod network; // the layers on a stream

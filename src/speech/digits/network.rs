@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::media::frame::dot;
-
-use super::model::{Conv, Depthwise, Layer, Matrix, Model};
+use super::model::{Conv, Depthwise, Layer, Model};
 
 pub struct Network {
     model: Arc<Model>,
@@ -65,7 +63,7 @@ impl Network {
                     }
                 }
                 Layer::Head { head, matrix } => {
-                    apply(matrix, streams, |stream| {
+                    matrix.apply(streams, |stream| {
                         let Memory { current, rows, .. } = stream;
                         (&current[..], &mut rows[*head][..])
                     });
@@ -187,7 +185,7 @@ fn convolve(conv: &Conv, streams: &mut [Memory], nth: usize) -> bool {
         return false;
     }
     let len = conv.channels * conv.kernel;
-    apply(&conv.matrix, streams, |stream| (&stream.window[..len], &mut stream.next[..]));
+    conv.matrix.apply(streams, |stream| (&stream.window[..len], &mut stream.next[..]));
     for stream in streams {
         if conv.relu {
             rectify(&mut stream.next);
@@ -208,22 +206,6 @@ fn convolve_each(each: &Depthwise, ring: &mut Ring, input: &[f32], out: &mut Vec
     }
     if each.relu {
         rectify(out);
-    }
-}
-
-/// A row of weights is fetched once for all streams; `ends` gives input and output of one.
-fn apply(
-    matrix: &Matrix,
-    streams: &mut [Memory],
-    ends: impl Fn(&mut Memory) -> (&[f32], &mut [f32]),
-) {
-    let columns = matrix.weights.len() / matrix.bias.len();
-    let rows = matrix.weights.chunks_exact(columns).zip(&matrix.bias);
-    for (nth, (row, bias)) in rows.enumerate() {
-        for stream in &mut *streams {
-            let (input, out) = ends(stream);
-            out[nth] = bias + dot(row, input);
-        }
     }
 }
 
