@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 use std::sync::LazyLock;
 
 use super::bank::{DIAL_PAIR, DIAL_SINGLE, HOP, Hop, LINES, TONES};
-use super::fit::{self, Fit, Part, WINDOW, Window};
+use super::fit::{self, Fit, Part, Stretch, WINDOW, Window};
 
 /// A full-scale sine is +3.17 dBm0.
 pub const FULL_SCALE_DBM0: f32 = 3.17;
@@ -248,12 +248,12 @@ pub fn key(
     candidate: &Candidate,
     span: u32,
 ) -> Option<Pair> {
-    judged(window, before, candidate, span).or_else(|| spliced(window, candidate))
+    judged(&Stretch::of(window), before, candidate, span).or_else(|| spliced(window, candidate))
 }
 
 /// The same by itself, or over a dial tone.
 fn judged(
-    window: &Window<'_>,
+    window: &Stretch,
     before: Option<&Hop>,
     candidate: &Candidate,
     span: u32,
@@ -308,18 +308,15 @@ fn is_pure(part: &Part, near: [f32; 2], residual_max: f32) -> bool {
 /// Fits the candidate. Over a hole the phase has advanced by an unknown number of turns, so the
 /// neighbouring frequencies are tried as well.
 fn best_fit(
-    window: &Window<'_>,
+    window: &Stretch,
     before: Option<&Hop>,
     candidate: &Candidate,
     dial: &[usize],
     span: u32,
 ) -> Fit {
     let fit = |low: f32, high: f32| {
-        let mut hz = [candidate.hz[0] + low, candidate.hz[1] + high, 0.0, 0.0];
-        for (hz, &line) in hz[2..].iter_mut().zip(dial) {
-            *hz = TONES[line];
-        }
-        fit::fit(window, before, &hz[..2 + dial.len()])
+        let hz = [candidate.hz[0] + low, candidate.hz[1] + high];
+        fit::fit(window, before, hz, dial)
     };
     let mut best = fit(0.0, 0.0);
     if span < (WINDOW * HOP) as u32 {

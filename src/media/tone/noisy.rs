@@ -194,11 +194,11 @@ pub fn key(window: &Window<'_>, last: &View, before: &Before) -> Option<(usize, 
     }
     let (long, pair) = likely.fit(window)?;
     let near = likely.near();
-    let left = long.rest.iter().map(|rest| rest * rest).sum::<f32>() / LONG as f32;
+    let left = long.energy / LONG as f32;
     let in_noise = || {
         IN_NOISE.admit(&long, near)
             && steady(left, STEADY_MAX)
-            && periodicity(&long.rest) <= PERIODIC_MAX
+            && periodicity(&long.rest()) <= PERIODIC_MAX
     };
     let in_voice = || {
         IN_VOICE.admit(&long, near)
