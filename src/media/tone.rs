@@ -14,6 +14,7 @@ mod bank;
 mod fit;
 mod judge;
 mod noisy;
+mod periodic;
 
 use bank::{Bank, HOP, Hop, Sums, TONES};
 use fit::{BEFORE, LONG, WINDOW, Window};

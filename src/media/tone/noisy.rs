@@ -7,7 +7,7 @@
 use super::bank::{HOP, Hop, TONES};
 use super::fit::{self, LONG, Long};
 use super::judge::{self, Pair};
-use crate::media::frame::dot;
+use super::periodic::periodicity;
 
 /// A long window, oldest hop first, without holes.
 pub type Window<'a> = [&'a Hop; LONG];
@@ -35,8 +35,6 @@ const STEADY_ROUGH_MAX: f32 = 4.4;
 const ELSE_MIN: f32 = 0.02;
 /// How like itself what noise leaves may be a pitch period later: of 300 samples 0.2 at most.
 const PERIODIC_MAX: f32 = 0.25;
-/// Pitch periods looked for, in samples: 500 to 70 Hz.
-const LAGS: std::ops::RangeInclusive<usize> = 16..=114;
 
 /// What one of two tones may be like. Noise of 0 dB alters them by a third of this.
 const IN_NOISE: Limits =
@@ -56,10 +54,16 @@ const IN_CODEC_RESIDUAL_MAX: f32 = 0.15;
 const IN_CODEC_SHARE_MIN: f32 = 0.8;
 /// How differently their strengths must go in some third: harmonics of one voice swell together.
 const IN_CODEC_APART_MIN: f32 = 0.2;
+/// And if a codec that follows them better did (G.729): it blurs when they begin and end, and adds
+/// what is no voice: that is like itself a pitch period later, of tones so blurred half as much.
+const IN_BLUR: Limits =
+    Limits { off_max: [0.004, 0.004], third_min: 0.7, third_max: 1.3, bend_max: 0.5 };
+const IN_BLUR_RESIDUAL_MAX: f32 = 0.14;
+const IN_BLUR_PERIODIC_MAX: f32 = 0.5;
 /// What begins out of silence has this much more energy than the four hops before together.
 pub const OUT_OF_SILENCE: f32 = 2.0;
 /// For so many hops of it a long window may be looked at: the first 37.5 ms may be bent too much.
-pub const FRESH: std::ops::Range<usize> = LONG..LONG + 8;
+pub const FRESH: std::ops::Range<usize> = LONG - 1..LONG + 8;
 
 /// How far off frequency each may be, and as in [`fit::Sine`].
 struct Limits {
@@ -218,7 +222,12 @@ pub fn bent_key(window: &Window<'_>) -> Option<(usize, usize, Pair)> {
     let bent = long.residual <= IN_CODEC_RESIDUAL_MAX
         && IN_CODEC.admit(&long, likely.near())
         && thirds.any(|(low, high)| (low - high).abs() >= IN_CODEC_APART_MIN);
-    bent.then_some((likely.row, likely.column, pair))
+    let blurred = || {
+        long.residual <= IN_BLUR_RESIDUAL_MAX
+            && IN_BLUR.admit(&long, likely.near())
+            && periodicity(&long.rest()) <= IN_BLUR_PERIODIC_MAX
+    };
+    (bent || blurred()).then_some((likely.row, likely.column, pair))
 }
 
 impl Limits {
@@ -229,12 +238,4 @@ impl Limits {
                 && sine.thirds.iter().all(|third| (self.third_min..=self.third_max).contains(third))
         })
     }
-}
-
-/// How like itself what no tone explains is after a pitch period: 1 is entirely, noise about 0.
-fn periodicity(rest: &[f32; LONG * HOP]) -> f32 {
-    let energy = dot(rest, rest);
-    let alike = |lag: usize| dot(rest, &rest[lag..]) / (rest.len() - lag) as f32;
-    let most = LAGS.map(alike).fold(0.0, f32::max);
-    most * rest.len() as f32 / energy.max(f32::MIN_POSITIVE)
 }

@@ -106,7 +106,8 @@ fn keys_are_heard_under_a_voice_that_goes_on() {
 }
 
 /// Keys as a codec for voices leaves them: strengths and phases wander, those of both
-/// tones together or the high one's alone, and what it adds sounds as long as they do.
+/// tones together or the high one's alone, and what it adds sounds as long as they do: noise, or
+/// where both swell together more of a voice.
 fn bent(keys: &str, together: bool, chance: &mut Chance) -> Vec<f32> {
     const STEP: usize = 100; // samples
     let mut sound = vec![0.0; 800];
@@ -126,7 +127,11 @@ fn bent(keys: &str, together: bool, chance: &mut Chance) -> Vec<f32> {
             let wave = |i: usize, (gain, turned): (f32, f32)| {
                 gain * level * (TAU * hz[i] * n as f32 / 8000.0 + phases[i] + turned).sin()
             };
-            sound.push(wave(0, low) + wave(1, (gain, turned)) + 0.2 * level * chance.normal());
+            let added = match together {
+                true => hummed(130.0, PLAIN.low_dbm0 - 9.0, n),
+                false => 0.2 * level * chance.normal(),
+            };
+            sound.push(wave(0, low) + wave(1, (gain, turned)) + added);
         }
         sound.extend(vec![0.0; 400 + (chance.next() * 100.0) as usize]);
     }
@@ -144,7 +149,51 @@ fn keys_bent_by_a_codec_are_heard_once_and_a_voice_that_swells_is_none_for_that(
         };
         (0..40).map(of).sum()
     };
-    // Without a longer look 641 of 800, and 375 of those that waver as one.
+    // Without a longer look 641 of 800. Without the rule that strengths waver differently 522 of
+    // those that waver as one.
     assert!(heard_of(false) >= 780, "{}", heard_of(false));
-    assert!(heard_of(true) <= 375, "{}", heard_of(true));
+    assert!(heard_of(true) <= 250, "{}", heard_of(true));
+}
+
+/// Keys as a codec for voices leaves them that follows both tones: they swell and fade over some
+/// milliseconds, are not quite exact, and what it adds is noise, or as much voice of this pitch.
+fn blurred(keys: &str, pitch: Option<f32>, chance: &mut Chance) -> Vec<f32> {
+    const LEN: usize = 400; // samples
+    const RAMP: f32 = 60.0;
+    let mut sound = vec![0.0; 800];
+    for key in keys.chars() {
+        let (row, column) = Digit::from_key(key).unwrap().place();
+        let hz = [TONES[row], TONES[4 + column]].map(|hz| 1.003 * hz);
+        let phases = [chance.within(0.0, TAU), chance.within(0.0, TAU)];
+        let level = amplitude(PLAIN.low_dbm0);
+        for n in 0..LEN {
+            let gain = (n.min(LEN - n) as f32 / RAMP).min(1.0);
+            let wave = |i: usize| (TAU * hz[i] * n as f32 / 8000.0 + phases[i]).sin();
+            let added = match pitch {
+                Some(pitch) => hummed(pitch, PLAIN.low_dbm0 - 9.4, n),
+                None => 0.3 * level * chance.normal(),
+            };
+            sound.push(gain * (level * (wave(0) + wave(1)) + added));
+        }
+        sound.extend(vec![0.0; 400 + (chance.next() * 100.0) as usize]);
+    }
+    sound.extend(vec![0.0; 800]);
+    sound
+}
+
+#[test]
+fn keys_blurred_by_a_codec_are_heard_once_and_a_voice_that_swells_is_none_for_that() {
+    let heard_of = |pitch: Option<f32>| -> usize {
+        let of = |seed: u32| {
+            let heard = heard(Law::Mu, &blurred(ALL, pitch, &mut Chance(seed)));
+            assert!(is_part_of(&heard, ALL), "seed {seed}: {heard}");
+            heard.len()
+        };
+        (0..40).map(of).sum()
+    };
+    // Without a longer look 3 of 800; whatever was added, 795 with a voice.
+    assert!(heard_of(None) >= 795, "{}", heard_of(None));
+    for pitch in [120.0, 210.0] {
+        assert_eq!(heard_of(Some(pitch)), 0, "{pitch} Hz");
+    }
 }
