@@ -1,7 +1,8 @@
 //! In-band DTMF, streaming: a key is told 25 ms after it begins and released 25 ms after it ends.
 //! Every 2.5 ms a cheap gate looks for a row and a column in the last 25 ms; only what passes is
-//! fitted and judged. In noise, or under a voice, a key takes 37.5 ms, looked at every 10 ms. It
-//! is told which samples were lost, and judges on what is left.
+//! fitted and judged. In noise, or under a voice, a key takes 37.5 ms, looked at every 10 ms, or
+//! 67.5 if the voice makes it doubtful. It is told which samples were lost, and judges on what is
+//! left.
 
 use std::f32::consts::TAU;
 use std::sync::LazyLock;
@@ -13,12 +14,14 @@ use crate::sip::offer::Law;
 mod bank;
 mod fit;
 mod judge;
+mod lasting;
 mod noisy;
 mod periodic;
 
 use bank::{Bank, HOP, Hop, Sums, TONES};
 use fit::{BEFORE, LONG, WINDOW, Window};
 use judge::{Onset, Pair};
+use noisy::Told;
 
 /// Hops a held key's tones are looked for in: 10 ms.
 const PRESENCE: usize = 4;
@@ -60,6 +63,7 @@ pub struct Detector {
     /// How many of them in a row, up to the last, were too quiet for a key.
     quiet: usize,
     earlier: noisy::Earlier,
+    lasting: lasting::Lasting,
     /// How many hops ago sound began out of silence.
     fresh: usize,
     held: Option<Held>,
@@ -135,6 +139,7 @@ impl Detector {
             oldest: 0,
             quiet: 0,
             earlier: noisy::Earlier::default(),
+            lasting: lasting::Lasting::default(),
             fresh: 0,
             held: None,
             last: None,
@@ -263,10 +268,12 @@ impl Detector {
         if self.quiet < WINDOW / 2 {
             self.watch_onset();
         }
+        let look = self.look(now);
         if self.quiet >= WINDOW {
             return None;
         }
-        let found = self.at_once(now).or_else(|| self.in_noise(now)).or_else(|| self.bent(now))?;
+        let in_noise = |detector: &mut Detector| detector.in_noise(&look?, now);
+        let found = self.at_once(now).or_else(|| in_noise(self)).or_else(|| self.bent(now))?;
         let Found { digit, pair, trace, start } = found;
         if self.is_echo(digit, &pair, start) {
             return None;
@@ -297,16 +304,29 @@ impl Detector {
         Some(Found::of((row, column, pair), &window))
     }
 
-    /// A key that takes longer to tell, for noise; nothing may have been lost meanwhile.
-    fn in_noise(&mut self, now: u32) -> Option<Found> {
+    /// A look at the last 37.5 ms, every 10 ms.
+    fn look(&mut self, now: u32) -> Option<noisy::Look> {
         if !(now / HOP as u32).is_multiple_of(noisy::EVERY) {
             return None;
         }
         let view = noisy::View::of(&self.long());
-        let earlier = self.earlier.keep(&view, now);
+        Some(self.earlier.look(view, now))
+    }
+
+    /// A key that takes longer to tell, for noise or a voice; nothing may have been lost meanwhile.
+    fn in_noise(&mut self, look: &noisy::Look, now: u32) -> Option<Found> {
         let window = self.whole(now)?;
-        let key = noisy::key(&window, &view, &earlier?)?;
-        Some(Found::of(key, &window))
+        let told = noisy::key(&window, look, &self.lasting);
+        let (found, seen) = match told {
+            Told::Nothing => (None, None),
+            Told::Perhaps(seen) => (None, Some(seen)),
+            Told::Key(key) => {
+                let found = Found::of((key.row, key.column, key.pair), &window);
+                (Some(Found { start: found.start.wrapping_sub(key.ago), ..found }), None)
+            }
+        };
+        self.lasting.keep(seen);
+        found
     }
 
     /// The same of a key that a codec has bent.

@@ -178,6 +178,11 @@ pub struct Long {
 }
 
 impl Long {
+    /// The phase of each sine in the middle of the window.
+    pub fn phases(&self) -> [f32; 2] {
+        self.left.at(LONG / 2).map(|(re, im)| im.atan2(re))
+    }
+
     /// What is left over.
     pub fn rest(&self) -> [f32; LONG * HOP] {
         let mut rest = [0.0; LONG * HOP];

@@ -2,11 +2,13 @@
 //! 25 ms tell too little there, so 37.5 are fitted. What the tones leave must have been there
 //! before them: noise, or a voice that goes on while two tones of the very frequencies of a key
 //! begin. A voice of its own begins with all its harmonics. Or the tones begin out of silence and
-//! waver, each in its own way: so a codec leaves them, and no voice.
+//! waver, each in its own way: so a codec leaves them, and no voice. What one window doesn't tell
+//! from a voice, [`lasting`] may.
 
 use super::bank::{HOP, Hop, TONES};
 use super::fit::{self, LONG, Long};
 use super::judge::{self, Pair};
+use super::lasting::{self, Lasting, Seen};
 use super::periodic::periodicity;
 
 /// A long window, oldest hop first, without holes.
@@ -16,13 +18,20 @@ pub type Window<'a> = [&'a Hop; LONG];
 pub const EVERY: u32 = 4;
 /// How many looks ago the noise before the window was heard: 12.5 ms ended as long before it.
 const LOOKS: usize = 5;
+/// And how many ago what ended 2.5 ms before the window.
+const LOOKS_NEAR: usize = 4;
 /// Hops in a third of a window, of which each knows the sums.
 const THIRD: usize = LONG / 3;
 
-/// What the two tones must have of what is heard: at 0 dB they have two thirds.
+/// What the two tones must have of what is heard to be worth a fit, and what that may leave.
+const LIKELY_MIN: f32 = 0.45;
+const LIKELY_RESIDUAL_MAX: f32 = 0.55;
+/// The same of a key told by one window: at 0 dB they have two thirds.
 const SHARE_MIN: f32 = 0.5;
 /// The same in the last third alone, which is looked at first.
 const SHARE_ROUGH_MIN: f32 = 0.35;
+/// What each third must have of a tone, of a third of its power: the fit decides on more.
+const THIRD_ROUGH_MIN: f32 = 0.15;
 /// What one tone must have.
 const TONE_MIN: f32 = 0.12;
 const RESIDUAL_MAX: f32 = 0.45;
@@ -66,11 +75,11 @@ pub const OUT_OF_SILENCE: f32 = 2.0;
 pub const FRESH: std::ops::Range<usize> = LONG - 1..LONG + 8;
 
 /// How far off frequency each may be, and as in [`fit::Sine`].
-struct Limits {
-    off_max: [f32; 2],
-    third_min: f32,
-    third_max: f32,
-    bend_max: f32,
+pub struct Limits {
+    pub off_max: [f32; 2],
+    pub third_min: f32,
+    pub third_max: f32,
+    pub bend_max: f32,
 }
 
 /// A third of a window: energy per hop, and the power of each row and column, summed coherently.
@@ -121,24 +130,51 @@ pub struct Earlier {
     next: usize,
 }
 
-/// What was heard before a window: 12.5 ms that ended 12.5 ms before it, and 10 ms before those;
-/// silence if that is not known.
+/// What was heard before a window: 12.5 ms that ended 2.5 ms before it, 12.5 ms before it, and
+/// 10 ms before those; the last is silence if it is not known.
 pub struct Before {
+    near: View,
     last: View,
     older: View,
 }
 
+/// What is heard now, and was before.
+pub struct Look {
+    at: u32,
+    view: View,
+    before: Option<Before>,
+}
+
+/// What a look at a long window tells.
+pub enum Told {
+    Nothing,
+    /// What may turn out to be a key if it lasts.
+    Perhaps(Seen),
+    Key(Key),
+}
+
+/// A key's row, column and tones, and how many samples before the window it was there.
+pub struct Key {
+    pub row: usize,
+    pub column: usize,
+    pub pair: Pair,
+    pub ago: u32,
+}
+
 impl Earlier {
-    /// Keeps a look for later, and finds what was seen long enough ago, if nothing was lost since.
-    pub fn keep(&mut self, view: &View, now: u32) -> Option<Before> {
-        let older = std::mem::replace(&mut self.looks[self.next], (now, *view));
+    /// Keeps a view for later; what was seen before the window is known if nothing was lost since.
+    pub fn look(&mut self, view: View, now: u32) -> Look {
+        let older = std::mem::replace(&mut self.looks[self.next], (now, view));
         self.next = (self.next + 1) % (LOOKS + 1);
-        let last = self.looks[self.next];
+        let nth = |looks: usize| self.looks[(self.next + LOOKS - looks) % (LOOKS + 1)];
         let seen = |(at, view): (u32, View), looks: usize| {
             (now.wrapping_sub(at) == looks as u32 * EVERY * HOP as u32).then_some(view)
         };
         let older = seen(older, LOOKS + 1).unwrap_or_default();
-        seen(last, LOOKS).map(|last| Before { last, older })
+        let near = seen(nth(LOOKS_NEAR), LOOKS_NEAR);
+        let before = seen(nth(LOOKS), LOOKS).zip(near);
+        let before = before.map(|(last, near)| Before { near, last, older });
+        Look { at: now, view, before }
     }
 }
 
@@ -164,12 +200,53 @@ impl Likely {
         let (row, column) = (judge::strongest(&power[..4]), judge::strongest(&power[4..]));
         let share = |tone| views.iter().map(|view| view.share(tone, energy)).sum::<f32>() / 3.0;
         let (low, high) = (share(row), share(4 + column));
-        let enough = low + high >= SHARE_MIN && low.min(high) >= TONE_MIN;
+        let lasts = |tone: usize| {
+            views.iter().all(|view| view.powers[tone] >= THIRD_ROUGH_MIN * power[tone] / 3.0)
+        };
+        let enough = low + high >= LIKELY_MIN && low.min(high) >= TONE_MIN;
+        let enough = enough && lasts(row) && lasts(4 + column);
         enough.then_some(Likely { row, column, low, high, energy })
     }
 
     fn share(&self) -> f32 {
         self.low + self.high
+    }
+
+    /// How much of it there was before, of both together.
+    fn sounded(&self, before: &View) -> f32 {
+        before.share(self.row, self.energy) + before.share(4 + self.column, self.energy)
+    }
+
+    /// How much of each tone there was before: the sum of both shares.
+    fn sounded_apart(&self, before: &View) -> f32 {
+        before.share(self.row, self.energy) / self.low
+            + before.share(4 + self.column, self.energy) / self.high
+    }
+
+    /// Whether it begins, and what else there is sounded before as well, roughly.
+    fn is_over_noise(&self, before: &View) -> bool {
+        let other = (1.0 - self.share()).max(ELSE_MIN) * self.energy;
+        self.share() >= SHARE_MIN
+            && self.sounded(before) <= BEFORE_MAX * self.share()
+            && differ_by(other, before.energy, STEADY_ROUGH_MAX)
+    }
+
+    /// Whether it is a key in noise, or under a voice that goes on.
+    fn is_key(&self, long: &Long, before: &Before) -> bool {
+        let noise = before.last.energy;
+        let left = long.energy / LONG as f32;
+        let in_noise = || {
+            IN_NOISE.admit(long, self.near())
+                && differ_by(left, noise, STEADY_MAX)
+                && periodicity(&long.rest()) <= PERIODIC_MAX
+        };
+        let in_voice = || {
+            IN_VOICE.admit(long, self.near())
+                && self.sounded(&before.last) <= IN_VOICE_BEFORE_MAX * self.share()
+                && left <= LOUDER_MAX * noise.min(before.older.energy)
+                && noise <= FAINTER_MAX * left
+        };
+        in_noise() || in_voice()
     }
 
     fn near(&self) -> [f32; 2] {
@@ -180,37 +257,35 @@ impl Likely {
         let long = fit::fit_long(window, self.near());
         let pair =
             Pair { hz: [long.low.hz, long.high.hz], power: [long.low.power, long.high.power] };
-        (long.residual < RESIDUAL_MAX && pair.is_balanced()).then_some((long, pair))
+        (long.residual < LIKELY_RESIDUAL_MAX && pair.is_balanced()).then_some((long, pair))
     }
 }
 
-/// The row, column and tones of a key in noise, or under a voice.
-pub fn key(window: &Window<'_>, last: &View, before: &Before) -> Option<(usize, usize, Pair)> {
-    let likely = Likely::of(window, last)?;
+/// Whether a window holds a key in noise, or under a voice.
+pub fn key(window: &Window<'_>, look: &Look, lasting: &Lasting) -> Told {
+    heard(window, look, lasting).unwrap_or(Told::Nothing)
+}
+
+fn heard(window: &Window<'_>, look: &Look, lasting: &Lasting) -> Option<Told> {
+    let before = look.before.as_ref()?;
+    let likely = Likely::of(window, &look.view)?;
     let (row, column) = (likely.row, likely.column);
-    let noise = before.last.energy;
-    let steady = |other: f32, most: f32| noise <= most * other && other <= most * noise;
-    let sounded =
-        before.last.share(row, likely.energy) + before.last.share(4 + column, likely.energy);
-    let other = (1.0 - likely.share()).max(ELSE_MIN) * likely.energy;
-    if sounded > BEFORE_MAX * likely.share() || !steady(other, STEADY_ROUGH_MAX) {
+    let first = lasting.first(look.at, row, column);
+    let begun = likely.sounded_apart(&before.near);
+    let over_noise = likely.is_over_noise(&before.last);
+    if !over_noise && first.is_none() && begun > lasting::BEGUN_MAX {
         return None;
     }
     let (long, pair) = likely.fit(window)?;
-    let near = likely.near();
-    let left = long.energy / LONG as f32;
-    let in_noise = || {
-        IN_NOISE.admit(&long, near)
-            && steady(left, STEADY_MAX)
-            && periodicity(&long.rest()) <= PERIODIC_MAX
-    };
-    let in_voice = || {
-        IN_VOICE.admit(&long, near)
-            && sounded <= IN_VOICE_BEFORE_MAX * likely.share()
-            && left <= LOUDER_MAX * noise.min(before.older.energy)
-            && noise <= FAINTER_MAX * left
-    };
-    (in_noise() || in_voice()).then_some((row, column, pair))
+    let key = |ago: u32| Some(Told::Key(Key { row, column, pair, ago }));
+    if over_noise && long.residual < RESIDUAL_MAX && likely.is_key(&long, before) {
+        return key(0);
+    }
+    let seen = Seen::of(look.at, row, column, &long, begun)?;
+    if first.is_some_and(|first| first.lasts(&seen)) && lasting::is_under_voice(&long, &pair) {
+        return key(lasting::APART);
+    }
+    (begun <= lasting::BEGUN_MAX).then_some(Told::Perhaps(seen))
 }
 
 /// The same of a key that begins out of silence and was bent by a codec.
@@ -231,11 +306,16 @@ pub fn bent_key(window: &Window<'_>) -> Option<(usize, usize, Pair)> {
 }
 
 impl Limits {
-    fn admit(&self, long: &Long, near: [f32; 2]) -> bool {
+    pub fn admit(&self, long: &Long, near: [f32; 2]) -> bool {
         [&long.low, &long.high].iter().zip(near).zip(self.off_max).all(|((sine, near), off_max)| {
             (sine.hz / near - 1.0).abs() <= off_max
                 && sine.bend.abs() <= self.bend_max
                 && sine.thirds.iter().all(|third| (self.third_min..=self.third_max).contains(third))
         })
     }
+}
+
+/// Whether two powers differ by no more than this factor.
+fn differ_by(a: f32, b: f32, most: f32) -> bool {
+    b <= most * a && a <= most * b
 }
