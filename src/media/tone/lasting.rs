@@ -7,7 +7,7 @@ use std::f32::consts::TAU;
 
 use super::bank::{HOP, RADIANS, TONES};
 use super::fit::Long;
-use super::judge::Pair;
+use super::judge::{self, Pair};
 use super::noisy::{EVERY, Limits};
 use super::periodic::{PERIODS, alike};
 
@@ -122,15 +122,27 @@ impl Seen {
 
 /// Whether what the tones leave is a voice, and another one's.
 pub fn is_under_voice(long: &Long, pair: &Pair) -> bool {
-    let rest = &long.rest()[..REST];
-    let (mut pitch, mut most, mut single) = (0, 0.0, 0.0);
-    for (lag, alike) in PERIODS.zip(alike(rest)) {
-        // A line of share p is a cosine of height p here.
-        single += 2.0 * alike * alike / PERIODS.len() as f32;
-        if alike > most {
-            (pitch, most) = (lag, alike);
-        }
+    let mut alike_after = [0.0; PERIODS.end - PERIODS.start];
+    for (after, alike) in alike_after.iter_mut().zip(alike(&long.rest()[..REST])) {
+        *after = alike;
     }
-    let harmonic = |hz: f32| (hz * RADIANS * pitch as f32).cos() >= HARMONIC_MIN;
-    most >= VOICE_MIN && single <= SINGLE_MAX && !pair.hz.into_iter().all(harmonic)
+    // A line of share p is a cosine of height p here.
+    let squares: f32 = alike_after.iter().map(|alike| alike * alike).sum();
+    let single = 2.0 * squares / alike_after.len() as f32;
+    let most = judge::strongest(&alike_after);
+    let period = (PERIODS.start + most) as f32 + summit(&alike_after, most);
+    let harmonic = |hz: f32| (hz * RADIANS * period).cos() >= HARMONIC_MIN;
+    alike_after[most] >= VOICE_MIN && single <= SINGLE_MAX && !pair.hz.into_iter().all(harmonic)
+}
+
+/// How far from the highest of some values the summit lies that a parabola through it and its
+/// neighbours has, in places.
+fn summit(values: &[f32], highest: usize) -> f32 {
+    let (Some(before), Some(after)) =
+        (highest.checked_sub(1).map(|before| values[before]), values.get(highest + 1))
+    else {
+        return 0.0;
+    };
+    let curve = before - 2.0 * values[highest] + after;
+    if curve < 0.0 { 0.5 * (before - after) / curve } else { 0.0 }
 }
