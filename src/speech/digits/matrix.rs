@@ -30,6 +30,10 @@ impl Matrix {
             for streams in abreast {
                 self.multiply(simd, streams.each_mut().map(&ends));
             }
+            let (pairs, others) = others.as_chunks_mut::<2>();
+            for streams in pairs {
+                self.multiply(simd, streams.each_mut().map(&ends));
+            }
             for stream in others {
                 self.multiply(simd, [ends(stream)]);
             }

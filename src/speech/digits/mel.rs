@@ -27,14 +27,21 @@ const LEVEL_MIN: f32 = -5.0;
 const ATTACK: f32 = 0.3;
 const RELEASE: f32 = 0.0046;
 
-/// How long a speaker's vocal tract is taken to be: formants lie lower or higher by 8 %, and with
-/// them all bands.
+/// How long a speaker's vocal tract is taken to be: formants lie lower or higher, and with them all
+/// bands.
 #[derive(Clone, Copy)]
 pub enum Tract {
     Usual,
     Long,
+    Longer,
+    Longest,
     Short,
+    Shorter,
+    Shortest,
 }
+
+/// What bands lie higher by, by tract.
+const WARPS: [f64; 7] = [1.0, 0.92, 0.88, 0.84, 1.08, 1.12, 1.16];
 
 /// The front-end of one call.
 pub struct Mel {
@@ -130,7 +137,7 @@ struct Tables {
     /// Hann, periodic.
     window: [f32; WINDOW],
     /// By tract.
-    bands: [Vec<Band>; 3],
+    bands: [Vec<Band>; WARPS.len()],
 }
 
 /// A triangle over the spectrum.
@@ -144,7 +151,7 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     Tables {
         fft: RealFftPlanner::new().plan_fft_forward(FFT),
         window: std::array::from_fn(hann),
-        bands: [1.0, 0.92, 1.08].map(|warp| (0..BANDS).map(|nth| band(nth, warp)).collect()),
+        bands: WARPS.map(|warp| (0..BANDS).map(|nth| band(nth, warp)).collect()),
     }
 });
 

@@ -29,6 +29,7 @@ const TAIL: usize = 30;
 
 pub struct Digits {
     model: Arc<Model>,
+    ways: &'static [(Tract, usize)],
     digits: usize,
     words: usize,
 }
@@ -46,7 +47,12 @@ impl Digits {
         if model.bands != mel::BANDS {
             return Err(ModelError::Format);
         }
-        Ok(Digits { model: Arc::new(model), digits, words })
+        Ok(Digits { model: Arc::new(model), ways: &WAYS, digits, words })
+    }
+
+    /// The same for an engine that only wants to be led by it.
+    pub fn leading(self) -> Digits {
+        Digits { ways: &LEADING, ..self }
     }
 }
 
@@ -68,8 +74,8 @@ impl Engine for Digits {
         };
         let rows = heads.iter().map(|head| vec![0.0; head.words.len()]).collect();
         Box::new(Listening {
-            ways: WAYS.map(|(tract, silence)| Way::new(tract, silence)),
-            network: Network::new(self.model.clone(), WAYS.len()),
+            ways: self.ways.iter().map(|(tract, silence)| Way::new(*tract, *silence)).collect(),
+            network: Network::new(self.model.clone(), self.ways.len()),
             rows: Zeroizing::new(rows),
             decoder: Decoder::new(field, keyed, &tokens),
             last: [0; SAMPLES],
@@ -81,7 +87,15 @@ impl Engine for Digits {
 /// How well the network tells a word depends on where in the 40 ms of a step the word lies, and on
 /// how long the speaker's vocal tract is: everything is heard in some ways, each after so many
 /// samples of silence, and what they tell is averaged.
-const WAYS: [(Tract, usize); 3] = [(Tract::Usual, STAGGER), (Tract::Long, 0), (Tract::Short, 0)];
+const WAYS: [(Tract, usize); 5] = [
+    (Tract::Usual, STAGGER),
+    (Tract::Longer, 0),
+    (Tract::Shorter, 0),
+    (Tract::Longest, STAGGER),
+    (Tract::Shortest, STAGGER),
+];
+/// Fewer, in what another engine was measured beside.
+const LEADING: [(Tract, usize); 3] = [(Tract::Usual, STAGGER), (Tract::Long, 0), (Tract::Short, 0)];
 /// Half a step.
 const STAGGER: usize = SAMPLES;
 /// Vectors that the ways after silence are ahead of the others, at most.
@@ -109,7 +123,7 @@ impl Way {
 
 /// One answer being listened for.
 struct Listening {
-    ways: [Way; WAYS.len()],
+    ways: Vec<Way>,
     network: Network,
     /// What all tell, by head.
     rows: Zeroizing<Vec<Vec<f32>>>,
@@ -133,7 +147,7 @@ impl Listening {
                 continue;
             }
             for (head, row) in rows.iter_mut().enumerate() {
-                average((0..WAYS.len()).map(|way| network.row(way, head)), row);
+                average((0..ways.len()).map(|way| network.row(way, head)), row);
             }
             decoder.step(|head| &rows[head]);
         }

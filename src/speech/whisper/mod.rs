@@ -96,6 +96,7 @@ impl Whisper {
         }
         start.push(context.token_not());
         let states = Mutex::default();
+        let built_in = built_in.leading();
         Ok(Whisper { built_in, shared: Arc::new(Shared { context, vocabulary, start, states }) })
     }
 }
