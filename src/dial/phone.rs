@@ -217,6 +217,11 @@ impl Phone {
         self.settle(now);
     }
 
+    /// Whether a packet is due, and with it the next 20 ms of what is said live.
+    pub fn due(&self, now: Instant) -> bool {
+        self.turn.is_some_and(|turn| turn <= now)
+    }
+
     /// Says the next 20 ms live, 8 kHz; of frames that come faster than they can be sent the oldest
     /// are lost.
     pub fn speak(&mut self, sound: &[i16; SAMPLES]) {
@@ -240,10 +245,11 @@ impl Phone {
         self.stream.command(now, press);
     }
 
-    /// Ends the call although the script has not ended.
-    pub fn hang_up_early(&mut self, now: Instant) {
+    /// Ends the call although the script has not ended, and this is how it went.
+    pub fn hang_up_early(&mut self, now: Instant, result: Result<(), Failure>) {
         if self.result.is_none() {
-            self.fail(now, Failure::Interrupted);
+            self.result = Some(result);
+            self.hang_up(now);
         }
         self.settle(now);
     }

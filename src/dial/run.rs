@@ -28,8 +28,10 @@ pub enum Failure {
     NoMedia(String),
     /// The call went on for longer than it may.
     TooLong,
-    /// [`Phone::hang_up_early`](super::Phone::hang_up_early).
+    /// Nobody waits for the end.
     Interrupted,
+    /// Somebody live is not there any more; says why.
+    Person(String),
 }
 
 impl fmt::Display for Failure {
@@ -46,6 +48,7 @@ impl fmt::Display for Failure {
             Failure::NoMedia(why) => write!(f, "no audio was agreed on: {why}"),
             Failure::TooLong => write!(f, "the call took longer than it may"),
             Failure::Interrupted => write!(f, "interrupted"),
+            Failure::Person(why) => f.write_str(why),
         }
     }
 }

@@ -76,12 +76,15 @@ pub struct Call {
 
 /// Somebody with a phone in their hand.
 pub trait Person: Send {
-    /// The next 20 ms of what they say, 8 kHz, if it is there already.
+    /// The next 20 ms of what they say, 8 kHz, if it is there already. Asked for once a packet: it
+    /// is for them to keep in step with our clock.
     fn spoken(&mut self) -> Option<Box<[i16; SAMPLES]>>;
     /// Plays 20 ms to them.
     fn play(&mut self, sound: &[i16; SAMPLES]);
     /// Keys they have pressed.
     fn pressed(&mut self) -> Option<Keys>;
+    /// Why they can hear or say no more, once that is so.
+    fn lost(&mut self) -> Option<String>;
 }
 
 /// Why a call was not placed, or how it went wrong.
@@ -180,7 +183,7 @@ pub fn indexes(library: &Library, laws: &[Law]) -> Vec<Arc<Index>> {
 }
 
 /// Places a call over UDP; `report` is told what happens and when, from the INVITE on. An
-/// interrupt from the keyboard hangs up.
+/// interrupt from the keyboard hangs up: a script has failed then, a person has done it themselves.
 #[allow(clippy::disallowed_methods)] // `server` owns the clock.
 pub async fn place(
     call: Call,
@@ -239,7 +242,7 @@ impl Line {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let mut interrupted = false;
         loop {
-            self.listen_to_person();
+            self.look_at_person();
             self.send(report).await;
             if let Some(result) = self.phone.finished() {
                 return Ok(result.clone());
@@ -258,7 +261,11 @@ impl Line {
                     let bytes = Bytes::copy_from_slice(&sip[..len]);
                     self.phone.sip(Instant::now(), source, bytes);
                 }
-                () = due => self.phone.tick(Instant::now()),
+                () = due => {
+                    let now = Instant::now();
+                    self.listen_to_person(now);
+                    self.phone.tick(now);
+                }
                 arrived = self.rtp.recv_from(&mut rtp) => {
                     let (len, source) = arrived?;
                     self.phone.rtp(Instant::now(), source, &rtp[..len]);
@@ -269,18 +276,28 @@ impl Line {
                 }
                 _ = &mut interrupt, if !interrupted => {
                     interrupted = true;
-                    self.phone.hang_up_early(Instant::now());
+                    let ours = self.person.as_ref().map(|_| ()).ok_or(Failure::Interrupted);
+                    self.phone.hang_up_early(Instant::now(), ours);
                 }
             }
         }
     }
 
-    /// What they have said and keyed since the last turn.
-    #[allow(clippy::disallowed_methods)] // `server` owns the clock.
-    fn listen_to_person(&mut self) {
-        let Some(person) = &mut self.person else { return };
-        while let Some(sound) = person.spoken() {
+    /// What they say into the packet that is due: no earlier, or it would wait and be late.
+    fn listen_to_person(&mut self, now: Instant) {
+        if self.phone.due(now)
+            && let Some(sound) = self.person.as_mut().and_then(|person| person.spoken())
+        {
             self.phone.speak(&sound);
+        }
+    }
+
+    /// What they have keyed since the last turn, and whether they are there.
+    #[allow(clippy::disallowed_methods)] // `server` owns the clock.
+    fn look_at_person(&mut self) {
+        let Some(person) = &mut self.person else { return };
+        if let Some(why) = person.lost() {
+            self.phone.hang_up_early(Instant::now(), Err(Failure::Person(why)));
         }
         while let Some(keys) = person.pressed() {
             self.phone.press(Instant::now(), keys);
@@ -336,6 +353,8 @@ async fn route(destination: SocketAddr) -> io::Result<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::media::stream::PACKET_MAX;
     use crate::media::{self, PlayId, Stream};
@@ -457,6 +476,48 @@ mod tests {
         assert_eq!(lines, [want[0], want[1], "the other side hung up"]);
         let invitation = server.await.unwrap();
         assert!(invitation.headers.contains(&("X-Account".into(), "48291503".into())));
+    }
+
+    /// Talks on and on, until their phone is gone.
+    struct Somebody {
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Person for Somebody {
+        fn spoken(&mut self) -> Option<Box<[i16; SAMPLES]>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Some(Box::new([1_000; SAMPLES]))
+        }
+
+        fn play(&mut self, _: &[i16; SAMPLES]) {}
+
+        fn pressed(&mut self) -> Option<Keys> {
+            None
+        }
+
+        fn lost(&mut self) -> Option<String> {
+            (self.asked.load(Ordering::Relaxed) >= 15).then(|| "the headset is gone".into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_person_is_heard_once_a_packet_and_the_call_ends_with_their_headset() {
+        let library = Arc::new(prompts::load(&prompt::Settings::default()).unwrap());
+        let sip = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut options = options(format!("sip:pay@{}", sip.local_addr().unwrap()), "");
+        let server = tokio::spawn(answer_one(sip, library));
+        let asked = Arc::new(AtomicUsize::new(0));
+        options.person = Some(Box::new(Somebody { asked: Arc::clone(&asked) }));
+        let mut told = Vec::new();
+        let code = dial(options, &mut told).await;
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)), "{told}");
+        assert!(told.trim_end().ends_with("we hung up"), "{told}");
+        // 15 packets of 20 ms.
+        let at: f64 = told.lines().last().unwrap()[..9].trim().parse().unwrap();
+        assert!(at > 0.27, "{told}");
+        assert_eq!(asked.load(Ordering::Relaxed), 15);
+        server.await.unwrap();
     }
 
     #[tokio::test]

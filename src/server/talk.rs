@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::dial::Person;
-use super::headset::{Headset, HeadsetError, Sound};
+use super::headset::{Headset, HeadsetError, Pace, Sound, Trouble};
 use super::listen::{self, Asked, Listening};
 use crate::media::codec;
 use crate::media::frame::SAMPLES;
@@ -29,7 +29,7 @@ impl Here {
     /// Opens the headset, and reads keys from standard input: digits, `*` and `#`, pressed when the
     /// line is ended. Other characters are passed over.
     pub fn open() -> Result<Here, HeadsetError> {
-        let headset = Headset::open()?;
+        let headset = Headset::open(Pace::Clock)?;
         let (tell, typed) = sync_channel(LINES_MAX);
         // It ends with the process: a blocked read cannot be called off.
         thread::spawn(move || {
@@ -44,6 +44,19 @@ impl Here {
     }
 }
 
+impl Drop for Here {
+    /// Whoever was not understood wants to know whether it was this machine.
+    fn drop(&mut self) {
+        let (said, heard) = self.headset.gaps();
+        if said > 0 {
+            eprintln!("warning: {said} gaps in what you said: this machine's sound came unevenly");
+        }
+        if heard > 0 {
+            eprintln!("warning: {heard} gaps in what you heard: sound or network were uneven");
+        }
+    }
+}
+
 fn keys(line: &str) -> Keys {
     let mut keys = Keys::new();
     let pressed = line.bytes().filter(|key| key.is_ascii_digit() || b"*#".contains(key));
@@ -54,9 +67,6 @@ fn keys(line: &str) -> Keys {
 
 impl Person for Here {
     fn spoken(&mut self) -> Option<Box<Sound>> {
-        if let Some(fault) = self.headset.fault() {
-            eprintln!("warning: {fault}");
-        }
         self.headset.hear()
     }
 
@@ -67,17 +77,30 @@ impl Person for Here {
     fn pressed(&mut self) -> Option<Keys> {
         self.typed.try_recv().ok()
     }
+
+    fn lost(&mut self) -> Option<String> {
+        lost(&mut self.headset).map(|error| error.to_string())
+    }
+}
+
+/// Why there is no sound any more; tells what else is wrong.
+fn lost(headset: &mut Headset) -> Option<HeadsetError> {
+    match headset.trouble()? {
+        Trouble::Gone(error) => return Some(error),
+        Trouble::Warning(what) => eprintln!("warning: {what}"),
+    }
+    None
 }
 
 /// Prints a line of JSON for each answer the microphone hears, until interrupted.
 pub fn answer(asked: Asked, engine: &str, out: &mut dyn Write) -> Result<(), listen::Error> {
     let engine = listen::open(engine)?;
-    let mut headset = Headset::open().map_err(listen::Error::Headset)?;
+    let mut headset = Headset::open(Pace::Leisure).map_err(listen::Error::Headset)?;
     let mut listening = Listening::new(asked.field(), &*engine);
     let mut result = Ok(());
     while result.is_ok() {
-        if let Some(fault) = headset.fault() {
-            eprintln!("warning: {fault}");
+        if let Some(error) = lost(&mut headset) {
+            return Err(listen::Error::Headset(error));
         }
         let Some(sound) = headset.hear() else {
             thread::sleep(PAUSE);

@@ -415,7 +415,7 @@ fn a_caller_may_give_up() {
         world.now += MS;
         world.step();
     }
-    world.phone.hang_up_early(world.now);
+    world.phone.hang_up_early(world.now, Err(Failure::Interrupted));
     assert_eq!(world.run(), Err(Failure::Interrupted));
     assert_eq!(world.server.leg, None);
 }
