@@ -27,11 +27,12 @@ pub struct Arguments {
     seconds_max: u64,
 }
 
-/// Exit code 0: the call was ended; 1: it was not placed, or there is no headset.
+/// Exit code 0: the call was ended, by either side; 1: it was not placed, or there is no headset, or
+/// none any more.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let Some(target) = arguments.target else {
         let Some(asked) = arguments.field else { return super::fail("say whom to call") };
-        eprintln!("say a {}, after a pause another; interrupt to end", asked.name());
+        eprintln!("to say: {}; after a pause another; interrupt to end", asked.name());
         return match talk::answer(asked, &arguments.engine, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(listen::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
