@@ -27,8 +27,8 @@ pub struct Arguments {
     seconds_max: u64,
 }
 
-/// Exit code 0: the call was ended, by either side; 1: it was not placed, or there is no headset, or
-/// none any more.
+/// Exit code 0: the call was ended, by either side; 1: it was not placed, or there is no headset,
+/// or none any more.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let Some(target) = arguments.target else {
         let Some(asked) = arguments.field else { return super::fail("say whom to call") };

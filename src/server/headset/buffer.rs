@@ -130,9 +130,9 @@ impl Buffer {
         Some(self.waiting.drain(..count).collect())
     }
 
-    /// By how much its speed is to differ from what the rates say, asked once every 20 ms, when there
-    /// is most: before our side takes, or once it has put. Above 1, more is made of what is put in, or
-    /// less is taken.
+    /// By how much its speed is to differ from what the rates say, asked once every 20 ms, when
+    /// there is most: before our side takes, or once it has put. Above 1, more is made of what is
+    /// put in, or less is taken.
     pub fn bend(&mut self) -> f64 {
         if self.pace == Pace::Leisure || self.state != State::Flowing {
             return 1.0;
