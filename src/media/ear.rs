@@ -52,6 +52,14 @@ impl Ear {
         }
     }
 
+    /// As [`Stream::touch`](super::Stream::touch).
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        u32::from(self.listen)
+            ^ self.detector.touch()
+            ^ self.canceller.as_ref().map_or(0, |canceller| canceller.touch())
+    }
+
     /// Another source speaks: nothing of the last one's sound goes on.
     pub fn reset(&mut self) {
         let mut hearing = self.hearing.take();

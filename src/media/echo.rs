@@ -77,6 +77,13 @@ impl Canceller {
         }
     }
 
+    /// As [`Stream::touch`](super::Stream::touch).
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        let heard = self.heard.as_flattened().iter().step_by(32).fold(0, |a, &b| a ^ b as u32);
+        self.count ^ heard ^ u32::from(self.sent[self.next % self.sent.len()])
+    }
+
     /// The next frame we send.
     pub fn sent(&mut self, law: Law, frame: &Frame) {
         self.quiet = if is_silent(law, frame) { self.quiet.saturating_add(1) } else { 0 };

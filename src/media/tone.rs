@@ -151,6 +151,22 @@ impl Detector {
         }
     }
 
+    /// As [`Stream::touch`](super::Stream::touch).
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        let mut all = self.lost ^ self.gap;
+        for hop in &self.hops {
+            all ^= hop.start
+                ^ hop.samples[0].to_bits()
+                ^ hop.samples[16].to_bits()
+                ^ hop.sums.re[0].to_bits()
+                ^ hop.sums.im[4].to_bits()
+                ^ hop.half.re[0].to_bits()
+                ^ hop.half.im[8].to_bits();
+        }
+        all ^ self.bank.position()
+    }
+
     /// Takes a packet's sound as it arrives.
     pub fn push(&mut self, law: Law, codes: &[u8]) -> Option<Hit> {
         let mut room = [0.0; frame::SAMPLES];

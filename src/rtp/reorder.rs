@@ -104,6 +104,14 @@ impl Reorder {
         }
     }
 
+    /// Looks at each piece of memory that a packet needs, so that it is near.
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        let slots = self.slots.iter().step_by(2).fold(0, |all, slot| all ^ slot.timestamp);
+        let payload = self.payloads.iter().step_by(64).fold(0, |all, &code| all ^ u32::from(code));
+        slots ^ payload ^ self.ssrc
+    }
+
     /// How long a missing packet is waited for from now on, [`HOLD`] unless told.
     pub fn set_hold(&mut self, hold: Duration) {
         self.hold = hold;

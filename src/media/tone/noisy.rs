@@ -71,8 +71,8 @@ const IN_BLUR_RESIDUAL_MAX: f32 = 0.14;
 const IN_BLUR_PERIODIC_MAX: f32 = 0.5;
 /// What begins out of silence has this much more energy than the four hops before together.
 pub const OUT_OF_SILENCE: f32 = 2.0;
-/// For so many hops of it a long window may be looked at, one that begins a hop before it first, for
-/// a codec may let a key swell; the first 37.5 ms may be bent too much.
+/// For so many hops of it a long window may be looked at, first one that begins a hop before it,
+/// for a codec may let a key swell; the first 37.5 ms may be bent too much.
 pub const FRESH: std::ops::Range<usize> = LONG - 1..LONG + 8;
 
 /// How far off frequency each may be, and as in [`fit::Sine`].

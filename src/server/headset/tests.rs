@@ -1,3 +1,5 @@
+//! Sound of made devices through both directions, and what is said of faults.
+
 use super::*;
 
 /// Power of the samples at `hz`, against all of it.
