@@ -215,16 +215,6 @@ struct Outbox {
 }
 
 impl Stream {
-    /// Looks at each piece of memory that a turn needs, so that it is near.
-    #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        let flags = [self.agreed.is_some(), self.recorder.is_some(), self.relay.is_some()];
-        let flags =
-            flags.into_iter().fold(u32::from(self.speech_stops), |all, flag| all ^ u32::from(flag));
-        let counts = self.behind ^ self.outbox.dropped as u32 ^ self.counters.received as u32;
-        flags ^ counts ^ self.out.timestamp ^ self.reorder.touch() ^ self.ear.touch()
-    }
-
     pub fn new(setup: Setup, latch: Latch, now: Instant) -> Stream {
         Stream {
             agreed: None,
@@ -253,6 +243,16 @@ impl Stream {
             last_heard: now,
             told_silent: false,
         }
+    }
+
+    /// Looks at each piece of memory that a turn needs, so that it is near.
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        let flags = [self.agreed.is_some(), self.recorder.is_some(), self.relay.is_some()];
+        let flags =
+            flags.into_iter().fold(u32::from(self.speech_stops), |all, flag| all ^ u32::from(flag));
+        let counts = self.behind ^ self.outbox.dropped as u32 ^ self.counters.received as u32;
+        flags ^ counts ^ self.out.timestamp ^ self.reorder.touch() ^ self.ear.touch()
     }
 
     pub fn command(&mut self, now: Instant, command: Command) {

@@ -19,7 +19,7 @@ mod noisy;
 mod periodic;
 
 use bank::{Bank, HOP, Hop, Sums, TONES};
-use fit::{BEFORE, LONG, WINDOW, Window};
+use fit::{BEFORE, EVERY, LONG, WINDOW, Window};
 use judge::{Onset, Pair};
 use noisy::Told;
 
@@ -322,7 +322,7 @@ impl Detector {
 
     /// A look at the last 37.5 ms, every 10 ms.
     fn look(&mut self, now: u32) -> Option<noisy::Look> {
-        if !(now / HOP as u32).is_multiple_of(noisy::EVERY) {
+        if !(now / HOP as u32).is_multiple_of(EVERY) {
             return None;
         }
         let view = noisy::View::of(&self.long());

@@ -16,6 +16,8 @@ pub type Window<'a> = [&'a Hop; WINDOW];
 
 /// Hops in a long window, which is looked at in noise: 37.5 ms.
 pub const LONG: usize = 15;
+/// Looked at once in so many hops: a key of 50 ms leaves five to choose from.
+pub const EVERY: u32 = 4;
 
 /// How many hops before the window [`Fit::before`] looks.
 pub const BEFORE: usize = 3;

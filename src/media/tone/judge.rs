@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 use std::sync::LazyLock;
 
 use super::bank::{DIAL_PAIR, DIAL_SINGLE, HOP, Hop, LINES, TONES};
-use super::fit::{self, Fit, Part, Stretch, WINDOW, Window};
+use super::fit::{self, Fit, Long, Part, Stretch, WINDOW, Window};
 
 /// A full-scale sine is +3.17 dBm0.
 pub const FULL_SCALE_DBM0: f32 = 3.17;
@@ -356,6 +356,24 @@ fn is_key(fit: &Fit, candidate: &Candidate, dial: bool) -> bool {
             sine.bend.abs() <= BEND_MAX
                 && sine.thirds.iter().all(|third| (THIRD_MIN..=THIRD_MAX).contains(third))
         })
+}
+
+/// What each of a long window's tones may be like: how far off frequency, and as in [`fit::Sine`].
+pub struct Limits {
+    pub off_max: [f32; 2],
+    pub third_min: f32,
+    pub third_max: f32,
+    pub bend_max: f32,
+}
+
+impl Limits {
+    pub fn admit(&self, long: &Long, near: [f32; 2]) -> bool {
+        [&long.low, &long.high].iter().zip(near).zip(self.off_max).all(|((sine, near), off_max)| {
+            (sine.hz / near - 1.0).abs() <= off_max
+                && sine.bend.abs() <= self.bend_max
+                && sine.thirds.iter().all(|third| (self.third_min..=self.third_max).contains(third))
+        })
+    }
 }
 
 /// Mean square of a sine at this level.

@@ -6,9 +6,8 @@
 use std::f32::consts::TAU;
 
 use super::bank::{HOP, RADIANS, TONES};
-use super::fit::Long;
-use super::judge::{self, Pair};
-use super::noisy::{EVERY, Limits};
+use super::fit::{EVERY, Long};
+use super::judge::{self, Limits, Pair};
 use super::periodic::{PERIODS, alike};
 
 /// How many looks the second window is after the first.

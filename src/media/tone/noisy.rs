@@ -6,16 +6,14 @@
 //! from a voice, [`lasting`] may.
 
 use super::bank::{HOP, Hop, TONES};
-use super::fit::{self, LONG, Long};
-use super::judge::{self, Pair};
+use super::fit::{self, EVERY, LONG, Long};
+use super::judge::{self, Limits, Pair};
 use super::lasting::{self, Lasting, Seen};
 use super::periodic::periodicity;
 
 /// A long window, oldest hop first, without holes.
 pub type Window<'a> = [&'a Hop; LONG];
 
-/// Looked for once in so many hops: a key of 50 ms leaves five to choose from.
-pub const EVERY: u32 = 4;
 /// How many looks ago the noise before the window was heard: 12.5 ms ended as long before it.
 const LOOKS: usize = 5;
 /// And how many ago what ended 2.5 ms before the window.
@@ -74,14 +72,6 @@ pub const OUT_OF_SILENCE: f32 = 2.0;
 /// For so many hops of it a long window may be looked at, first one that begins a hop before it,
 /// for a codec may let a key swell; the first 37.5 ms may be bent too much.
 pub const FRESH: std::ops::Range<usize> = LONG - 1..LONG + 8;
-
-/// How far off frequency each may be, and as in [`fit::Sine`].
-pub struct Limits {
-    pub off_max: [f32; 2],
-    pub third_min: f32,
-    pub third_max: f32,
-    pub bend_max: f32,
-}
 
 /// A third of a window: energy per hop, and the power of each row and column, summed coherently.
 #[derive(Clone, Copy, Default)]
@@ -304,16 +294,6 @@ pub fn bent_key(window: &Window<'_>) -> Option<(usize, usize, Pair)> {
             && periodicity(&long.rest()) <= IN_BLUR_PERIODIC_MAX
     };
     (bent || blurred()).then_some((likely.row, likely.column, pair))
-}
-
-impl Limits {
-    pub fn admit(&self, long: &Long, near: [f32; 2]) -> bool {
-        [&long.low, &long.high].iter().zip(near).zip(self.off_max).all(|((sine, near), off_max)| {
-            (sine.hz / near - 1.0).abs() <= off_max
-                && sine.bend.abs() <= self.bend_max
-                && sine.thirds.iter().all(|third| (self.third_min..=self.third_max).contains(third))
-        })
-    }
 }
 
 /// Whether two powers differ by no more than this factor.

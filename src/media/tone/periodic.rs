@@ -22,9 +22,10 @@ pub fn periodicity(sound: &[f32; LEN]) -> f32 {
 /// How like itself sound is after each period: 1 is entirely. It is longer than any of them, and a
 /// long window at most.
 pub fn alike(sound: &[f32]) -> impl Iterator<Item = f32> {
-    let len = sound.len().min(LEN);
+    let sound = &sound[..sound.len().min(LEN)];
+    let len = sound.len();
     let mut room = [0.0; ROOM];
-    room[..len].copy_from_slice(&sound[..len]);
+    room[..len].copy_from_slice(sound);
     let power = dot(sound, sound).max(f32::MIN_POSITIVE) / len as f32;
     let products = dispatch!(Level::new(), simd => products(simd, &room, len));
     let products = products.into_iter().flatten().zip(PERIODS);

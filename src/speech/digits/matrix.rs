@@ -19,6 +19,7 @@ impl Matrix {
         self.apply_by(Level::new(), streams, ends);
     }
 
+    /// By the instructions of this level.
     fn apply_by<T>(
         &self,
         level: Level,
@@ -112,14 +113,14 @@ mod tests {
             for streams in 0..8 {
                 let mut ends: Vec<_> =
                     (0..streams).map(|nth| (values(columns, 3 + nth), vec![0.0; rows])).collect();
-                matrix.apply(&mut ends, |(input, out)| (&input[..], &mut out[..]));
-                for (input, out) in &ends {
-                    for (nth, row) in matrix.weights.chunks_exact(columns).enumerate() {
-                        assert_eq!(
-                            out[nth],
-                            matrix.bias[nth] + dot(row, input),
-                            "{rows}x{columns}"
-                        );
+                for level in [Level::new(), Level::baseline()] {
+                    matrix.apply_by(level, &mut ends, |(input, out)| (&input[..], &mut out[..]));
+                    for (input, out) in &mut ends {
+                        for (nth, row) in matrix.weights.chunks_exact(columns).enumerate() {
+                            let expected = matrix.bias[nth] + dot(row, input);
+                            assert_eq!(out[nth], expected, "{level:?}, {rows}x{columns}");
+                        }
+                        out.fill(f32::NAN);
                     }
                 }
             }

@@ -211,6 +211,14 @@ mod tests {
     }
 
     #[test]
+    fn the_shorter_a_tract_the_higher_its_bands() {
+        use Tract::*;
+        let longest_first = [Longest, Longer, Long, Usual, Short, Shorter, Shortest];
+        let first = longest_first.map(|tract| TABLES.bands[tract as usize][BANDS - 4].first);
+        assert!(first.is_sorted_by(|a, b| a < b), "{first:?}");
+    }
+
+    #[test]
     fn silence_is_the_floor() {
         let last = *features(&[0; 1600], 160).last().unwrap();
         let floor = (FLOOR.ln() - LEVEL_MIN) / 4.0 + 2.0;
