@@ -52,12 +52,18 @@ impl Ear {
         }
     }
 
+    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    #[inline(always)]
+    pub fn touch_first(&self) -> u32 {
+        let canceller = self.canceller.as_ref().map_or(0, |canceller| canceller.touch_first());
+        u32::from(self.listen) ^ self.detector.touch_first() ^ canceller
+    }
+
     /// As [`Stream::touch`](super::Stream::touch).
     #[inline(always)]
     pub fn touch(&self) -> u32 {
-        u32::from(self.listen)
-            ^ self.detector.touch()
-            ^ self.canceller.as_ref().map_or(0, |canceller| canceller.touch())
+        let canceller = self.canceller.as_ref().map_or(0, |canceller| canceller.touch());
+        self.detector.touch() ^ canceller
     }
 
     /// Another source speaks: nothing of the last one's sound goes on.

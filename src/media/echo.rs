@@ -77,11 +77,18 @@ impl Canceller {
         }
     }
 
+    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    #[inline(always)]
+    pub fn touch_first(&self) -> u32 {
+        self.count ^ self.quiet
+    }
+
     /// As [`Stream::touch`](super::Stream::touch).
     #[inline(always)]
     pub fn touch(&self) -> u32 {
-        let heard = self.heard.as_flattened().iter().step_by(32).fold(0, |a, &b| a ^ b as u32);
-        self.count ^ heard ^ u32::from(self.sent[self.next % self.sent.len()])
+        let next = self.sent[self.next % KEPT..].iter().take(SAMPLES);
+        let next = next.step_by(64).fold(0, |all, &code| all ^ u32::from(code));
+        next ^ self.heard[0][0] as u32
     }
 
     /// The next frame we send.

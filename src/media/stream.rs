@@ -153,7 +153,7 @@ const EVENTS_MAX: usize = 64;
 const HEARD_MAX: usize = 32;
 
 // Thousands are held: each stays below 16 KiB with its queue of events, packets and prompt's echo.
-const _: () = assert!(size_of::<Stream>() + EVENTS_MAX * size_of::<Event>() < 9 * 1024);
+const _: () = assert!(size_of::<Stream>() + EVENTS_MAX * size_of::<Event>() < 10 * 1024);
 
 /// One call's media. Call [`Stream::receive`] for each datagram, [`Stream::transmit`] once every
 /// 20 ms, and then [`Stream::poll`] until `None`.
@@ -245,14 +245,21 @@ impl Stream {
         }
     }
 
-    /// Looks at each piece of memory that a turn needs, so that it is near.
+    /// Looks at what every turn needs and what tells what else it will need, so that it is near
+    /// when [`Stream::touch`] asks.
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
+    pub fn touch_first(&self) -> u32 {
         let flags = [self.agreed.is_some(), self.recorder.is_some(), self.relay.is_some()];
         let flags =
             flags.into_iter().fold(u32::from(self.speech_stops), |all, flag| all ^ u32::from(flag));
         let counts = self.behind ^ self.outbox.dropped as u32 ^ self.counters.received as u32;
-        flags ^ counts ^ self.out.timestamp ^ self.reorder.touch() ^ self.ear.touch()
+        flags ^ counts ^ self.out.timestamp ^ self.reorder.touch() ^ self.ear.touch_first()
+    }
+
+    /// Looks at the rest of the memory that a turn will need, so that it is near by then.
+    #[inline(always)]
+    pub fn touch(&self) -> u32 {
+        self.ear.touch()
     }
 
     pub fn command(&mut self, now: Instant, command: Command) {

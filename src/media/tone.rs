@@ -11,6 +11,7 @@ use super::digit::Digit;
 use super::{codec, frame};
 use crate::sip::offer::Law;
 
+mod backlog;
 mod bank;
 mod fit;
 mod judge;
@@ -18,6 +19,7 @@ mod lasting;
 mod noisy;
 mod periodic;
 
+use backlog::Backlog;
 use bank::{Bank, HOP, Hop, Sums, TONES};
 use fit::{BEFORE, EVERY, LONG, WINDOW, Window};
 use judge::{Onset, Pair};
@@ -54,6 +56,8 @@ const SHORT: usize = RING - WINDOW;
 /// Hears keys in the sound of one call.
 pub struct Detector {
     bank: Bank,
+    /// What came after the last hop and was too quiet to matter yet.
+    backlog: Backlog,
     /// The last hops, a ring.
     hops: [Hop; RING],
     /// How many hops there have been since the last hole too long to bridge.
@@ -134,6 +138,7 @@ impl Detector {
     pub fn new() -> Detector {
         Detector {
             bank: Bank::new(),
+            backlog: Backlog::new(),
             hops: [Hop::SILENT; RING],
             count: 0,
             oldest: 0,
@@ -151,20 +156,27 @@ impl Detector {
         }
     }
 
+    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    #[inline(always)]
+    pub fn touch_first(&self) -> u32 {
+        self.lost ^ self.gap ^ self.bank.position() ^ self.backlog.span()
+    }
+
     /// As [`Stream::touch`](super::Stream::touch).
     #[inline(always)]
     pub fn touch(&self) -> u32 {
-        let mut all = self.lost ^ self.gap;
-        for hop in &self.hops {
-            all ^= hop.start
+        if !self.backlog.is_empty() {
+            return self.backlog.touch();
+        }
+        self.hops.iter().fold(0, |all, hop| {
+            all ^ hop.start
                 ^ hop.samples[0].to_bits()
                 ^ hop.samples[16].to_bits()
                 ^ hop.sums.re[0].to_bits()
                 ^ hop.sums.im[4].to_bits()
                 ^ hop.half.re[0].to_bits()
-                ^ hop.half.im[8].to_bits();
-        }
-        all ^ self.bank.position()
+                ^ hop.half.im[8].to_bits()
+        })
     }
 
     /// Takes a packet's sound as it arrives.
@@ -179,7 +191,7 @@ impl Detector {
 
     /// The same with [`amplitudes`], at most 20 ms at once: no two keys can begin in that.
     pub fn hear(&mut self, sound: &[f32]) -> Option<Hit> {
-        let silent = sound.iter().all(|sample| sample.abs() <= IDLE_MAX);
+        let silent = !sound.chunks(HOP).any(sounds);
         let gap = self.gap + sound.len() as u32;
         if silent && gap <= GAP_MAX && (self.gap > 0 || self.breaks_off()) {
             self.gap = gap;
@@ -188,11 +200,19 @@ impl Detector {
         }
         self.close_gap(sound);
         let (digit, start) = self.take(sound)?;
-        Some(Hit { digit, ago: self.bank.position().wrapping_sub(start) })
+        Some(Hit { digit, ago: self.position().wrapping_sub(start) })
+    }
+
+    /// Of the next sample.
+    fn position(&self) -> u32 {
+        self.bank.position().wrapping_add(self.backlog.span())
     }
 
     /// Whether what was heard last ended with sound.
     fn breaks_off(&self) -> bool {
+        if let Some(end) = self.backlog.end::<EDGE>() {
+            return sounds(&end);
+        }
         self.bank.last().is_some_and(|hop| sounds(&hop[HOP - EDGE..]))
     }
 
@@ -213,12 +233,42 @@ impl Detector {
             self.take(&silence[..len as usize]);
         }
         if resumes {
-            self.resumed = Some(self.bank.position());
+            self.resumed = Some(self.position());
         }
     }
 
     fn take(&mut self, sound: &[f32]) -> Option<(Digit, u32)> {
         (self.suspected, self.begun) = (false, false);
+        if let Some(quiet) = self.puts_off(sound) {
+            self.backlog.put(quiet);
+            return None;
+        }
+        self.catch_up();
+        self.look_for_key(sound)
+    }
+
+    /// The sound if it is a frame that can be put off: as quiet as all of the window before it, so
+    /// that it can be no part of a key, nor end one.
+    fn puts_off<'a>(&self, sound: &'a [f32]) -> Option<&'a [f32; frame::SAMPLES]> {
+        let waits = self.quiet >= WINDOW && self.held.is_none() && self.bank.is_between();
+        let frame = sound.try_into().ok().filter(|_| waits)?;
+        let (hops, []) = sound.as_chunks::<HOP>() else { return None };
+        let loudest = hops.iter().map(bank::energy).fold(0.0, f32::max);
+        judge::is_quiet(loudest).then_some(frame)
+    }
+
+    /// Looks at what was put off. None of it is a key.
+    fn catch_up(&mut self) {
+        let left_out = self.backlog.take_left_out();
+        if left_out > 0 {
+            self.bank.skip(left_out);
+        }
+        while let Some(quiet) = self.backlog.take() {
+            self.look_for_key(&quiet);
+        }
+    }
+
+    fn look_for_key(&mut self, sound: &[f32]) -> Option<(Digit, u32)> {
         self.bank.begin();
         let mut sound = sound;
         let mut told = None;
@@ -240,7 +290,7 @@ impl Detector {
     /// Samples since the last key's tones ended; `None` while one sounds.
     pub fn silent_for(&self) -> Option<u32> {
         let last = self.last.as_ref().filter(|_| self.held.is_none())?;
-        let released = self.bank.position().wrapping_sub(last.at);
+        let released = self.position().wrapping_sub(last.at);
         Some(released.saturating_add(RELEASE * HOP as u32 / 2))
     }
 
@@ -257,6 +307,7 @@ impl Detector {
 
     /// This much sound never came.
     pub fn lose(&mut self, samples: u32) {
+        self.catch_up();
         self.bank.skip(samples);
         self.lost = self.lost.saturating_add(samples * 2 / HOP as u32);
     }
@@ -278,7 +329,7 @@ impl Detector {
         let now = self.hops[newest].start;
         self.oldest = (self.oldest + 1) % RING;
         self.count = (self.count + 1).min(RING);
-        self.quiet = if judge::is_quiet(&self.hops[newest]) { self.quiet + 1 } else { 0 };
+        self.quiet = if judge::is_quiet(self.hops[newest].energy) { self.quiet + 1 } else { 0 };
         self.watch_held();
         // Half a window, or a whole one, of such hops is as much too quiet.
         if self.quiet < WINDOW / 2 {
@@ -488,15 +539,21 @@ impl Trace {
 pub fn amplitudes<'a>(law: Law, codes: &[u8], room: &'a mut [f32]) -> &'a mut [f32] {
     let table = &AMPLITUDES[usize::from(law == Law::A)];
     let count = codes.len().min(room.len());
+    let first = codes.first().copied().unwrap_or_default();
+    if codes.iter().fold(0, |any, &code| any | (code ^ first)) == 0 {
+        // Digital silence: quickly done, and as quickly told.
+        room[..count].fill(table[usize::from(first)]);
+        return &mut room[..count];
+    }
     for (sample, &code) in room.iter_mut().zip(codes) {
         *sample = table[usize::from(code)];
     }
     &mut room[..count]
 }
 
-/// Whether there is sound at the very edge: digital silence is not.
-fn sounds(edge: &[f32]) -> bool {
-    edge.iter().any(|sample| sample.abs() > IDLE_MAX)
+/// Whether there is any sound: digital silence is none.
+fn sounds(sound: &[f32]) -> bool {
+    sound.iter().fold(false, |any, sample| any | (sample.abs() > IDLE_MAX))
 }
 
 /// Codes as numbers around 0, of both laws.

@@ -104,12 +104,10 @@ impl Reorder {
         }
     }
 
-    /// Looks at each piece of memory that a packet needs, so that it is near.
+    /// Looks at what every packet needs, so that it is near.
     #[inline(always)]
     pub fn touch(&self) -> u32 {
-        let slots = self.slots.iter().step_by(2).fold(0, |all, slot| all ^ slot.timestamp);
-        let payload = self.payloads.iter().step_by(64).fold(0, |all, &code| all ^ u32::from(code));
-        slots ^ payload ^ self.ssrc
+        self.ssrc ^ self.seen as u32
     }
 
     /// How long a missing packet is waited for from now on, [`HOLD`] unless told.
@@ -120,6 +118,21 @@ impl Reorder {
     /// The longest payload that is taken from now on, at most [`PACKED_MAX`].
     pub fn set_longest(&mut self, longest: usize) {
         self.longest = longest.min(PACKED_MAX);
+    }
+
+    /// Whether this audio packet is the next and nothing waits: then it is due at once, and counts
+    /// as taken in and out. If not, [`Reorder::insert`] it.
+    pub fn passes(&mut self, header: &Header, payload: &[u8]) -> bool {
+        let passes = self.next == Some(header.sequence)
+            && self.ssrc == header.ssrc
+            && self.held == 0
+            && self.jumped == 0
+            && (1..=self.longest).contains(&payload.len());
+        if passes {
+            self.restart = None;
+            self.advance(1, true);
+        }
+        passes
     }
 
     /// Takes one audio packet. Call [`Reorder::take`] until it returns `None` afterwards.
@@ -411,6 +424,37 @@ mod tests {
         assert_eq!(bench.push(12), Arrival::Duplicate);
         bench.push(11);
         assert_eq!(bench.out, [10, 11, 12]);
+    }
+
+    #[test]
+    fn a_packet_passes_only_if_nothing_is_before_it() {
+        let mut ring = Reorder::new();
+        let now = Instant::now();
+        let header = |sequence: u16, ssrc| {
+            let timestamp = u32::from(sequence);
+            Header { marker: false, payload_type: 0, sequence, timestamp, ssrc }
+        };
+        let sound = [1; 160];
+        assert!(!ring.passes(&header(10, 1), &sound), "nothing is known of its source");
+        assert_eq!(ring.insert(now, &header(10, 1), &sound), Arrival::NewSource);
+        assert!(!ring.passes(&header(11, 1), &sound), "the one before is still here");
+        assert!(ring.take(now).is_some());
+        assert!(!ring.passes(&header(11, 2), &sound), "another source");
+        assert!(!ring.passes(&header(11, 1), &[]), "no sound");
+        assert!(!ring.passes(&header(11, 1), &[1; PAYLOAD_MAX + 1]), "too long");
+        assert!(!ring.passes(&header(12, 1), &sound), "not the next");
+        assert!(ring.passes(&header(11, 1), &sound));
+        assert!(!ring.passes(&header(11, 1), &sound), "it has passed");
+        assert_eq!(ring.insert(now, &header(11, 1), &sound), Arrival::Duplicate);
+        assert_eq!(ring.insert(now, &header(13, 1), &sound), Arrival::Taken);
+        assert!(!ring.passes(&header(14, 1), &sound), "12 is missing");
+        assert!(!ring.passes(&header(12, 1), &sound), "13 waits: 12 goes before it in order");
+        assert_eq!(ring.insert(now, &header(12, 1), &sound), Arrival::Taken);
+        let taken = |ring: &mut Reorder| match ring.take(now) {
+            Some(Unit::Audio { timestamp, .. }) => Some(timestamp),
+            _ => None,
+        };
+        assert_eq!([taken(&mut ring), taken(&mut ring)], [Some(12), Some(13)]);
     }
 
     #[test]

@@ -62,6 +62,14 @@ impl Stream {
         self.hear_life(now);
         let header = &packet.header;
         let is_audio = agreed.is_audio(header.payload_type);
+        if is_audio && self.relay.is_none() && self.reorder.passes(header, packet.payload) {
+            // As nearly always: it is the next, and needs not be kept.
+            self.heard.note(now, header, true);
+            self.look_at_jitter(header);
+            let Header { payload_type, timestamp, .. } = *header;
+            let unit = Unit::Audio { payload_type, timestamp, payload: packet.payload };
+            return self.listening().1.hear(now, agreed.law, unit);
+        }
         let arrival = loop {
             let arrival = match is_audio {
                 true => self.reorder.insert(now, header, packet.payload),
@@ -78,10 +86,8 @@ impl Stream {
         if arrival != Arrival::Refused {
             self.heard.note(now, header, is_audio);
         }
-        if self.relay.is_none() && header.sequence.is_multiple_of(HOLD_EVERY) {
-            // A gap is waited for as long as packets are late here.
-            let hold = self.heard.jitter() * HOLD_JITTERS;
-            self.reorder.set_hold(hold.clamp(HOLD_MIN, HOLD_MAX));
+        if self.relay.is_none() {
+            self.look_at_jitter(header);
         }
         let events = agreed.events_in.filter(|(kind, _)| *kind == header.payload_type);
         if let Some((_, clock)) = events {
@@ -100,6 +106,14 @@ impl Stream {
             self.counters.unknown_type += 1;
         }
         self.drain(now);
+    }
+
+    /// A gap is waited for as long as packets are late here.
+    fn look_at_jitter(&mut self, header: &Header) {
+        if header.sequence.is_multiple_of(HOLD_EVERY) {
+            let hold = self.heard.jitter() * HOLD_JITTERS;
+            self.reorder.set_hold(hold.clamp(HOLD_MIN, HOLD_MAX));
+        }
     }
 
     fn count(&mut self, arrival: Arrival) {
@@ -143,6 +157,13 @@ impl Stream {
         if self.relay.is_some() {
             return self.drain_joined(now, law, agreed.listens());
         }
+        let (reorder, mut listening) = self.listening();
+        while let Some(unit) = reorder.take(now) {
+            listening.hear(now, law, unit);
+        }
+    }
+
+    fn listening(&mut self) -> (&mut Reorder, Listening<'_>) {
         let Stream {
             transcoder,
             inward,
@@ -156,29 +177,20 @@ impl Stream {
             speech_stops,
             ..
         } = self;
-        while let Some(unit) = reorder.take(now) {
-            inside(transcoder, inward, counters, unit, |unit| {
-                let wants_tones = merger.wants_tones();
-                ear.hear(unit, law, wants_tones, recorder.as_mut(), |sound| match sound {
-                    Sound::Tone { digit, start } => {
-                        if merger.tone(now, digit, start) {
-                            outbox.key(digit, Source::Tone, playout);
-                        }
-                    }
-                    Sound::Begun => outbox.ended(playout.barge_in(), false),
-                    Sound::Speech(id) => {
-                        outbox.push(Event::Speech(id));
-                        if *speech_stops {
-                            outbox.ended(playout.barge_in(), false);
-                        }
-                    }
-                    Sound::Frame(frame) => outbox.heard(frame),
-                });
-                if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
-                    recorder.key();
-                }
-            });
-        }
+        let recorder = recorder.as_mut();
+        let speech_stops = *speech_stops;
+        let listening = Listening {
+            transcoder,
+            inward,
+            ear,
+            merger,
+            recorder,
+            outbox,
+            playout,
+            counters,
+            speech_stops,
+        };
+        (reorder, listening)
     }
 
     pub(super) fn hear_life(&mut self, now: Instant) {
@@ -194,6 +206,47 @@ impl Stream {
             self.told_silent = true;
             self.outbox.push(Event::Silent);
         }
+    }
+}
+
+/// What of a stream hears the peer's sound, and what that changes.
+struct Listening<'a> {
+    transcoder: &'a mut Option<Transcoder>,
+    inward: &'a mut Inward,
+    ear: &'a mut Ear,
+    merger: &'a mut Merger,
+    recorder: Option<&'a mut Recorder>,
+    outbox: &'a mut Outbox,
+    playout: &'a mut Playout,
+    counters: &'a mut Counters,
+    speech_stops: bool,
+}
+
+impl Listening<'_> {
+    /// The next unit in order.
+    fn hear(&mut self, now: Instant, law: Law, unit: Unit<'_>) {
+        let Listening { ear, merger, recorder, outbox, playout, speech_stops, .. } = self;
+        inside(self.transcoder, self.inward, self.counters, unit, |unit| {
+            let wants_tones = merger.wants_tones();
+            ear.hear(unit, law, wants_tones, recorder.as_deref_mut(), |sound| match sound {
+                Sound::Tone { digit, start } => {
+                    if merger.tone(now, digit, start) {
+                        outbox.key(digit, Source::Tone, playout);
+                    }
+                }
+                Sound::Begun => outbox.ended(playout.barge_in(), false),
+                Sound::Speech(id) => {
+                    outbox.push(Event::Speech(id));
+                    if *speech_stops {
+                        outbox.ended(playout.barge_in(), false);
+                    }
+                }
+                Sound::Frame(frame) => outbox.heard(frame),
+            });
+            if let Some(recorder) = recorder.as_mut().filter(|_| ear.hears_key()) {
+                recorder.key();
+            }
+        });
     }
 }
 

@@ -85,6 +85,11 @@ impl Bank {
         self.begins |= self.filled == 0;
     }
 
+    /// Whether the next sample begins a hop.
+    pub fn is_between(&self) -> bool {
+        self.filled == 0
+    }
+
     /// Takes samples from the front of `sound` up to the end of the hop; how many, and whether the
     /// hop is full: then [`Bank::finish`] it.
     pub fn fill(&mut self, sound: &[f32]) -> (usize, bool) {
@@ -193,7 +198,7 @@ fn phases(position: u32) -> Sums {
 }
 
 /// Four sums side by side, as the machine likes them.
-fn energy(samples: &[f32; HOP]) -> f32 {
+pub fn energy(samples: &[f32; HOP]) -> f32 {
     let mut sums = [0.0; 4];
     for samples in samples.as_chunks::<4>().0 {
         for lane in 0..4 {

@@ -119,9 +119,9 @@ impl Pair {
 /// The energy of a hop of two tones of the weakest level.
 static QUIET: LazyLock<f32> = LazyLock::new(|| 2.0 * power_of(LEVEL_MIN_DBM0) * HOP as f32);
 
-/// Whether there is less in a hop than on average in a key's.
-pub fn is_quiet(hop: &Hop) -> bool {
-    hop.energy < *QUIET
+/// Whether a hop of this energy has less than a key's on average.
+pub fn is_quiet(energy: f32) -> bool {
+    energy < *QUIET
 }
 
 /// The gate: the strongest row and column, if they are most of what is heard.

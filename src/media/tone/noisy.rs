@@ -15,7 +15,7 @@ use super::periodic::periodicity;
 pub type Window<'a> = [&'a Hop; LONG];
 
 /// How many looks ago the noise before the window was heard: 12.5 ms ended as long before it.
-const LOOKS: usize = 5;
+pub const LOOKS: usize = 5;
 /// And how many ago what ended 2.5 ms before the window.
 const LOOKS_NEAR: usize = 4;
 /// Hops in a third of a window, of which each knows the sums.

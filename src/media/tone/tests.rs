@@ -5,6 +5,7 @@ use super::*;
 
 mod line;
 mod noise;
+mod quiet;
 
 /// A deterministic source of chance.
 struct Chance(u32);

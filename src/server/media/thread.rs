@@ -248,8 +248,12 @@ impl Worker {
     fn turn(&mut self, now: Instant, slot: usize) {
         let mut at = 0;
         while at < self.slots[slot].len() {
-            if let Some(next) = self.slots[slot].get(at + 1) {
-                std::hint::black_box(next.touch());
+            // What the turn after the next will need tells itself only when it is near.
+            if let Some(call) = self.slots[slot].get(at + 2) {
+                std::hint::black_box(call.touch_first());
+            }
+            if let Some(call) = self.slots[slot].get(at + 1) {
+                std::hint::black_box(call.stream.touch());
             }
             let call = &mut self.slots[slot][at];
             if call.is_open() {
@@ -335,12 +339,12 @@ impl Call {
         }
     }
 
-    /// Looks at all that its turn will need, while another call has its own: a call's memory is far
+    /// Looks at what its turn will need, while another call has its own: a call's memory is far
     /// from the processor by then, and to wait for all of it at once takes no longer than for one
     /// piece of it. What it tells is nothing, but must be asked for.
     #[inline(always)]
-    fn touch(&self) -> u32 {
-        u32::from(self.turns) ^ self.arrivals.len as u32 ^ self.stream.touch()
+    fn touch_first(&self) -> u32 {
+        u32::from(self.turns) ^ self.arrivals.len as u32 ^ self.stream.touch_first()
     }
 
     fn is_open(&self) -> bool {
