@@ -320,6 +320,11 @@ impl Stream {
         self.ear.hearing()?.take()
     }
 
+    /// Whether [`Stream::poll`] has something to tell.
+    pub fn has_news(&self) -> bool {
+        !self.outbox.events.is_empty()
+    }
+
     pub fn poll(&mut self) -> Option<Event> {
         self.outbox.events.pop_front()
     }

@@ -110,6 +110,8 @@ pub struct Worker {
     datagram: [u8; DATAGRAM_MAX],
     /// Places in the slot of joined calls that have yet to send in this turn.
     joined: Vec<usize>,
+    /// Of calls that have something to tell.
+    telling: Vec<usize>,
 }
 
 impl Worker {
@@ -133,6 +135,7 @@ impl Worker {
             counts,
             datagram: [0; DATAGRAM_MAX],
             joined: Vec::new(),
+            telling: Vec::new(),
         }
     }
 
@@ -259,7 +262,10 @@ impl Worker {
             if call.is_open() {
                 call.receive(now, &mut self.datagram);
                 match call.joined {
-                    None => call.send(now, &self.counts),
+                    None => {
+                        call.send(now, &self.counts);
+                        self.telling.extend(call.has_news().then_some(at));
+                    }
                     // Once both have received.
                     Some(_) => self.joined.push(at),
                 }
@@ -270,6 +276,9 @@ impl Worker {
             }
         }
         self.turn_joined(now, slot);
+        for at in self.telling.drain(..) {
+            self.slots[slot][at].tell();
+        }
         self.unsaid.retain(|recording| !recording.close());
     }
 
@@ -287,6 +296,7 @@ impl Worker {
         }
         for at in self.joined.drain(..) {
             calls[at].send(now, &self.counts);
+            self.telling.extend(calls[at].has_news().then_some(at));
         }
     }
 
@@ -383,7 +393,6 @@ impl Call {
         if let Some((len, way)) = self.stream.report(now, &mut packet) {
             self.send_control(&packet[..len], way);
         }
-        self.tell();
         self.hand_over_speech(now);
         self.record(counts);
     }
@@ -422,7 +431,12 @@ impl Call {
         }
     }
 
-    /// Hands events over while there is room; what finds none waits in the stream.
+    fn has_news(&self) -> bool {
+        self.waiting.is_some() || self.stream.has_news()
+    }
+
+    /// Hands events over while there is room; what finds none waits in the stream. All calls of a
+    /// slot do so together: whoever they are for sleeps, and waking costs more than listening.
     fn tell(&mut self) {
         while let Some(event) = self.waiting.take().or_else(|| self.stream.poll()) {
             match self.events.try_send(event) {
