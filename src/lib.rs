@@ -10,6 +10,7 @@
 //! when to call `handle` again even if nothing comes in.
 
 pub mod secret; // Secret<T>, Keys: print as ***, zeroed on drop
+pub mod near; // memory asked for before it is needed
 pub mod money; // Money: minor units and a currency
 pub mod instrument; // Pan, Expiry, Cvv, RoutingNumber, BankAccount: exist only if valid
 pub mod ach; // NACHA files: debits out, returns and notices of change in

@@ -7,6 +7,7 @@ use super::frame::{Cutter, Frame, SAMPLES, dot};
 use super::hearing::{Hearing, ListenId};
 use super::recording::Recorder;
 use super::tone::{Detector, amplitudes};
+use crate::near;
 use crate::rtp::reorder::{PAYLOAD_MAX, Unit};
 use crate::sip::offer::Law;
 
@@ -52,18 +53,22 @@ impl Ear {
         }
     }
 
-    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    /// As [`Stream::fetch_first`](super::Stream::fetch_first).
     #[inline(always)]
-    pub fn touch_first(&self) -> u32 {
-        let canceller = self.canceller.as_ref().map_or(0, |canceller| canceller.touch_first());
-        u32::from(self.listen) ^ self.detector.touch_first() ^ canceller
+    pub fn fetch_first(&self) {
+        near::bring(&self.canceller);
+        near::bring(&self.due);
+        near::bring(&self.lost);
+        self.detector.fetch_first();
     }
 
-    /// As [`Stream::touch`](super::Stream::touch).
+    /// As [`Stream::fetch`](super::Stream::fetch).
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        let canceller = self.canceller.as_ref().map_or(0, |canceller| canceller.touch());
-        self.detector.touch() ^ canceller
+    pub fn fetch(&self) {
+        if let Some(canceller) = &self.canceller {
+            canceller.fetch();
+        }
+        self.detector.fetch();
     }
 
     /// Another source speaks: nothing of the last one's sound goes on.

@@ -5,6 +5,7 @@
 use super::codec;
 use super::frame::{Frame, SAMPLES, dot};
 use super::tone::amplitudes;
+use crate::near;
 use crate::sip::offer::Law;
 
 mod path;
@@ -77,18 +78,17 @@ impl Canceller {
         }
     }
 
-    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    /// As [`Stream::fetch`](super::Stream::fetch): but for where the next frame we send goes, which
+    /// is told by what is asked for here.
     #[inline(always)]
-    pub fn touch_first(&self) -> u32 {
-        self.count ^ self.quiet
-    }
-
-    /// As [`Stream::touch`](super::Stream::touch).
-    #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        let next = self.sent[self.next % KEPT..].iter().take(SAMPLES);
-        let next = next.step_by(64).fold(0, |all, &code| all ^ u32::from(code));
-        next ^ self.heard[0][0] as u32
+    pub fn fetch(&self) {
+        let Canceller { count, quiet, offset, state, at, mistaken, .. } = self;
+        near::bring(count);
+        near::bring(quiet);
+        near::bring(offset);
+        near::bring(state);
+        near::bring(at);
+        near::bring(mistaken);
     }
 
     /// The next frame we send.

@@ -7,6 +7,7 @@ use super::codec;
 use super::digit::{HIGH_HZ, LOW_HZ};
 use super::frame::{FRAME_MS, Frame, RATE, SAMPLES};
 use super::{Digit, Method, PlayId};
+use crate::near;
 use crate::rtp::telephone_event::{Sender, Sending};
 use crate::sip::offer::Law;
 
@@ -42,6 +43,14 @@ impl Clip {
 }
 
 impl Playout {
+    /// As [`Stream::fetch`](super::Stream::fetch).
+    #[inline(always)]
+    pub fn fetch(&self) {
+        if let Some(clip) = self.clips.get(self.clip) {
+            near::bring(clip);
+        }
+    }
+
     /// Starts from the next frame; the id of what it replaces, if something was playing.
     pub fn play(&mut self, id: PlayId, clips: Vec<Clip>, barge_in: bool) -> Option<PlayId> {
         let replaced = self.stop();

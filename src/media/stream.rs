@@ -15,6 +15,7 @@ use super::playout::{Keypad, Moment, Playout, Turn};
 use super::recording::{Recorded, Recorder, SegmentId};
 use super::relay::{Kind, Relay};
 use super::{Clip, Digit, Source, codec};
+use crate::near;
 use crate::rtp::latch::Gate;
 use crate::rtp::packet::{HEADER_LEN, Header, Packet, is_rtcp};
 use crate::rtp::reception::Reception;
@@ -245,21 +246,32 @@ impl Stream {
         }
     }
 
-    /// Looks at what every turn needs and what tells what else it will need, so that it is near
-    /// when [`Stream::touch`] asks.
+    /// Asks for the memory that every turn needs, and that tells what else it will need: once it is
+    /// near, [`Stream::fetch`] asks for that.
     #[inline(always)]
-    pub fn touch_first(&self) -> u32 {
-        let flags = [self.agreed.is_some(), self.recorder.is_some(), self.relay.is_some()];
-        let flags =
-            flags.into_iter().fold(u32::from(self.speech_stops), |all, flag| all ^ u32::from(flag));
-        let counts = self.behind ^ self.outbox.dropped as u32 ^ self.counters.received as u32;
-        flags ^ counts ^ self.out.timestamp ^ self.reorder.touch() ^ self.ear.touch_first()
+    pub fn fetch_first(&self) {
+        near::bring(&self.agreed);
+        near::bring(&self.gate);
+        near::bring(&self.heard);
+        near::bring(&self.control);
+        near::bring(&self.merger);
+        near::bring(&self.playout);
+        near::bring(&self.keypad);
+        near::bring(&self.out);
+        near::bring(&self.outbox);
+        near::bring(&self.counters);
+        near::bring(&self.last_turn);
+        near::bring(&self.last_heard);
+        near::bring(&self.behind);
+        self.reorder.fetch();
+        self.ear.fetch_first();
     }
 
-    /// Looks at the rest of the memory that a turn will need, so that it is near by then.
+    /// Asks for the rest of the memory that a turn needs.
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        self.ear.touch()
+    pub fn fetch(&self) {
+        self.playout.fetch();
+        self.ear.fetch();
     }
 
     pub fn command(&mut self, now: Instant, command: Command) {

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use super::digit::Digit;
 use super::{codec, frame};
+use crate::near;
 use crate::sip::offer::Law;
 
 mod backlog;
@@ -156,27 +157,29 @@ impl Detector {
         }
     }
 
-    /// As [`Stream::touch_first`](super::Stream::touch_first).
+    /// As [`Stream::fetch_first`](super::Stream::fetch_first).
     #[inline(always)]
-    pub fn touch_first(&self) -> u32 {
-        self.lost ^ self.gap ^ self.bank.position() ^ self.backlog.span()
+    pub fn fetch_first(&self) {
+        let Detector { bank, count, quiet, held, last, gap, begun, .. } = self;
+        near::bring(bank);
+        near::bring(count);
+        near::bring(quiet);
+        near::bring(held);
+        near::bring(last);
+        near::bring(gap);
+        near::bring(begun);
+        self.backlog.fetch_first();
     }
 
-    /// As [`Stream::touch`](super::Stream::touch).
+    /// As [`Stream::fetch`](super::Stream::fetch).
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        if !self.backlog.is_empty() {
-            return self.backlog.touch();
+    pub fn fetch(&self) {
+        if self.backlog.is_empty() {
+            near::bring(&self.hops);
+            near::bring(&self.earlier);
+        } else {
+            self.backlog.fetch();
         }
-        self.hops.iter().fold(0, |all, hop| {
-            all ^ hop.start
-                ^ hop.samples[0].to_bits()
-                ^ hop.samples[16].to_bits()
-                ^ hop.sums.re[0].to_bits()
-                ^ hop.sums.im[4].to_bits()
-                ^ hop.half.re[0].to_bits()
-                ^ hop.half.im[8].to_bits()
-        })
     }
 
     /// Takes a packet's sound as it arrives.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::packet::Header;
+use crate::near;
 
 /// How long a missing packet is waited for, unless told otherwise.
 pub const HOLD: Duration = Duration::from_millis(60);
@@ -104,10 +105,17 @@ impl Reorder {
         }
     }
 
-    /// Looks at what every packet needs, so that it is near.
+    /// Asks for the memory that every packet needs.
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        self.ssrc ^ self.seen as u32
+    pub fn fetch(&self) {
+        let Reorder { held, next, ssrc, seen, jumped, longest, restart, .. } = self;
+        near::bring(held);
+        near::bring(next);
+        near::bring(ssrc);
+        near::bring(seen);
+        near::bring(jumped);
+        near::bring(longest);
+        near::bring(restart);
     }
 
     /// How long a missing packet is waited for from now on, [`HOLD`] unless told.

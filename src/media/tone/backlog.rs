@@ -6,6 +6,7 @@ use super::bank::HOP;
 use super::fit::{EVERY, WINDOW};
 use super::noisy::{self, LOOKS};
 use crate::media::frame::SAMPLES;
+use crate::near;
 
 /// Frames kept: 80 ms.
 const KEPT: usize = 4;
@@ -32,11 +33,17 @@ impl Backlog {
         Backlog { frames: [[0; SAMPLES]; KEPT], next: 0, held: 0, left_out: 0 }
     }
 
-    /// As [`Detector::touch`](super::Detector::touch).
+    /// As [`Detector::fetch_first`](super::Detector::fetch_first).
     #[inline(always)]
-    pub fn touch(&self) -> u32 {
-        let frame = &self.frames[self.next % KEPT];
-        frame.iter().step_by(32).fold(0, |all, &sample| all ^ sample as u32)
+    pub fn fetch_first(&self) {
+        near::bring(&self.next);
+        near::bring(&self.left_out);
+    }
+
+    /// As [`Detector::fetch`](super::Detector::fetch).
+    #[inline(always)]
+    pub fn fetch(&self) {
+        near::bring(&self.frames[self.next % KEPT]);
     }
 
     pub fn is_empty(&self) -> bool {

@@ -22,6 +22,7 @@ use super::lateness::{Busy, Histogram};
 use super::recorder::Recording;
 use crate::media::stream::PACKET_MAX;
 use crate::media::{Command, Event, Stream};
+use crate::near;
 use crate::server::clock;
 use crate::server::recognizer::Inlet;
 use crate::sip::offer::Rtcp;
@@ -33,6 +34,8 @@ const SLOT: Duration = Duration::from_millis(1);
 /// second, and calls that have their turns together cost less than calls on their own. They take a
 /// third of a slot's time.
 const SLOT_CALLS: usize = 48;
+/// So many turns before its own a call's memory is asked for.
+const FETCHED_AHEAD: usize = 2;
 /// Datagrams a call may take in per turn; a steady peer sends one or two.
 const RECEIVE_MAX: usize = 6;
 /// Longer datagrams are cut, and then refused as malformed.
@@ -251,12 +254,12 @@ impl Worker {
     fn turn(&mut self, now: Instant, slot: usize) {
         let mut at = 0;
         while at < self.slots[slot].len() {
-            // What the turn after the next will need tells itself only when it is near.
-            if let Some(call) = self.slots[slot].get(at + 2) {
-                std::hint::black_box(call.touch_first());
+            // What a call will need is told by memory that must be near first.
+            if let Some(call) = self.slots[slot].get(at + FETCHED_AHEAD) {
+                call.fetch_first();
             }
             if let Some(call) = self.slots[slot].get(at + 1) {
-                std::hint::black_box(call.stream.touch());
+                call.stream.fetch();
             }
             let call = &mut self.slots[slot][at];
             if call.is_open() {
@@ -349,12 +352,18 @@ impl Call {
         }
     }
 
-    /// Looks at what its turn will need, while another call has its own: a call's memory is far
-    /// from the processor by then, and to wait for all of it at once takes no longer than for one
-    /// piece of it. What it tells is nothing, but must be asked for.
+    /// Asks for the memory of its turn while others have theirs.
     #[inline(always)]
-    fn touch_first(&self) -> u32 {
-        u32::from(self.turns) ^ self.arrivals.len as u32 ^ self.stream.touch_first()
+    fn fetch_first(&self) {
+        near::bring(&self.socket);
+        near::bring(&self.turns);
+        near::bring(&self.arrivals);
+        near::bring(&self.connected);
+        near::bring(&self.waiting);
+        near::bring(&self.recording);
+        near::bring(&self.inlet);
+        near::bring(&self.joined);
+        self.stream.fetch_first();
     }
 
     fn is_open(&self) -> bool {
