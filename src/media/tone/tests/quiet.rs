@@ -60,14 +60,3 @@ fn what_is_put_off_changes_nothing() {
         assert_eq!(put_off.len(), at_once.len(), "seed {seed}");
     }
 }
-
-#[test]
-fn keys_after_minutes_of_noise_are_as_under_it_all_along() {
-    let mut chance = Chance(3);
-    let keying = Keying { low_dbm0: -20.0, high_dbm0: -20.0, ..PLAIN };
-    let mut sound = vec![0.0; 160 * 1_000];
-    sound.extend(keyed("159", keying, &mut chance));
-    let sound: Vec<f32> = sound.iter().map(|at| at + amplitude(-50.0) * chance.normal()).collect();
-    assert_eq!(heard(Law::Mu, &sound), "159");
-    assert_eq!(heard(Law::A, &sound), "159");
-}
