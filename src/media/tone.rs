@@ -544,7 +544,7 @@ pub fn amplitudes<'a>(law: Law, codes: &[u8], room: &'a mut [f32]) -> &'a mut [f
     let count = codes.len().min(room.len());
     let first = codes.first().copied().unwrap_or_default();
     if codes.iter().fold(0, |any, &code| any | (code ^ first)) == 0 {
-        // Digital silence: quickly done, and as quickly told.
+        // One code all along, as in digital silence: looked up once.
         room[..count].fill(table[usize::from(first)]);
         return &mut room[..count];
     }

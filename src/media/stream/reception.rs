@@ -164,33 +164,18 @@ impl Stream {
     }
 
     fn listening(&mut self) -> (&mut Reorder, Listening<'_>) {
-        let Stream {
-            transcoder,
-            inward,
-            reorder,
-            ear,
-            merger,
-            recorder,
-            outbox,
-            playout,
-            counters,
-            speech_stops,
-            ..
-        } = self;
-        let recorder = recorder.as_mut();
-        let speech_stops = *speech_stops;
         let listening = Listening {
-            transcoder,
-            inward,
-            ear,
-            merger,
-            recorder,
-            outbox,
-            playout,
-            counters,
-            speech_stops,
+            transcoder: &mut self.transcoder,
+            inward: &mut self.inward,
+            ear: &mut self.ear,
+            merger: &mut self.merger,
+            recorder: self.recorder.as_mut(),
+            outbox: &mut self.outbox,
+            playout: &mut self.playout,
+            counters: &mut self.counters,
+            speech_stops: self.speech_stops,
         };
-        (reorder, listening)
+        (&mut self.reorder, listening)
     }
 
     pub(super) fn hear_life(&mut self, now: Instant) {
